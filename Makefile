@@ -1,0 +1,54 @@
+# Each target also works pasted line by line; CI calls the same ones.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 2
+export OMP_WAIT_POLICY ?= passive
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.PHONY: help setup prometheus controlplane demo check test lock docs package slim clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed ## virtual environment with everything, from the lock file
+
+$(VENV)/.installed: pyproject.toml requirements.lock tools/setup.sh
+	bash tools/setup.sh $(VENV)
+	@touch $@
+
+prometheus: ## a Prometheus for the demo and the tests, in the cache folder
+	@bash tools/prometheus.sh
+
+controlplane: ## a Kubernetes control plane for the tests, in the cache folder (the first time takes ten minutes)
+	@bash tools/controlplane/build.sh
+
+demo: setup ## the whole path on a made-up cluster: train, simulate, report
+	@bash tools/prometheus.sh >/dev/null || echo "no Prometheus to be had: the demo reads Parquet instead"
+	$(BIN)/foresize demo
+
+check: setup ## format, lint, imports, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+test: check prometheus controlplane ## everything, the end-to-end tests on a real control plane included
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+lock: setup ## resolve the dependencies anew
+	$(BIN)/uv pip compile pyproject.toml --extra pipelines --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --quiet --upgrade --output-file requirements.lock
+
+docs: setup ## regenerate docs/settings.md
+	$(BIN)/python -m tools.settings_page > docs/settings.md
+
+slim: ## what the controller's profile costs: install size, import time, memory
+	bash tools/slim.sh
+
+package: setup ## sdist and wheel in dist/
+	$(BIN)/uv build
+
+clean: ## remove what the demo and the tests left in the tree
+	rm -rf .foresize dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

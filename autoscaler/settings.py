@@ -1,0 +1,65 @@
+"""The autoscaler's settings: what may be scaled, how far, how fast, and how much may be oversold."""
+
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from predictor.settings import AnyDuration, Duration, PredictorSettings, Section
+
+
+class ScalingSettings(Section):
+    """How replicas are chosen. Names and defaults follow the HPA's wherever the meaning is the same."""
+
+    interval: Duration = timedelta(seconds=30)
+    """How often the controller observes and decides."""
+    sla_percentile: float = Field(default=99.0, gt=50, lt=100)
+    """Share of intervals, in percent, in which predicted demand must fit what is ready."""
+    lead_time: Duration = timedelta(minutes=10)
+    """How far ahead capacity must be ordered: from deciding to a Ready pod, plus one interval of the history."""
+    target_utilisation: float = Field(default=0.7, gt=0, le=1)
+    """Usage that one replica should carry at the demand quantile, as a share of its request."""
+    min_replicas: int = Field(default=1, ge=1)
+    """Fewest replicas where the workload names no own minimum."""
+    max_replicas: int = Field(default=20, ge=1)
+    """Most replicas where the workload names no own maximum."""
+    tolerance: float = Field(default=0.1, ge=0, lt=1)
+    """Relative change below which the replica count is left alone."""
+    scale_down_stabilisation: AnyDuration = timedelta(minutes=5)
+    """A lower recommendation must hold this long before replicas are removed."""
+    stale_after: Duration = timedelta(minutes=15)
+    """Observations older than this are no answer: the controller holds."""
+    selector: str = "foresize.io/managed=true"
+    """Label selector of the Deployments and StatefulSets that the controller looks at."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to look at; empty means all that the role allows."""
+    paused: bool = False
+    """Whether the controller only observes, whatever else is set."""
+    metrics_port: int = Field(default=8081, ge=0, le=65_535)
+    """Port of the controller's own health, metrics and decisions; 0 takes a free one."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "ScalingSettings":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} exceeds max_replicas {self.max_replicas}")
+        return self
+
+
+class OversubscriptionSettings(Section):
+    """How much more than a node pool's allocatable may be requested."""
+
+    violation_probability: float = Field(default=0.01, gt=0, lt=0.5)
+    """Accepted probability that a pool's usage exceeds its allocatable at any step within the horizon."""
+    horizon: Duration = timedelta(days=1)
+    """The peak of usage over this span must fit."""
+    max_ratio: float = Field(default=3.0, ge=1, le=10)
+    """No more than this, whatever is predicted."""
+    resources: tuple[Literal["cpu", "memory", "gpu"], ...] = ("cpu", "memory")
+    """Resources for which a ratio is computed."""
+
+
+class AutoscalerSettings(PredictorSettings):
+    """Everything the autoscaler is configured by."""
+
+    scaling: ScalingSettings = ScalingSettings()
+    oversubscription: OversubscriptionSettings = OversubscriptionSettings()

@@ -1,0 +1,1 @@
+"""The front door: mounts each package's commands under one script and loads the settings they share."""

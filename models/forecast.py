@@ -1,0 +1,196 @@
+"""What a history and a forecast are, and the one contract every forecaster keeps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
+
+DEFAULT_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
+SECONDS_PER_DAY = 86_400
+
+
+class ForecastError(ValueError):
+    """A history, horizon or state that no forecaster can work with; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The observed past of some series on one regular grid.
+
+    `usage` is [series, steps] in the resource's base unit; NaN is "no sample", never zero.
+    `end_seconds` is the epoch second at which the last step starts: the cutoff. A sample stands for the mean
+    over its step.
+    """
+
+    usage: FloatArray
+    end_seconds: int
+    step_seconds: int
+
+    def __post_init__(self) -> None:
+        if self.usage.ndim != 2:
+            raise ForecastError(f"usage must be [series, steps], got {self.usage.ndim} dimensions")
+        if self.step_seconds <= 0:
+            raise ForecastError(f"step_seconds must be positive, got {self.step_seconds}")
+
+    @property
+    def series_count(self) -> int:
+        """How many series."""
+        return int(self.usage.shape[0])
+
+    @property
+    def steps(self) -> int:
+        """How many steps of past."""
+        return int(self.usage.shape[1])
+
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """Epoch second at which each step starts, [steps]."""
+        return self.end_seconds - self.step_seconds * np.arange(self.steps - 1, -1, -1, dtype=np.int64)
+
+    def until(self, cutoff_seconds: int) -> Self:
+        """The same series as they were known at an earlier cutoff; nothing after it is reachable."""
+        drop = (self.end_seconds - cutoff_seconds) // self.step_seconds
+        if drop < 0:
+            raise ForecastError(f"cutoff {cutoff_seconds} lies after the history's end {self.end_seconds}")
+        keep = max(self.steps - drop, 0)
+        return type(self)(self.usage[:, :keep], self.end_seconds - drop * self.step_seconds, self.step_seconds)
+
+    def last(self, steps: int) -> Self:
+        """The newest `steps` steps, or all where there are fewer."""
+        return type(self)(self.usage[:, max(self.steps - steps, 0) :], self.end_seconds, self.step_seconds)
+
+    def select(self, rows: Sequence[int] | NDArray[np.intp]) -> Self:
+        """Some of the series, in the order given."""
+        return type(self)(self.usage[np.asarray(rows, dtype=np.intp)], self.end_seconds, self.step_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantileForecast:
+    """Quantiles of usage for each step after a cutoff.
+
+    `values` is [series, levels, steps] in the resource's base unit, finite, >= 0 and never crossing: along the
+    levels axis each value is at least the one before. Step h (from 1) starts at
+    `cutoff_seconds + h * step_seconds`.
+    """
+
+    levels: tuple[float, ...]
+    values: FloatArray
+    cutoff_seconds: int
+    step_seconds: int
+
+    @property
+    def horizon_steps(self) -> int:
+        """How many steps ahead."""
+        return int(self.values.shape[2])
+
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """Epoch second at which each forecast step starts, [steps]."""
+        return self.cutoff_seconds + self.step_seconds * np.arange(1, self.horizon_steps + 1, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class ForecasterState:
+    """What a fitted forecaster knows, as data: JSON values, arrays and native model text. Never a pickle."""
+
+    parameters: Mapping[str, JsonValue] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Forecaster(Protocol):
+    """A method that forecasts.
+
+    The constructor only stores its arguments; `fit` learns what is common to the series it sees (attributes
+    ending in `_`) and returns itself; `predict` answers for any histories on the same grid, of series seen in
+    `fit` or not, and looks at nothing but its arguments and what was learned. So fitting once and predicting
+    from ever newer history is the same call online and offline.
+    """
+
+    name: ClassVar[str]
+
+    def fit(self, history: History) -> Self:
+        """Learn from the series; a forecaster with nothing to learn returns itself unchanged."""
+        ...
+
+    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
+        """Quantiles of each of the next `horizon_steps` steps for each series of `history`.
+
+        A series whose history holds no sample at all is forecast as NaN at every level and step: it is the
+        caller's task not to serve it. Raises ForecastError for levels outside (0, 1) or not ascending, and for
+        a horizon below 1.
+        """
+        ...
+
+    def to_state(self) -> ForecasterState:
+        """Everything that `from_state` needs to predict bit-identically."""
+        ...
+
+    @classmethod
+    def from_state(cls, state: ForecasterState) -> Self:
+        """The fitted forecaster back from its data. Raises ForecastError for a state it cannot be."""
+        ...
+
+
+def checked_levels(levels: Sequence[float]) -> FloatArray:
+    """The quantile levels as an ascending array inside (0, 1). Raises ForecastError otherwise."""
+    array = np.asarray(levels, dtype=np.float64)
+    if array.size == 0 or array.min() <= 0 or array.max() >= 1 or np.any(np.diff(array) <= 0):
+        raise ForecastError(f"quantile levels must ascend inside (0, 1), got {list(levels)}")
+    return array
+
+
+def checked_horizon(horizon_steps: int) -> int:
+    """The horizon, at least one step. Raises ForecastError otherwise."""
+    if horizon_steps < 1:
+        raise ForecastError(f"a forecast needs at least one step ahead, got {horizon_steps}")
+    return int(horizon_steps)
+
+
+def checked_parameters(name: str, state: ForecasterState, types: Mapping[str, type]) -> dict[str, Any]:
+    """A state's parameters, exactly those named and of the types named. Raises ForecastError otherwise."""
+    found = dict(state.parameters)
+    if found.keys() != types.keys() or any(type(found[key]) is not kind for key, kind in types.items()):
+        wanted = ", ".join(f"{key} ({kind.__name__})" for key, kind in types.items())
+        raise ForecastError(f"this is no state of {name}: it has {found}, needed are {wanted}")
+    return found
+
+
+def monotone(values: FloatArray) -> FloatArray:
+    """Quantiles [series, levels, steps] made non-crossing by sorting along the levels, and clipped at 0.
+
+    Rearrangement never increases the pinball loss (Chernozhukov, Fernández-Val and Galichon 2010).
+    """
+    return np.maximum(np.sort(values, axis=1), 0.0)
+
+
+def row_quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
+    """Quantiles of the samples in each row, [rows, levels], linear between order statistics; NaN is no sample.
+
+    A row without any sample gives NaN. As `np.nanquantile(values, levels, axis=1).T`, without its loop over rows.
+    """
+    rows, width = values.shape
+    if width == 0:
+        return np.full((rows, len(levels)), np.nan)
+    ordered = np.sort(values, axis=1)
+    count = np.sum(~np.isnan(ordered), axis=1, keepdims=True)
+    position = np.maximum(count - 1, 0) * levels
+    below = np.floor(position).astype(np.intp)
+    above = np.minimum(below + 1, np.maximum(count - 1, 0))
+    low = np.take_along_axis(ordered, below, axis=1)
+    high = np.take_along_axis(ordered, above, axis=1)
+    return np.asarray(low + (high - low) * (position - below), dtype=np.float64)
+
+
+def last_samples(usage: FloatArray) -> FloatArray:
+    """The newest sample of each row that is not NaN, [rows]; NaN for a row without any."""
+    rows, width = usage.shape
+    if width == 0:
+        return np.full(rows, np.nan)
+    newest = width - 1 - np.argmax(~np.isnan(usage)[:, ::-1], axis=1)
+    return np.asarray(usage[np.arange(rows), newest], dtype=np.float64)

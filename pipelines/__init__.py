@@ -1,0 +1,1 @@
+"""In which order models are made, judged and promoted."""

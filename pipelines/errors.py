@@ -1,0 +1,13 @@
+"""What can stop a training cycle; the message is fit for a user."""
+
+
+class PipelineError(Exception):
+    """Base of everything the pipelines raise on purpose."""
+
+
+class NotEnoughHistory(PipelineError):
+    """The history is too short to fit, calibrate and score on separate days: read more, or hold out less."""
+
+
+class TrackingUnavailable(PipelineError):
+    """The tracking server did not answer: start it, or mend registry.tracking_uri."""

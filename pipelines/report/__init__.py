@@ -1,0 +1,1 @@
+"""One self-contained HTML file that a person reads: headline figures, tables, plots. Knows no workloads."""

@@ -1,0 +1,1 @@
+"""What a workload will use: from observed usage to a forecast someone can ask for."""

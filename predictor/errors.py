@@ -1,0 +1,37 @@
+"""What can go wrong between a metrics store and a forecast; each type says what to do next."""
+
+
+class PredictorError(Exception):
+    """Base of everything the predictor raises on purpose. The message is fit for a user."""
+
+
+class SourceUnavailable(PredictorError):
+    """The metrics store did not answer, or not in time: hold, and retry next cycle."""
+
+
+class SourceRefused(PredictorError):
+    """The metrics store answered that the request itself is wrong (4xx, bad PromQL): mend the configuration."""
+
+
+class MalformedAnswer(PredictorError):
+    """The metrics store answered with something unusable (HTML, truncated, partial): treat as no answer."""
+
+
+class InvalidUsage(PredictorError):
+    """A usage table that breaks its contract; the message names the workload, the column and what to do."""
+
+
+class UnknownWorkload(PredictorError):
+    """Nothing is known under this name; the message lists the nearest names that are."""
+
+
+class RegistryUnavailable(PredictorError):
+    """The model registry did not answer: go on with the last model that was loaded."""
+
+
+class ModelNotFound(PredictorError):
+    """The registry answered that there is no such model, version or alias: train one."""
+
+
+class CorruptModel(PredictorError):
+    """A stored model that is damaged, foreign or of another format: never load it, keep the last good one."""

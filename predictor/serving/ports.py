@@ -1,0 +1,53 @@
+"""What the predictor asks of the outside world. Adapters live in predictor/sources and predictor/registry."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from predictor.usage.panel import Resource, UsagePanel
+
+if TYPE_CHECKING:
+    from predictor.serving.bundle import Bundle
+
+Progress = Callable[[int, int], None]
+"""Told (done, total) while long work goes on."""
+
+
+class UsageSource(Protocol):
+    """Where observed usage comes from: Prometheus, a file, memory."""
+
+    def fetch(
+        self,
+        *,
+        start_seconds: int,
+        end_seconds: int,
+        step_seconds: int,
+        resources: Collection[Resource] = tuple(Resource),
+        progress: Progress | None = None,
+    ) -> UsagePanel:
+        """Usage of every workload the source knows, on the grid start, start+step, … up to end (inclusive).
+
+        Raises SourceUnavailable, SourceRefused or MalformedAnswer; a workload that cannot be used is left out
+        with a finding. Never returns a silently partial answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBundle:
+    """A model as it came out of a store, with where it came from."""
+
+    version: str
+    bundle: "Bundle"
+
+
+class BundleStore(Protocol):
+    """Where fitted bundles are kept under versions and aliases such as `champion`."""
+
+    def version_of(self, alias: str) -> str:
+        """The version an alias points to. Raises RegistryUnavailable or ModelNotFound."""
+        ...
+
+    def load(self, version: str) -> "Bundle":
+        """The bundle of a version. Raises RegistryUnavailable, ModelNotFound or CorruptModel."""
+        ...

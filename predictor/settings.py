@@ -1,0 +1,174 @@
+"""The predictor's settings: where usage comes from, on which grid, and where models are kept.
+
+Sections are frozen pydantic models; each field's docstring gives its meaning and unit and ends up in
+docs/settings.md. The packages above extend `PredictorSettings` with sections of their own, so the whole
+configuration is one object that every package sees as its own settings.
+"""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def parse_duration(value: Any) -> Any:
+    """Prometheus-style text such as `90s`, `5m` or `1h30m` as a timedelta; a timedelta is left alone.
+
+    Raises ValueError for anything else: a bare number has no unit.
+    """
+    if isinstance(value, timedelta):
+        return value
+    text = str(value).strip()
+    parts = _DURATION.findall(text)
+    if not parts or "".join(a + b for a, b in parts) != text:
+        raise ValueError(f"{text!r} is not a duration; write for example 30s, 5m, 1h30m or 7d")
+    return timedelta(seconds=sum(float(amount) * _UNIT_SECONDS[unit] for amount, unit in parts))
+
+
+def duration_text(value: timedelta) -> str:
+    """The shortest text that `parse_duration` reads back."""
+    seconds = value.total_seconds()
+    for unit in ("w", "d", "h", "m"):
+        if seconds and seconds % _UNIT_SECONDS[unit] == 0:
+            return f"{int(seconds / _UNIT_SECONDS[unit])}{unit}"
+    return f"{seconds:g}s"
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value.total_seconds() <= 0:
+        raise ValueError("must be longer than 0s")
+    return value
+
+
+AnyDuration = Annotated[
+    timedelta, BeforeValidator(parse_duration), PlainSerializer(duration_text, return_type=str, when_used="json")
+]
+"""A span of time, written as `30s`, `5m`, `1h30m`, `7d`; may be zero."""
+Duration = Annotated[AnyDuration, BeforeValidator(lambda v: _positive(parse_duration(v)))]
+"""A span of time longer than zero."""
+QuantileLevel = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Base of every settings section: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class PrometheusSettings(Section):
+    """Where usage is read from."""
+
+    url: str = "http://127.0.0.1:9090"
+    """Base address of Prometheus, Thanos, Mimir or VictoriaMetrics."""
+    timeout: Duration = timedelta(seconds=60)
+    """How long one query may take."""
+    retries: int = Field(default=3, ge=0, le=10)
+    """How often a query is tried again after a connection error, a 429 or a 5xx."""
+    max_parallel: int = Field(default=4, ge=1, le=64)
+    """How many queries run at once."""
+    bearer_token: SecretStr | None = None
+    """Token sent as `Authorization: Bearer …`."""
+    bearer_token_file: Path | None = None
+    """File that holds the token; read at every start, as Kubernetes rotates it."""
+    username: str | None = None
+    """User for basic authentication."""
+    password: SecretStr | None = None
+    """Password for basic authentication."""
+    ca_file: Path | None = None
+    """Certificate authority to trust, in PEM."""
+    verify_tls: bool = True
+    """Whether the server's certificate is checked."""
+    headers: dict[str, str] = {}
+    """Headers to add to every request, for example `X-Scope-OrgID` for Mimir."""
+    matchers: dict[str, str] = {}
+    """Label values that every selected series must have, for example `cluster: prod-eu`."""
+    node_pool_label: str = "label_node_pool"
+    """Label of `kube_node_labels` that names a node's pool."""
+    scrape_interval: Duration = timedelta(seconds=60)
+    """How often the cluster's metrics are scraped; rates look back over at least four scrapes."""
+    cache: bool = True
+    """Whether complete days are kept on disk, so that a retrain fetches only what is new."""
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if not re.match(r"https?://[^/\s]+", value):
+            raise ValueError(f"{value!r} is not an address; it starts with http:// or https://")
+        return value.rstrip("/")
+
+
+class HistorySettings(Section):
+    """The grid on which usage is observed and forecast."""
+
+    step: Duration = timedelta(minutes=5)
+    """Spacing of samples and of forecast steps."""
+    span: Duration = timedelta(days=21)
+    """How much past is read for training."""
+    serving_span: Duration = timedelta(days=8)
+    """How much past is read before a forecast: one week and a day, so that last week's same hour is in it."""
+
+
+class ForecastSettings(Section):
+    """What is forecast."""
+
+    horizon: Duration = timedelta(hours=4)
+    """How far ahead."""
+    levels: tuple[QuantileLevel, ...] = (0.5, 0.9, 0.95, 0.99)
+    """Quantile levels, ascending."""
+
+    @field_validator("levels")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or list(value) != sorted(set(value)):
+            raise ValueError("levels must ascend without repeats, for example [0.5, 0.9, 0.99]")
+        return value
+
+
+class RegistrySettings(Section):
+    """Where fitted models are tracked and kept."""
+
+    tracking_uri: str = ""
+    """MLflow server, or empty for an SQLite file in the state folder (which only the pipelines profile opens)."""
+    experiment: str = "foresize"
+    """MLflow experiment that training runs are logged to."""
+    model_name: str = "foresize"
+    """Registered model that bundles are versions of."""
+    alias: str = "champion"
+    """Alias of the version that serves."""
+    refresh: Duration = timedelta(minutes=5)
+    """How often the controller asks whether the alias has moved."""
+    timeout: Duration = timedelta(seconds=10)
+    """How long the registry may take to answer before the last good model is used."""
+
+
+class ServingSettings(Section):
+    """The HTTP services of `foresize serve` and `foresize run`."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """Port of `foresize serve`; 0 takes a free one."""
+    refresh: Duration = timedelta(minutes=1)
+    """How often forecasts and their realised accuracy are brought up to date."""
+
+
+class PredictorSettings(Section):
+    """Everything the predictor is configured by."""
+
+    state_folder: Path = Path(".foresize")
+    """Folder for the cache, the last good model and the local MLflow store."""
+    prometheus: PrometheusSettings = PrometheusSettings()
+    history: HistorySettings = HistorySettings()
+    forecast: ForecastSettings = ForecastSettings()
+    registry: RegistrySettings = RegistrySettings()
+    serving: ServingSettings = ServingSettings()
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow store in force."""
+        return self.registry.tracking_uri or f"sqlite:///{(self.state_folder / 'mlflow.db').resolve()}"

@@ -1,0 +1,168 @@
+"""Observed usage as arrays: what sources return and forecasters are fed. NumPy only, so the controller is slim."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.forecast import FloatArray, History
+from predictor.errors import InvalidUsage, UnknownWorkload
+
+
+class Resource(StrEnum):
+    """What is used, in base units."""
+
+    CPU = "cpu"
+    """Cores."""
+    MEMORY = "memory"
+    """Bytes (working set)."""
+    GPU = "gpu"
+    """Fraction of one device, summed over devices."""
+    GPU_MEMORY = "gpu_memory"
+    """Bytes of device memory."""
+    REQUESTS = "requests"
+    """Requests per second."""
+
+
+class SeriesKey(NamedTuple):
+    """One series: a workload (`namespace/kind/name`, for example `shop/Deployment/cart`) and a resource."""
+
+    workload: str
+    resource: Resource
+
+    @property
+    def namespace(self) -> str:
+        """The Kubernetes namespace; the whole name where it has no parts."""
+        return self.workload.split("/", 1)[0]
+
+    def __str__(self) -> str:
+        return f"{self.workload} {self.resource.value}"
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    NOTE = "note"
+    """Worth knowing; the data were used as they are."""
+    WARNING = "warning"
+    """Some samples were left out or repaired; the series is used."""
+    BROKEN = "broken"
+    """The series cannot be used and was left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something a reader of the data should know, for one workload or (with an empty name) for all of them."""
+
+    workload: str
+    resource: str
+    severity: Severity
+    message: str
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.workload, self.resource) if part) or "history"
+        return f"{self.severity.value}: {where}: {self.message}"
+
+
+ATTRIBUTES: tuple[str, ...] = ("request", "limit", "capacity", "replicas")
+"""What a panel can hold beside usage, in the unit of the resource (`replicas` is a count)."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePanel:
+    """Usage of many series on one regular grid.
+
+    `usage` and each array in `attributes` (a subset of ATTRIBUTES) are [series, steps]; NaN is "no sample" or
+    "not known", never zero. `start_seconds` is the epoch second (UTC) at which the first step starts.
+    `node_pool` maps a workload to the pool most of its pods ran in, where the source knows.
+    """
+
+    keys: tuple[SeriesKey, ...]
+    start_seconds: int
+    step_seconds: int
+    usage: FloatArray
+    attributes: Mapping[str, FloatArray] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    node_pool: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.usage.ndim != 2 or self.usage.shape[0] != len(self.keys):
+            raise InvalidUsage(f"usage is {self.usage.shape}, but there are {len(self.keys)} series")
+        for name, values in self.attributes.items():
+            if name not in ATTRIBUTES:
+                raise InvalidUsage(f"unknown attribute {name!r}; known: {', '.join(ATTRIBUTES)}")
+            if values.shape != self.usage.shape:
+                raise InvalidUsage(f"{name} is {values.shape}, but usage is {self.usage.shape}")
+        if len(set(self.keys)) != len(self.keys):
+            seen = sorted({str(k) for k in self.keys if self.keys.count(k) > 1})
+            raise InvalidUsage(f"series given twice: {', '.join(seen[:5])}")
+
+    @property
+    def steps(self) -> int:
+        """How many steps."""
+        return int(self.usage.shape[1])
+
+    @property
+    def end_seconds(self) -> int:
+        """Epoch second at which the last step starts."""
+        return self.start_seconds + (self.steps - 1) * self.step_seconds
+
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """Epoch second at which each step starts, [steps]."""
+        return self.start_seconds + self.step_seconds * np.arange(self.steps, dtype=np.int64)
+
+    @property
+    def workloads(self) -> tuple[str, ...]:
+        """Workload names in order of first appearance."""
+        return tuple(dict.fromkeys(key.workload for key in self.keys))
+
+    def row(self, key: SeriesKey) -> int:
+        """Where a series stands. Raises UnknownWorkload with the nearest names."""
+        try:
+            return self.keys.index(key)
+        except ValueError:
+            raise unknown_workload(str(key), [str(k) for k in self.keys]) from None
+
+    def rows(self, resource: Resource) -> NDArray[np.intp]:
+        """Where the series of one resource stand."""
+        return np.asarray([i for i, key in enumerate(self.keys) if key.resource == resource], dtype=np.intp)
+
+    def select(self, rows: Sequence[int] | NDArray[np.intp]) -> Self:
+        """Some of the series, in the order given."""
+        index = np.asarray(rows, dtype=np.intp)
+        return replace(
+            self,
+            keys=tuple(self.keys[i] for i in index),
+            usage=self.usage[index],
+            attributes={name: values[index] for name, values in self.attributes.items()},
+        )
+
+    def between(self, start_seconds: int, end_seconds: int) -> Self:
+        """The steps that start in [start, end]; a bound outside the panel is moved to its edge."""
+        first = max(0, -(-(start_seconds - self.start_seconds) // self.step_seconds))
+        last = min(self.steps - 1, (end_seconds - self.start_seconds) // self.step_seconds)
+        stop = max(last + 1, first)
+        return replace(
+            self,
+            start_seconds=self.start_seconds + first * self.step_seconds,
+            usage=self.usage[:, first:stop],
+            attributes={name: values[:, first:stop] for name, values in self.attributes.items()},
+        )
+
+    def history(self) -> History:
+        """Usage alone, as forecasters take it; rows in the order of `keys`."""
+        return History(self.usage, self.end_seconds, self.step_seconds)
+
+
+def unknown_workload(name: str, known: Iterable[str]) -> UnknownWorkload:
+    """The error for a name that nothing is known under, with the nearest names that are."""
+    from difflib import get_close_matches
+
+    names = sorted(set(known))
+    near = get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
+    hint = f"; did you mean {', '.join(near)}?" if near else "; the history holds no workload at all"
+    return UnknownWorkload(f"unknown workload {name!r} ({len(names)} known){hint}")

@@ -1,0 +1,96 @@
+"""Settings are read once; a mistake names itself, its place and what is accepted."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from foresize.settings import InvalidSettings, load_settings
+from predictor.settings import duration_text, parse_duration
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "foresize.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_options_win_over_variables_and_variables_over_the_file(tmp_path: Path) -> None:
+    """The nearer to the user, the stronger: file, then variable, then option."""
+    file = written(tmp_path, "prometheus: {url: 'http://file:1', retries: 1}\nhistory: {step: 1m}\n")
+    variables = {"FORESIZE_PROMETHEUS__URL": "http://variable:2", "FORESIZE_HISTORY__STEP": "2m"}
+
+    settings = load_settings(file, variables, {("prometheus", "url"): "http://option:3"})
+
+    assert settings.prometheus.url == "http://option:3"
+    assert settings.history.step == timedelta(minutes=2)
+    assert settings.prometheus.retries == 1
+
+
+def test_an_unknown_key_names_its_line_and_the_nearest_key(tmp_path: Path) -> None:
+    """A typing error in the file is found before anything runs."""
+    file = written(tmp_path, "prometheus:\n  url: http://x\n  tiemout: 5s\n")
+
+    with pytest.raises(
+        InvalidSettings, match=r"foresize.yaml:3: prometheus.tiemout: unknown key; did you mean 'timeout'"
+    ):
+        load_settings(file, {}, {})
+
+
+def test_an_unknown_variable_is_a_mistake_too() -> None:
+    """A misspelt variable would silently do nothing, so it is refused."""
+    with pytest.raises(InvalidSettings, match=r"variable FORESIZE_PROMETHEUS__ULR: prometheus.ulr: unknown key"):
+        load_settings(None, {"FORESIZE_PROMETHEUS__ULR": "http://x"}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("history: {step: 5}", r"history.step: '5' is not a duration; write for example 30s"),
+        ("history: {step: 0s}", r"history.step: must be longer than 0s"),
+        ("scaling: {sla_percentile: 100}", r"scaling.sla_percentile: input should be less than 100"),
+        ("scaling: {min_replicas: 9, max_replicas: 2}", r"scaling: min_replicas 9 exceeds max_replicas 2"),
+        ("forecast: {levels: [0.9, 0.5]}", r"forecast.levels: levels must ascend"),
+        ("prometheus: {url: 'prom:9090'}", r"prometheus.url: 'prom:9090' is not an address"),
+        ("- a\n- b", r"holds a list; needed: keys"),
+        ("a: [", r"is not YAML"),
+    ],
+)
+def test_a_wrong_value_names_itself(tmp_path: Path, text: str, message: str) -> None:
+    """Each wrong value is reported with its key and what would be right."""
+    with pytest.raises(InvalidSettings, match=message):
+        load_settings(written(tmp_path, text), {}, {})
+
+
+def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
+    """Nobody wants to find three mistakes in three runs."""
+    file = written(tmp_path, "prometheus: {retries: -1}\nhistory: {step: soon}\nnonsense: 1\n")
+
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings(file, {}, {})
+
+    assert all(part in str(caught.value) for part in ("retries", "history.step", "nonsense"))
+
+
+def test_a_secret_never_shows(tmp_path: Path) -> None:
+    """Neither the settings' text nor an error about them tells a token."""
+    settings = load_settings(None, {"FORESIZE_PROMETHEUS__BEARER_TOKEN": "hunter2"}, {})
+
+    assert "hunter2" not in repr(settings)
+    assert settings.prometheus.bearer_token is not None
+    assert settings.prometheus.bearer_token.get_secret_value() == "hunter2"
+
+
+def test_a_missing_file_that_was_asked_for_is_an_error(tmp_path: Path) -> None:
+    """A configuration named on purpose is never silently left out."""
+    with pytest.raises(InvalidSettings, match="cannot be read"):
+        load_settings(tmp_path / "none.yaml", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("5m", 300), ("1h30m", 5400), ("7d", 604_800), ("250ms", 0.25)]
+)
+def test_durations_read_as_prometheus_writes_them(text: str, seconds: float) -> None:
+    """A number with a unit, or several."""
+    assert parse_duration(text).total_seconds() == seconds
+    assert parse_duration(duration_text(parse_duration(text))).total_seconds() == seconds

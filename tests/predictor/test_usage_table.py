@@ -1,0 +1,203 @@
+"""The border: a usage table is checked once, and what is wrong with it is named."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from predictor.errors import InvalidUsage, UnknownWorkload
+from predictor.usage.panel import Resource, SeriesKey, Severity
+from predictor.usage.table import panel_from_table, table_from_panel
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+CART = "shop/Deployment/cart"
+
+
+def a_table(
+    usage: list[float] | None = None,
+    *,
+    workload: str = CART,
+    resource: str = "cpu",
+    start: datetime = START,
+    step: timedelta = timedelta(minutes=5),
+) -> pd.DataFrame:
+    values = [1.0, 2.0, 3.0, 4.0, 5.0] if usage is None else usage
+    times = [start + step * i for i in range(len(values))]
+    return pd.DataFrame({"workload": workload, "resource": resource, "timestamp": times, "usage": values})
+
+
+def messages(table: pd.DataFrame, **options: int) -> str:
+    return "\n".join(str(finding) for finding in panel_from_table(table, **options).findings)
+
+
+def test_a_table_becomes_aligned_arrays() -> None:
+    """Two series that start at different times share one grid; where one has no sample there is NaN, not zero."""
+    table = pd.concat([a_table(), a_table(workload="shop/Deployment/pay", start=START + timedelta(minutes=10))])
+
+    panel = panel_from_table(table)
+
+    assert panel.step_seconds == 300
+    assert panel.keys == (SeriesKey(CART, Resource.CPU), SeriesKey("shop/Deployment/pay", Resource.CPU))
+    assert panel.usage[0].tolist() == pytest.approx([1, 2, 3, 4, 5, np.nan, np.nan], nan_ok=True)
+    assert panel.usage[1].tolist() == pytest.approx([np.nan, np.nan, 1, 2, 3, 4, 5], nan_ok=True)
+    assert panel.times[0] == int(START.timestamp())
+
+
+@given(st.permutations(range(8)))
+def test_the_order_of_rows_means_nothing(order: list[int]) -> None:
+    """A shuffled table gives the same arrays."""
+    table = a_table([float(i) for i in range(8)])
+
+    assert np.array_equal(panel_from_table(table.iloc[order]).usage, panel_from_table(table).usage)
+
+
+def test_unsorted_rows_are_reported_per_workload() -> None:
+    """Rows out of time order are sorted, and the reader is told for which workload."""
+    found = messages(a_table().iloc[::-1])
+
+    assert f"note: {CART} cpu: rows were not in time order" in found
+
+
+def test_there_and_back_loses_nothing() -> None:
+    """The long table made from a panel reads back as the same panel."""
+    panel = panel_from_table(pd.concat([a_table(), a_table([9, 8, np.nan, 6, 5], resource="requests")]))
+
+    again = panel_from_table(table_from_panel(panel))
+
+    assert again.keys == panel.keys
+    assert np.array_equal(again.usage, panel.usage, equal_nan=True)
+
+
+def test_finer_samples_are_averaged_into_the_step() -> None:
+    """A step's usage is the mean of the samples in it."""
+    panel = panel_from_table(a_table([1, 3, 5, 7, 2, 2, 4, 8], step=timedelta(minutes=1)), step_seconds=120)
+
+    assert panel.usage[0].tolist() == [2, 6, 2, 6]
+
+
+def test_a_step_finer_than_the_samples_is_refused() -> None:
+    """Asking for more detail than there is names the spacing to use instead."""
+    with pytest.raises(InvalidUsage, match=r"300 s apart.*use --step 300s"):
+        panel_from_table(a_table(), step_seconds=60)
+
+
+@pytest.mark.parametrize("column", ["workload", "resource", "timestamp", "usage"])
+def test_a_missing_column_is_named(column: str) -> None:
+    """Without a required column nothing is read, and the message lists what there is and what is needed."""
+    with pytest.raises(InvalidUsage, match=f"no column '{column}'"):
+        panel_from_table(a_table().drop(columns=column))
+
+
+def test_an_unknown_resource_is_named() -> None:
+    """A resource that foresize does not know is an error that lists the accepted ones."""
+    with pytest.raises(InvalidUsage, match=r"'cpu_percent'; accepted: cpu, gpu, gpu_memory, memory, requests"):
+        panel_from_table(a_table(resource="cpu_percent"))
+
+
+def test_three_samples_are_too_few() -> None:
+    """A workload with 3 samples is left out by name; the others are served."""
+    panel = panel_from_table(pd.concat([a_table(), a_table([1, 2, 3], workload="shop/Deployment/new")]))
+
+    assert [k.workload for k in panel.keys] == [CART]
+    assert "broken: shop/Deployment/new cpu: 3 samples, need 4; left out" in "\n".join(map(str, panel.findings))
+
+
+def test_only_nan_is_no_history() -> None:
+    """A workload without one number is left out by name."""
+    found = messages(pd.concat([a_table(), a_table([np.nan] * 6, workload="shop/Deployment/mute")]))
+
+    assert "broken: shop/Deployment/mute cpu: no sample that is a number" in found
+
+
+def test_a_constant_workload_is_served_and_noted() -> None:
+    """Constant usage is legitimate (an idle service), and worth a note."""
+    panel = panel_from_table(a_table([2.0] * 6))
+
+    assert len(panel.keys) == 1
+    assert [f.severity for f in panel.findings] == [Severity.NOTE]
+    assert "constant at 2" in panel.findings[0].message
+
+
+def test_a_gap_of_a_day_is_noted_and_stays_a_gap() -> None:
+    """Missing rows stay missing: nothing is interpolated, and the reader is told how long the gap is."""
+    late = a_table(start=START + timedelta(days=1, minutes=25))
+
+    panel = panel_from_table(pd.concat([a_table(), late]))
+
+    assert int(np.isnan(panel.usage).sum()) == 288
+    assert "a gap of 24.0 h" in "\n".join(map(str, panel.findings))
+
+
+def test_samples_from_the_future_are_left_out() -> None:
+    """A timestamp after now is a clock or time zone fault: not used, and named with its workload."""
+    now = int((START + timedelta(minutes=20)).timestamp())
+    table = pd.concat([a_table(), a_table([99.0], start=START + timedelta(hours=5))])
+
+    panel = panel_from_table(table, now_seconds=now)
+
+    assert np.nanmax(panel.usage) == 5
+    assert f"warning: {CART}: 1 samples lie in the future" in str(panel.findings[0])
+
+
+def test_two_time_zones_are_refused() -> None:
+    """Rows in two zones cannot be told apart from a shifted day, so nothing is read."""
+    table = a_table()
+    table["timestamp"] = [f"2026-03-01T00:{5 * i:02d}:00{'+01:00' if i % 2 else '+00:00'}" for i in range(5)]
+
+    with pytest.raises(InvalidUsage, match="mixes time zones"):
+        panel_from_table(table)
+
+
+def test_text_times_in_one_zone_are_read() -> None:
+    """ISO 8601 text in one zone is converted to UTC."""
+    table = a_table()
+    table["timestamp"] = [f"2026-03-01T01:{5 * i:02d}:00+01:00" for i in range(5)]
+
+    assert panel_from_table(table).times[0] == int(START.timestamp())
+
+
+def test_bare_numbers_are_not_times() -> None:
+    """Seconds, milliseconds or days cannot be told apart, so numbers are refused."""
+    with pytest.raises(InvalidUsage, match="bare numbers"):
+        panel_from_table(a_table().assign(timestamp=range(5)))
+
+
+def test_millicores_are_recognised() -> None:
+    """A CPU usage that no machine has is another unit: the series is left out rather than learned."""
+    found = messages(pd.concat([a_table(), a_table([250_000.0] * 5, workload="shop/Deployment/milli")]))
+
+    assert "broken: shop/Deployment/milli cpu: median 2.5e+05 cannot be cpu in base units" in found
+
+
+def test_negative_usage_is_no_sample() -> None:
+    """Usage below zero is an artefact: it becomes a gap and is counted."""
+    panel = panel_from_table(a_table([1, -5, 2, 3, 4, np.inf]))
+
+    assert int(np.isnan(panel.usage).sum()) == 2
+    assert "2 negative or infinite samples" in str(panel.findings[0])
+
+
+def test_conflicting_duplicates_are_averaged_with_a_warning() -> None:
+    """Two values for one time cannot both be true: averaged, and said."""
+    panel = panel_from_table(pd.concat([a_table(), a_table([3.0])]))
+
+    assert panel.usage[0, 0] == 2
+    assert "1 duplicate timestamps, 1 with another value: averaged" in str(panel.findings[0])
+
+
+def test_a_request_holds_until_it_changes() -> None:
+    """Attributes are carried forward: a request is valid until the next one is seen."""
+    table = a_table().assign(request=[2.0, np.nan, np.nan, 4.0, np.nan])
+
+    assert panel_from_table(table).attributes["request"][0].tolist() == [2, 2, 2, 4, 4]
+
+
+def test_an_unknown_workload_gets_the_nearest_names() -> None:
+    """A typing error is answered with what was probably meant."""
+    panel = panel_from_table(a_table())
+
+    with pytest.raises(UnknownWorkload, match=r"did you mean shop/Deployment/cart cpu\?"):
+        panel.row(SeriesKey("shop/Deployment/carts", Resource.CPU))
