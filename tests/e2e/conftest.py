@@ -1,0 +1,26 @@
+"""The control plane that the end-to-end tests share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.controlplane import BinariesMissing, ControlPlane
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane with three kwok nodes of 16 cores, one per test run; each test works in its own namespace."""
+    plane = ControlPlane(folder=tmp_path_factory.mktemp("control-plane"))
+    missing = ""
+    try:
+        plane.start()
+    except BinariesMissing as error:
+        missing = str(error)
+    if missing:
+        refuse = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        refuse(missing)
+    try:
+        yield plane
+    finally:
+        plane.stop()
