@@ -11,3 +11,7 @@ class NotEnoughHistory(PipelineError):
 
 class TrackingUnavailable(PipelineError):
     """The tracking server did not answer: start it, or mend registry.tracking_uri."""
+
+
+class DemoUnavailable(PipelineError):
+    """The demo's Prometheus cannot be found, filled or started: install it, or run the demo from Parquet."""

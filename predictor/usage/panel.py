@@ -26,6 +26,14 @@ class Resource(StrEnum):
     REQUESTS = "requests"
     """Requests per second."""
 
+    @property
+    def unit(self) -> str:
+        """The base unit, for a person."""
+        return _UNITS[self.value]
+
+
+_UNITS = {"cpu": "cores", "memory": "bytes", "gpu": "devices", "gpu_memory": "bytes", "requests": "requests/s"}
+
 
 class SeriesKey(NamedTuple):
     """One series: a workload (`namespace/kind/name`, for example `shop/Deployment/cart`) and a resource."""

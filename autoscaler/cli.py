@@ -1,0 +1,214 @@
+"""The autoscaler's commands: `run`, the controller, and `explain`. Heavy imports live inside the commands."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from autoscaler.controller.loop import Controller, CycleReport
+    from autoscaler.settings import AutoscalerSettings
+
+LoadSettings = Callable[[Mapping[tuple[str, ...], Any]], "AutoscalerSettings"]
+"""How a command asks for its settings: by key path, options that override files and variables; None is not given."""
+
+HELD = 3
+"""Exit code of `run --once` where Prometheus gave no answer, so that everything was held."""
+
+
+def _cluster_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--prometheus", metavar="URL", help="Base address of Prometheus."),
+        click.option("--history", type=click.Path(path_type=Path), help="Usage table instead of Prometheus."),
+        click.option("--context", metavar="NAME", help="Context of the kubeconfig (default: its current one)."),
+        click.option(
+            "--kubeconfig", type=click.Path(path_type=Path), help="Default: the pod's own, else ~/.kube/config."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--act", is_flag=True, help="Carry the decisions out. Without it nothing is written (dry run).")
+@click.option("--once", is_flag=True, help="One cycle, then exit.")
+@click.option("--interval", metavar="DURATION", help="Time between cycles, such as 30s.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Port for health, metrics and decisions; 0 takes a free one."
+)
+@_cluster_options
+@click.pass_obj
+def run(
+    load: LoadSettings,
+    *,
+    act: bool,
+    once: bool,
+    interval: str | None,
+    port: int | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    history: Path | None,
+    prometheus: str | None,
+) -> None:
+    """Watch the cluster and size its workloads ahead of their demand.
+
+    Looks after every Deployment and StatefulSet with the label foresize.io/managed=true. Each decision is one JSON
+    line on standard error. Without --act nothing is written. Stops on SIGTERM after the write that is under way.
+
+    With --once the exit code is 0 when the cycle saw everything, 1 when the cluster was not seen or a write failed,
+    and 3 when usage could not be read, so that everything was held.
+
+    \b
+    Examples:
+      foresize run                                        say what would be done, every 30 s
+      foresize run --once --context staging               one look
+      foresize run --act                                  do it
+      foresize run --act --prometheus http://prom:9090 --interval 1m
+    """
+    from autoscaler.wiring import build_controller, build_pool_watch, configure_logging
+    from predictor.wiring import build_source
+
+    settings = load(
+        {
+            ("scaling", "interval"): interval,
+            ("scaling", "metrics_port"): port,
+            ("prometheus", "url"): prometheus,
+        }
+    )
+    configure_logging()
+    source = build_source(settings, history)
+    controller = build_controller(settings, act=act, kubeconfig=kubeconfig, context=context, source=source)
+    after_cycle = build_pool_watch(settings, controller, source)
+    if once:
+        report = controller.cycle()
+        after_cycle(report)
+        _finish(report)
+        return
+    _run_until_stopped(settings, controller, after_cycle)
+
+
+def _finish(report: "CycleReport") -> None:
+    """Ends the process with the exit code that the cycle deserves."""
+    if report.problem is not None:
+        raise report.problem
+    failed = [r for r in report.records if r.result.outcome.value == "failed"]
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {len(report.records)} workloads could not be scaled, first "
+            f"{failed[0].plan.decision.workload}: {failed[0].result.detail}"
+        )
+    if not report.is_complete:
+        problem = report.forecasts.source_problem if report.forecasts else None
+        click.echo(f"foresize: held everything: {problem}", err=True)
+        raise click.exceptions.Exit(HELD)
+
+
+def _run_until_stopped(
+    settings: "AutoscalerSettings", controller: "Controller", after_cycle: "Callable[[CycleReport], None]"
+) -> None:
+    import signal
+
+    import structlog
+
+    from autoscaler.api.app import build_app
+    from autoscaler.api.server import start_server
+
+    log = structlog.get_logger("autoscaler.run")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: controller.stop.set())
+    server = start_server(build_app(controller), settings.serving.host, settings.scaling.metrics_port)
+    log.info(
+        "started",
+        address=server.address,
+        mode="act" if controller.act else "dry run",
+        paused=settings.scaling.paused,
+        interval_seconds=settings.scaling.interval.total_seconds(),
+    )
+    try:
+        controller.run(after_cycle)
+    finally:
+        server.stop()
+        log.info("stopped")
+
+
+@click.command()
+@click.argument("workload", metavar="NAMESPACE/NAME")
+@click.option("--url", metavar="URL", help="Ask a running controller, such as http://127.0.0.1:8081.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
+@_cluster_options
+@click.pass_obj
+def explain(
+    load: LoadSettings,
+    *,
+    workload: str,
+    url: str | None,
+    as_json: bool,
+    kubeconfig: Path | None,
+    context: str | None,
+    history: Path | None,
+    prometheus: str | None,
+) -> None:
+    """Say why a workload has the replicas it has, or what foresize would do about it.
+
+    With --url it is the last decision of a running controller. Without, a decision is made afresh and nothing is
+    written; as nothing is known of the past then, a fresh decision never removes replicas.
+
+    \b
+    Examples:
+      foresize explain shop/cart
+      foresize explain shop/StatefulSet/db --context staging
+      foresize explain shop/cart --url http://127.0.0.1:8081
+    """
+    if url is not None:
+        record = _asked(url, workload)
+    else:
+        record = _decided_afresh(load({("prometheus", "url"): prometheus}), workload, kubeconfig, context, history)
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps(record, option=orjson.OPT_INDENT_2).decode())
+        return
+    from autoscaler.controller.explanation import explanation
+
+    click.echo(explanation(record))
+
+
+def _asked(url: str, workload: str) -> dict[str, Any]:
+    from urllib.parse import quote
+
+    import httpx2
+
+    from autoscaler.errors import ControllerUnreachable
+
+    address = f"{url.rstrip('/')}/decisions/{quote(workload)}"
+    try:
+        answer = httpx2.get(address, timeout=10.0)
+        content = answer.json()
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        raise ControllerUnreachable(f"{address}: {error}; is that the address of a `foresize run`?") from error
+    if answer.status_code != 200 or not isinstance(content, dict) or "workload" not in content:
+        said = content.get("error") if isinstance(content, dict) else None
+        raise click.ClickException(str(said or f"{address} answered {answer.status_code}"))
+    return content
+
+
+def _decided_afresh(
+    settings: "AutoscalerSettings", workload: str, kubeconfig: Path | None, context: str | None, history: Path | None
+) -> dict[str, Any]:
+    import logging
+
+    import structlog
+
+    from autoscaler.controller.selection import find_record
+    from autoscaler.wiring import build_controller
+    from predictor.wiring import build_source
+
+    # What is worth saying is in the explanation; one line per workload of the cluster is not.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    source = build_source(settings, history)
+    controller = build_controller(settings, kubeconfig=kubeconfig, context=context, source=source)
+    report = controller.cycle()
+    if report.problem is not None:
+        raise report.problem
+    return find_record(report.records, workload).as_json()

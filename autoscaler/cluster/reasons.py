@@ -1,0 +1,80 @@
+"""Why something was decided, or was not: a code from a closed list (a metric label) and a sentence (for a person)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ReasonCode(StrEnum):
+    """Every reason there is. Names are the HPA's condition reasons wherever the meaning is the same."""
+
+    FORECAST_PEAK = "ForecastPeak"
+    """The forecast peak asked for this many replicas."""
+    OBSERVED_DEMAND = "ObservedDemand"
+    """The observed demand asked for this many replicas."""
+    NO_FORECAST = "NoForecast"
+    """There is no forecast, or not one that can be used."""
+    STALE_FORECAST = "StaleForecast"
+    """The forecast was made from history that ended too long ago."""
+    NO_OBSERVATION = "FailedGetMetrics"
+    """Demand was not measured, or the measurement cannot be used."""
+    STALE_OBSERVATION = "StaleObservation"
+    """Demand was measured too long ago."""
+    NO_CAPACITY = "MissingRequest"
+    """What one replica can carry is not known, for example because the pod has no request."""
+    NO_SHRINK_UNSEEN = "NoScaleDownUnseen"
+    """A forecast alone never removes replicas: nothing fresh was observed."""
+    WITHIN_TOLERANCE = "WithinTolerance"
+    """The change would be too small to be worth it."""
+    SCALE_DOWN_STABILIZED = "ScaleDownStabilized"
+    """A higher recommendation lies within the scale-down stabilisation window."""
+    SCALE_UP_STABILIZED = "ScaleUpStabilized"
+    """A lower recommendation lies within the scale-up stabilisation window."""
+    SCALE_UP_LIMIT = "ScaleUpLimit"
+    """The rate limit for adding replicas was met."""
+    SCALE_DOWN_LIMIT = "ScaleDownLimit"
+    """The rate limit for removing replicas was met."""
+    TOO_MANY_REPLICAS = "TooManyReplicas"
+    """The maximum caps the replicas."""
+    TOO_FEW_REPLICAS = "TooFewReplicas"
+    """The minimum raises the replicas."""
+    READY_FOR_NEW_SCALE = "ReadyForNewScale"
+    """The replicas are already what they should be."""
+    SCALING_DISABLED = "ScalingDisabled"
+    """Somebody scaled the workload to zero, which switches autoscaling off."""
+    INVALID_ANNOTATION = "InvalidAnnotation"
+    """The workload carries a wish that cannot be read."""
+    PAUSED = "Paused"
+    """The workload, or everything, is paused: decided, but not to be acted on."""
+    PREDICTED_PEAK = "PredictedPeak"
+    """The predicted peak of a pool decided its oversubscription ratio."""
+    PEAK_ABOVE_REQUESTS = "PeakAboveRequests"
+    """The predicted peak of a pool exceeds its requests: no oversubscription."""
+    MAX_RATIO = "MaxRatio"
+    """The configured maximum caps the oversubscription ratio."""
+    LEVEL_NOT_SUPPORTED = "LevelNotSupported"
+    """History is too short for the quantile level, so a bound above the highest peak was used."""
+    COLD_WORKLOADS = "ColdWorkloads"
+    """Workloads with too little history count at their limit or request."""
+    NO_EVIDENCE = "NoEvidence"
+    """Too little is known to oversell anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason: its code, and a sentence with the figures it rests on."""
+
+    code: ReasonCode
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.code.value}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """No answer, or the decision to leave alone, and why. Never a zero, a NaN or a bare None."""
+
+    reason: Reason
+
+    def __str__(self) -> str:
+        return str(self.reason)

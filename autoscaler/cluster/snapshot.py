@@ -1,0 +1,99 @@
+"""Everything that was observed at one instant, frozen: what a decision is made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from autoscaler.cluster.reasons import Hold
+from autoscaler.cluster.resources import Resources
+from predictor.usage.panel import Resource
+
+
+class Rung(StrEnum):
+    """How far down the ladder of degradation a decision was made; the best rung first."""
+
+    CHAMPION = "champion"
+    """The forecaster that was chosen for the workload."""
+    FALLBACK = "fallback"
+    """A simpler forecaster that serves a workload the model was not trained on."""
+    REACTIVE = "reactive"
+    """No forecast: the HPA's formula on observed demand."""
+    HOLD = "hold"
+    """Neither forecast nor observation: nothing is changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedDemand:
+    """Demand of a whole workload (all replicas together) as it was last measured."""
+
+    value: float
+    """In the base unit of the demand resource."""
+    measured_at_seconds: float
+    """Epoch second at which the measurement ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemandForecast:
+    """The demand peak of a whole workload over the lead window, at one quantile level."""
+
+    value: float
+    """Highest demand in (cutoff, cutoff + horizon], in the base unit of the demand resource."""
+    level: float
+    """Quantile level in (0, 1): the probability with which demand stays at or under `value`."""
+    horizon_seconds: float
+    """How far the window reaches past the cutoff."""
+    cutoff_seconds: float
+    """Epoch second at which the last step known to the forecaster ended."""
+    forecaster: str
+    """Catalogue name."""
+    model_version: str
+    """Registered version that served; empty where nothing is registered."""
+    rung: Rung = Rung.CHAMPION
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSnapshot:
+    """One workload as it stands."""
+
+    name: str
+    """`namespace/kind/name`, for example `shop/Deployment/cart`."""
+    replicas: int
+    """`spec.replicas`: how many are wanted now."""
+    ready_replicas: int
+    """How many are Ready now."""
+    min_replicas: int
+    max_replicas: int
+    resource: Resource
+    """What demand is."""
+    capacity_per_replica: float | Hold
+    """Demand one replica carries at its target utilisation, in the base unit of `resource`."""
+    observed: ObservedDemand | Hold
+    """Demand now, of all replicas together."""
+    paused: bool = False
+    """Whether decisions about it must not be acted on."""
+    request_per_replica: Resources = field(default_factory=Resources)
+    node_pool: str = ""
+    """Pool that most of its pods run in; empty where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePoolSnapshot:
+    """The schedulable nodes of one pool, added up."""
+
+    name: str
+    node_count: int
+    allocatable: Resources
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSnapshot:
+    """A cluster at one instant."""
+
+    observed_at_seconds: float
+    workloads: tuple[WorkloadSnapshot, ...]
+    node_pools: tuple[NodePoolSnapshot, ...] = ()
+
+    @property
+    def workload_by_name(self) -> Mapping[str, WorkloadSnapshot]:
+        """Workloads by `namespace/kind/name`."""
+        return {w.name: w for w in self.workloads}

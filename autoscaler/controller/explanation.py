@@ -1,0 +1,135 @@
+"""A decision in words: what was observed, what is forecast, the arithmetic, what changed the number, the outcome."""
+
+from collections.abc import Callable
+from typing import Any
+
+from autoscaler.cluster.reasons import ReasonCode
+from autoscaler.decisions.replicas import replicas_for
+
+JsonObject = dict[str, Any]
+
+GUARDRAILS = frozenset(
+    code.value
+    for code in (
+        ReasonCode.WITHIN_TOLERANCE,
+        ReasonCode.NO_SHRINK_UNSEEN,
+        ReasonCode.SCALE_DOWN_STABILIZED,
+        ReasonCode.SCALE_UP_STABILIZED,
+        ReasonCode.SCALE_UP_LIMIT,
+        ReasonCode.SCALE_DOWN_LIMIT,
+        ReasonCode.TOO_MANY_REPLICAS,
+        ReasonCode.TOO_FEW_REPLICAS,
+        ReasonCode.SCALING_DISABLED,
+        ReasonCode.PAUSED,
+    )
+)
+"""Reasons that say what kept the number from being the plain arithmetic."""
+VERDICTS = {"scale_up": "raise", "scale_down": "lower", "hold": "hold at"}
+OUTCOMES = {
+    "applied": "carried out",
+    "dry_run": "dry run, nothing is written; `foresize run --act` would carry it out",
+    "skipped": "not carried out",
+    "failed": "could not be carried out",
+    "none": "nothing to do",
+}
+
+
+def explanation(record: JsonObject) -> str:
+    """The decision of `DecisionRecord.as_json`, for a terminal."""
+    replicas, unit = record["replicas"], record.get("unit", "")
+    current, desired = replicas["current"], replicas["desired"]
+    change = f"{current} -> {desired}" if record["decision"] != "hold" else str(current)
+    lines = [
+        f"{record['workload']}: {VERDICTS[record['decision']]} {change} replicas",
+        "",
+        f"  observed     {_observed(record, unit)}",
+        f"  forecast     {_forecast(record, unit)}",
+        f"  model        {_model(record)}",
+        f"  capacity     {_capacity(record, unit)}",
+        f"  arithmetic   {_arithmetic(record)}",
+    ]
+    changed = [reason for reason in record["reasons"] if reason["code"] in GUARDRAILS]
+    lines.extend(
+        f"  {'guardrails' if first else '          '}   {reason['code']}: {reason['message']}"
+        for first, reason in zip([True] + [False] * len(changed), changed, strict=False)
+    )
+    if not changed:
+        lines.append("  guardrails   none changed the number")
+    if "min_replicas" in record:
+        lines.append(f"  bounds       {record['min_replicas']} to {record['max_replicas']} replicas")
+    outcome = OUTCOMES[record["outcome"]] + (
+        f": {record['detail']}" if record["detail"] and record["outcome"] != "dry_run" else ""
+    )
+    reason = record["reason"]
+    lines += [
+        f"  reason       {reason['code']}: {reason['message']}",
+        f"  outcome      {outcome}",
+        f"  decided      {record['decided_at']} with {replicas['ready']} of {current} replicas ready",
+    ]
+    return "\n".join(lines)
+
+
+def amount(value: float, unit: str) -> str:
+    """A value with its unit, short enough to read."""
+    if unit == "bytes":
+        for prefix, size in (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+            if value >= size:
+                return f"{value / size:.4g} {prefix}B"
+    return f"{value:.4g} {unit}".strip()
+
+
+def span(seconds: float) -> str:
+    """A span of time, in one unit."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _either(part: JsonObject, words: Callable[[JsonObject], str]) -> str:
+    hold = part.get("hold")
+    return f"none: {hold['message']}" if hold else words(part)
+
+
+def _observed(record: JsonObject, unit: str) -> str:
+    return _either(record["observed"], lambda o: f"{amount(o['value'], unit)}, {span(o['age_seconds'])} ago")
+
+
+def _forecast(record: JsonObject, unit: str) -> str:
+    return _either(
+        record["forecast"],
+        lambda f: (
+            f"{amount(f['value'], unit)}: peak from {f['from']} to {f['until']} "
+            f"at quantile level {f['level']:g}, by {f['forecaster']}"
+        ),
+    )
+
+
+def _model(record: JsonObject) -> str:
+    model = record["model"]
+    words = str(model["description"])
+    if model["version"]:
+        words += f", confirmed by the registry {span(model['age_seconds'])} ago, trained on data until "
+        words += str(model["trained_until"])
+    return words + (f"; {model['problem']}" if model["problem"] else "")
+
+
+def _capacity(record: JsonObject, unit: str) -> str:
+    part = record.get("capacity_per_replica")
+    if part is None:
+        return "not worked out"
+    return _either(part, lambda c: f"{amount(c['value'], unit)} per replica ({c['source']})")
+
+
+def _arithmetic(record: JsonObject) -> str:
+    capacity = record.get("capacity_per_replica") or {}
+    demands = [
+        (name, record[part]["value"])
+        for part, name in (("forecast", "forecast"), ("observed", "observed"))
+        if "value" in record[part]
+    ]
+    if "value" not in capacity or not demands:
+        return "none: without demand and capacity the number stays"
+    name, demand = max(demands, key=lambda pair: pair[1])
+    per_replica = capacity["value"]
+    return f"ceil({name} {demand:.4g} / {per_replica:.4g}) = {replicas_for(demand, per_replica)}"

@@ -1,0 +1,177 @@
+"""What happened to one workload in one cycle, as plain data: log line, HTTP answer and `explain` are all made of it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from autoscaler.cluster.commands import ScaleReplicas
+from autoscaler.cluster.reasons import Hold, Reason
+from autoscaler.controller.planning import Plan
+from autoscaler.errors import InvalidAnnotation
+from autoscaler.metrics import WorkloadReading
+from predictor.serving.predictor import ModelInUse
+from predictor.usage.panel import Resource
+
+JsonObject = dict[str, Any]
+
+
+class Outcome(StrEnum):
+    """What came of a decision."""
+
+    APPLIED = "applied"
+    """Written to the cluster."""
+    DRY_RUN = "dry_run"
+    """Would have been written."""
+    SKIPPED = "skipped"
+    """Not written: the workload was no longer as it was when this was decided."""
+    FAILED = "failed"
+    """Not written: the API server refused or did not answer."""
+    NONE = "none"
+    """Nothing to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActResult:
+    """What came of a decision, and a sentence about it where there is more to say."""
+
+    outcome: Outcome
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """One workload in one cycle."""
+
+    plan: Plan
+    result: ActResult
+    model: ModelInUse
+
+    @property
+    def direction(self) -> str:
+        """`scale_up`, `scale_down` or `hold`."""
+        outcome = self.plan.decision.outcome
+        if isinstance(outcome, Hold):
+            return "hold"
+        return "scale_up" if outcome.desired > outcome.current else "scale_down"
+
+    def log_fields(self) -> JsonObject:
+        """The one log line of the decision."""
+        decision = self.plan.decision
+        fields: JsonObject = {
+            "workload": decision.workload,
+            "decision": self.direction,
+            "reason": decision.reason.code.value,
+            "message": decision.reason.message,
+            "current": decision.current,
+            "desired": decision.desired,
+            "outcome": self.result.outcome.value,
+            "rung": decision.rung.value,
+            "model": self.model.version,
+        }
+        if self.result.detail:
+            fields["detail"] = self.result.detail
+        if not isinstance(decision.observed, Hold):
+            fields["observed"] = decision.observed.value
+        if not isinstance(decision.forecast, Hold):
+            fields |= {"forecast": decision.forecast.value, "level": decision.forecast.level}
+        return fields
+
+    def reading(self) -> WorkloadReading:
+        """What the metrics show of it."""
+        decision = self.plan.decision
+        policy = None if isinstance(self.plan.policy, InvalidAnnotation) else self.plan.policy
+        forecast = None if isinstance(decision.forecast, Hold) else decision.forecast
+        return WorkloadReading(
+            workload=decision.workload,
+            resource=policy.resource.value if policy else Resource.CPU.value,
+            current_replicas=decision.current,
+            desired_replicas=decision.desired,
+            ready_replicas=self.plan.workload.ready_replicas,
+            min_replicas=policy.min_replicas if policy else None,
+            max_replicas=policy.max_replicas if policy else None,
+            observed=None if isinstance(decision.observed, Hold) else decision.observed.value,
+            forecast=forecast.value if forecast else None,
+            level=forecast.level if forecast else None,
+            data_age_seconds=self.plan.data_age_seconds,
+            rung=decision.rung.value,
+            hold_reason=decision.reason.code.value if isinstance(decision.outcome, Hold) else "",
+        )
+
+    def as_json(self) -> JsonObject:
+        """Everything, for `explain` and the HTTP answer."""
+        decision, policy, model = self.plan.decision, self.plan.policy, self.model
+        now = decision.decided_at_seconds
+        answer: JsonObject = {
+            "workload": decision.workload,
+            "decided_at": moment(now),
+            "decision": self.direction,
+            "reason": _reason(decision.reason),
+            "reasons": [_reason(reason) for reason in decision.reasons],
+            "replicas": {
+                "current": decision.current,
+                "ready": self.plan.workload.ready_replicas,
+                "desired": decision.desired,
+            },
+            "outcome": self.result.outcome.value,
+            "detail": self.result.detail,
+            "rung": decision.rung.value,
+            "model": {
+                "version": model.version,
+                "origin": model.origin.value,
+                "description": model.description,
+                "age_seconds": model.age_seconds(now),
+                "trained_until": moment(model.bundle.trained_until_seconds) if model.version else None,
+                "problem": str(model.problem) if model.problem else None,
+            },
+        }
+        if not isinstance(policy, InvalidAnnotation):
+            capacity = policy.capacity_per_replica
+            answer |= {
+                "resource": policy.resource.value,
+                "unit": policy.resource.unit,
+                "min_replicas": policy.min_replicas,
+                "max_replicas": policy.max_replicas,
+                "is_paused": policy.is_paused,
+                "capacity_per_replica": _held(capacity)
+                if isinstance(capacity, Hold)
+                else {"value": capacity, "source": policy.capacity_source},
+            }
+        observed, forecast = decision.observed, decision.forecast
+        answer["observed"] = (
+            _held(observed)
+            if isinstance(observed, Hold)
+            else {"value": observed.value, "age_seconds": max(0.0, now - observed.measured_at_seconds)}
+        )
+        answer["forecast"] = (
+            _held(forecast)
+            if isinstance(forecast, Hold)
+            else {
+                "value": forecast.value,
+                "level": forecast.level,
+                "from": moment(forecast.cutoff_seconds),
+                "until": moment(forecast.cutoff_seconds + forecast.horizon_seconds),
+                "forecaster": forecast.forecaster,
+                "model_version": forecast.model_version,
+            }
+        )
+        return answer
+
+    @property
+    def command(self) -> ScaleReplicas | None:
+        """What was to be written, if anything."""
+        outcome = self.plan.decision.outcome
+        return outcome if isinstance(outcome, ScaleReplicas) else None
+
+
+def moment(seconds: float) -> str:
+    """An epoch second as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+
+
+def _reason(reason: Reason) -> JsonObject:
+    return {"code": reason.code.value, "message": reason.message}
+
+
+def _held(hold: Hold) -> JsonObject:
+    return {"hold": _reason(hold.reason)}

@@ -1,0 +1,184 @@
+"""How many replicas a workload should have: a forecast raises them, only observed demand lowers them.
+
+    desired = ceil( max(forecast peak, observed demand) / capacity per replica )
+
+then tolerance, stabilisation, rate limits and bounds as in the HPA (guardrails.py). The forecast peak is the quantile,
+at the SLA's level, of the highest demand within the lead window: what must be Ready by the time an order placed now
+takes effect. Without a forecast the same formula on observed demand is the HPA's own (`AverageValue`).
+"""
+
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import NamedTuple
+
+from autoscaler.cluster.commands import Decision, ScaleReplicas
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, Rung, WorkloadSnapshot
+from autoscaler.decisions.guardrails import HPA_BEHAVIOUR, Behaviour, ReplicaMemory, guarded
+
+ROUNDING = 1e-9
+"""Relative excess over a whole number of replicas that is taken as rounding error, not as demand."""
+
+_PAUSED = Hold(Reason(ReasonCode.PAUSED, "paused: decided, but not acted on"))
+_DISABLED = Hold(
+    Reason(ReasonCode.SCALING_DISABLED, "somebody scaled it to 0, which switches scaling off; scale it to 1 or more")
+)
+_UNCHANGED = Reason(ReasonCode.READY_FOR_NEW_SCALE, "the replicas are already what they should be")
+_UNSEEN = Reason(ReasonCode.NO_SHRINK_UNSEEN, "fewer replicas are forecast, but only observed demand removes replicas")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaRules:
+    """What holds for every workload's replicas."""
+
+    behaviour: Behaviour = HPA_BEHAVIOUR
+    stale_after_seconds: float = 900.0
+    """An observation, or the history behind a forecast, that ended longer ago is no answer."""
+
+
+class ReplicaOutcome(NamedTuple):
+    """A decision, and the memory to decide the next one with."""
+
+    decision: Decision
+    memory: ReplicaMemory
+
+
+class _Advice(NamedTuple):
+    """Replicas before the guardrails."""
+
+    replicas: int
+    rung: Rung
+    driver: Reason
+    reasons: tuple[Reason, ...]
+
+
+def replicas_for(demand: float, capacity_per_replica: float) -> int:
+    """Fewest replicas that carry the demand; both in the same base unit, capacity above 0."""
+    return ceil(demand / capacity_per_replica * (1.0 - ROUNDING))
+
+
+def decide_replicas(
+    workload: WorkloadSnapshot,
+    forecast: DemandForecast | Hold,
+    memory: ReplicaMemory,
+    rules: ReplicaRules,
+    now_seconds: float,
+) -> ReplicaOutcome:
+    """The replicas a workload should have, with every reason, and the memory for the next decision.
+
+    A value that is not a finite number of at least 0, or is stale, counts as no answer. Without observation nothing is
+    removed; without both nothing is changed (the bounds excepted), and the hold counts as a recommendation to stay, so
+    that nothing is removed before demand was watched for a whole stabilisation window again.
+    The memory does not yet hold the command: add it with `remembered_scale` once it was carried out.
+    """
+    name, current = workload.name, workload.replicas
+    forecast = _usable_forecast(forecast, rules.stale_after_seconds, now_seconds)
+    observed = _usable_observation(workload.observed, rules.stale_after_seconds, now_seconds)
+    if current == 0 and workload.min_replicas > 0:
+        decision = Decision(name, now_seconds, 0, 0, _DISABLED, (_DISABLED.reason,), forecast, observed, Rung.HOLD)
+        return ReplicaOutcome(decision, memory)
+
+    advice = _advised(workload, forecast, observed, rules.behaviour)
+    bounds = (workload.min_replicas, workload.max_replicas)
+    result = guarded(current, advice.replicas, bounds, memory, rules.behaviour, now_seconds=now_seconds)
+    desired = result.replicas
+    reasons = advice.reasons + result.reasons
+    outcome: ScaleReplicas | Hold
+    if workload.paused:
+        reasons += (_PAUSED.reason,)
+        outcome = _PAUSED
+    elif desired == current:
+        outcome = Hold(reasons[-1])
+    else:
+        as_advised = (desired > current) == (advice.replicas > current) and advice.replicas != current
+        outcome = ScaleReplicas(name, current, desired, advice.driver if as_advised else reasons[-1])
+    decision = Decision(name, now_seconds, current, desired, outcome, reasons, forecast, observed, advice.rung)
+    return ReplicaOutcome(decision, result.memory)
+
+
+def _advised(
+    workload: WorkloadSnapshot,
+    forecast: DemandForecast | Hold,
+    observed: ObservedDemand | Hold,
+    behaviour: Behaviour,
+) -> _Advice:
+    """Replicas that the larger of forecast peak and observed demand asks for."""
+    current = workload.replicas
+    capacity = workload.capacity_per_replica
+    if not isinstance(capacity, Hold) and not 0.0 < capacity < inf:
+        capacity = Hold(Reason(ReasonCode.NO_CAPACITY, f"one replica carries {capacity:g}, which is no amount above 0"))
+    if isinstance(capacity, Hold):
+        return _Advice(current, Rung.HOLD, capacity.reason, (capacity.reason,))
+    unit = workload.resource.value
+    reasons: tuple[Reason, ...]
+    if isinstance(forecast, Hold):
+        if isinstance(observed, Hold):
+            return _Advice(current, Rung.HOLD, observed.reason, (forecast.reason, observed.reason))
+        rung, demand = Rung.REACTIVE, observed.value
+        needed = replicas_for(demand, capacity)
+        driver = _observed_reason(observed, needed, unit)
+        reasons = (forecast.reason, driver)
+    else:
+        rung, demand = forecast.rung, forecast.value
+        needed = replicas_for(demand, capacity)
+        driver = _forecast_reason(forecast, needed, unit)
+        if isinstance(observed, Hold):
+            if needed < current:
+                return _Advice(current, rung, _UNSEEN, (driver, observed.reason, _UNSEEN))
+            reasons = (driver, observed.reason)
+        else:
+            needed_now = replicas_for(observed.value, capacity)
+            seen = _observed_reason(observed, needed_now, unit)
+            reasons = (driver, seen)
+            if observed.value > demand:
+                demand, needed, driver = observed.value, needed_now, seen
+    if needed == current:
+        return _Advice(current, rung, _UNCHANGED, (*reasons, _UNCHANGED))
+    if current > 0 and behaviour.within_tolerance(ratio := demand / (capacity * current)):
+        small = Reason(
+            ReasonCode.WITHIN_TOLERANCE, f"{ratio:.3f} times what {current} replicas carry is within the tolerance"
+        )
+        return _Advice(current, rung, small, (*reasons, small))
+    return _Advice(needed, rung, driver, reasons)
+
+
+def _usable_forecast(
+    forecast: DemandForecast | Hold, stale_after_seconds: float, now_seconds: float
+) -> DemandForecast | Hold:
+    if isinstance(forecast, Hold):
+        return forecast
+    if not 0.0 <= forecast.value < inf:
+        return Hold(Reason(ReasonCode.NO_FORECAST, f"the forecast is {forecast.value:g}, which is no demand"))
+    age = now_seconds - forecast.cutoff_seconds
+    if age > stale_after_seconds:
+        text = f"the forecast knows nothing of the last {age:.0f} s; {stale_after_seconds:.0f} s are accepted"
+        return Hold(Reason(ReasonCode.STALE_FORECAST, text))
+    return forecast
+
+
+def _usable_observation(
+    observed: ObservedDemand | Hold, stale_after_seconds: float, now_seconds: float
+) -> ObservedDemand | Hold:
+    if isinstance(observed, Hold):
+        return observed
+    if not 0.0 <= observed.value < inf:
+        return Hold(Reason(ReasonCode.NO_OBSERVATION, f"demand was measured as {observed.value:g}, which is no demand"))
+    age = now_seconds - observed.measured_at_seconds
+    if age > stale_after_seconds:
+        text = f"demand was last measured {age:.0f} s ago; {stale_after_seconds:.0f} s are accepted"
+        return Hold(Reason(ReasonCode.STALE_OBSERVATION, text))
+    return observed
+
+
+def _forecast_reason(forecast: DemandForecast, replicas: int, unit: str) -> Reason:
+    return Reason(
+        ReasonCode.FORECAST_PEAK,
+        f"a peak of {forecast.value:.4g} {unit} is forecast within {forecast.horizon_seconds:.0f} s at level "
+        f"{forecast.level:g}, which needs {replicas} replicas",
+    )
+
+
+def _observed_reason(observed: ObservedDemand, replicas: int, unit: str) -> Reason:
+    return Reason(
+        ReasonCode.OBSERVED_DEMAND, f"{observed.value:.4g} {unit} are used now, which needs {replicas} replicas"
+    )

@@ -1,0 +1,231 @@
+"""Every metric of the controller, in one place; dashboards and alerts are tested against these names.
+
+Values that exist once per workload or node pool are published as one set per cycle, so that a scrape never sees
+half a cycle and a workload that is gone leaves no series behind. Units are base units; the unit of a demand is that
+of its `resource` label: cores, bytes, devices or requests per second.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+STEPS = ("observe", "predict", "decide", "validate", "act", "oversubscription", "cycle")
+"""The steps of the loop that are timed; `cycle` is all of them together."""
+DEPENDENCIES = ("prometheus", "registry", "kubernetes")
+"""What the controller depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadReading:
+    """What one cycle knew and wanted for one workload; None is "not known"."""
+
+    workload: str
+    resource: str
+    current_replicas: int
+    desired_replicas: int
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    observed: float | None = None
+    forecast: float | None = None
+    level: float | None = None
+    ready_replicas: int | None = None
+    data_age_seconds: float | None = None
+    rung: str = "hold"
+    hold_reason: str = ""
+
+    @property
+    def namespace(self) -> str:
+        """The first part of the workload's name."""
+        return self.workload.split("/", 1)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReading:
+    """One node pool and resource: how much more than its allocatable may be requested, and why."""
+
+    node_pool: str
+    resource: str
+    ratio: float
+    predicted_peak: float | None
+    allocatable: float
+    usage: float | None
+    requested: float | None = None
+
+
+@dataclass(eq=False)
+class _Published(Collector):
+    """Gauges of the last cycle, replaced as a whole."""
+
+    workloads: tuple[WorkloadReading, ...] = ()
+    pools: tuple[PoolReading, ...] = ()
+
+    def collect(self) -> Iterable[Metric]:
+        """The families of both sets."""
+        yield from _workload_families(self.workloads)
+        yield from _pool_families(self.pools)
+
+
+def _family(
+    name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float | None]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for label_values, value in values:
+        if value is not None:
+            family.add_metric(label_values, value)
+    return family
+
+
+def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeMetricFamily]:
+    replica_gauges: tuple[tuple[str, str, Callable[[WorkloadReading], float | None]], ...] = (
+        ("foresize_current_replicas", "Replicas that the workload's scale asks for.", lambda r: r.current_replicas),
+        ("foresize_ready_replicas", "Replicas that are Ready.", lambda r: r.ready_replicas),
+        ("foresize_desired_replicas", "Replicas that foresize decided on.", lambda r: r.desired_replicas),
+        ("foresize_min_replicas", "Fewest replicas allowed.", lambda r: r.min_replicas),
+        ("foresize_max_replicas", "Most replicas allowed.", lambda r: r.max_replicas),
+    )
+    for name, text, value_of in replica_gauges:
+        yield _family(
+            name, text, ("namespace", "workload"), [((r.namespace, r.workload), value_of(r)) for r in readings]
+        )
+    demand_gauges: tuple[tuple[str, str, Callable[[WorkloadReading], float | None]], ...] = (
+        ("foresize_demand_observed", "Newest observed demand, in the resource's base unit.", lambda r: r.observed),
+        ("foresize_data_age_seconds", "Age of the workload's newest sample.", lambda r: r.data_age_seconds),
+    )
+    for name, text, value_of in demand_gauges:
+        yield _family(
+            name,
+            text,
+            ("namespace", "workload", "resource"),
+            [((r.namespace, r.workload, r.resource), value_of(r)) for r in readings],
+        )
+    yield _family(
+        "foresize_demand_forecast",
+        "Highest forecast demand within the lead time at the quantile level that the decision used.",
+        ("namespace", "workload", "resource", "level"),
+        [((r.namespace, r.workload, r.resource, f"{r.level:g}"), r.forecast) for r in readings if r.level is not None],
+    )
+    yield _family(
+        "foresize_workload_rung",
+        "1 for the rung of the ladder that answered for the workload (champion, fallback, reactive, hold).",
+        ("namespace", "workload", "rung"),
+        [((r.namespace, r.workload, r.rung), 1.0) for r in readings],
+    )
+    held: dict[str, int] = {}
+    for reading in readings:
+        if reading.hold_reason:
+            held[reading.hold_reason] = held.get(reading.hold_reason, 0) + 1
+    yield _family(
+        "foresize_holds", "Workloads left alone in the last cycle, by reason.", ("reason",),
+        [((reason,), count) for reason, count in sorted(held.items())],
+    )  # fmt: skip
+    yield _family("foresize_managed_workloads", "Workloads that foresize looks after.", (), [((), len(readings))])
+
+
+def _pool_families(readings: tuple[PoolReading, ...]) -> Iterator[GaugeMetricFamily]:
+    gauges: tuple[tuple[str, str, Callable[[PoolReading], float | None]], ...] = (
+        (
+            "foresize_oversubscription_ratio",
+            "Requests allowed on the pool / its allocatable; 1 is none.",
+            lambda r: r.ratio,
+        ),
+        (
+            "foresize_pool_predicted_peak",
+            "Peak of the pool's usage within the horizon at the SLA percentile.",
+            lambda r: r.predicted_peak,
+        ),
+        ("foresize_pool_allocatable", "What the pool's nodes leave for pods.", lambda r: r.allocatable),
+        ("foresize_pool_usage", "Newest observed usage of the pool.", lambda r: r.usage),
+        ("foresize_pool_requested", "Requests of the pods in the pool.", lambda r: r.requested),
+    )
+    for name, text, value_of in gauges:
+        yield _family(
+            name, text, ("node_pool", "resource"), [((r.node_pool, r.resource), value_of(r)) for r in readings]
+        )
+
+
+@dataclass
+class AutoscalerMetrics:
+    """The controller's metrics, registered in one registry."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        registry = self.registry
+        self.decisions = Counter(
+            "foresize_decisions_total",
+            "Decisions by what was decided (scale_up, scale_down, hold), why (reason code) and what came of it "
+            "(applied, dry_run, paused, skipped, failed, none).",
+            ("decision", "reason", "outcome"),
+            registry=registry,
+        )
+        self.cycles = Counter(
+            "foresize_cycles_total",
+            "Cycles of the loop by outcome (complete, held, failed).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.errors = Counter(
+            "foresize_dependency_errors_total",
+            "Errors of what the controller depends on, by error type.",
+            ("dependency", "error"),
+            registry=registry,
+        )
+        self.dependency_up = Gauge(
+            "foresize_dependency_up",
+            "1 where the last exchange with it went well (prometheus, registry, kubernetes).",
+            ("dependency",),
+            registry=registry,
+        )
+        self.step_seconds = Histogram(
+            "foresize_step_duration_seconds",
+            "Time that each step of the loop took.",
+            ("step",),
+            buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+            registry=registry,
+        )
+        self.last_complete_cycle = Gauge(
+            "foresize_last_complete_cycle_timestamp_seconds",
+            "When a cycle last saw the whole cluster and had answers.",
+            registry=registry,
+        )
+        self.acting = Gauge(
+            "foresize_acting", "1 where decisions are written to the cluster, 0 in a dry run.", registry=registry
+        )
+        self.paused = Gauge("foresize_paused", "1 where the whole controller is paused.", registry=registry)
+        self.model_age = Gauge(
+            "foresize_model_age_seconds", "Time since the serving model was loaded anew.", registry=registry
+        )
+        self.model_trained_age = Gauge(
+            "foresize_model_trained_age_seconds", "Time since the serving model was fitted.", registry=registry
+        )
+        self.model = Gauge(
+            "foresize_model_info",
+            "1 for the serving model version and where it came from (registry, last_good).",
+            ("version", "origin"),
+            registry=registry,
+        )
+        self.newest_sample_age = Gauge(
+            "foresize_newest_sample_age_seconds",
+            "Age of the newest sample of any workload; grows while Prometheus is gone.",
+            registry=registry,
+        )
+        self._published = _Published()
+        registry.register(self._published)
+
+    def publish_workloads(self, readings: Iterable[WorkloadReading]) -> None:
+        """Replaces what the last cycle published about workloads."""
+        self._published.workloads = tuple(readings)
+
+    def publish_pools(self, readings: Iterable[PoolReading]) -> None:
+        """Replaces what the last cycle published about node pools."""
+        self._published.pools = tuple(readings)
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Times one step of the loop."""
+        with self.step_seconds.labels(step).time():
+            yield

@@ -1,0 +1,221 @@
+"""What a replay is set up with and what it finds: figures per policy and workload, and replicas over time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.forecast import FloatArray
+from predictor.usage.panel import Resource
+
+SECONDS_PER_HOUR = 3600
+
+
+class ReplayError(ValueError):
+    """A replay that cannot be set up; the message says which argument and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaySettings:
+    """The actuator and the clock, the same for every policy."""
+
+    step_seconds: int
+    """Spacing of the demand."""
+    tick_seconds: int = 15
+    """How often every policy decides (the HPA's sync period); divides the step."""
+    pod_ready_seconds: int = 60
+    """From a scale-out to Ready pods."""
+    metric_window_seconds: int = 60
+    """Usage is seen as its mean over this window…"""
+    metric_delay_seconds: int = 15
+    """…which ended this long ago: scrape and sync."""
+
+    def __post_init__(self) -> None:
+        if self.tick_seconds <= 0 or self.step_seconds <= 0 or self.step_seconds % self.tick_seconds:
+            raise ReplayError(f"a tick of {self.tick_seconds} s must divide the step of {self.step_seconds} s")
+        if min(self.pod_ready_seconds, self.metric_delay_seconds) < 0 or self.metric_window_seconds <= 0:
+            raise ReplayError(f"lead time and delay must be at least 0 s and the window above 0 s, got {self}")
+
+    @property
+    def ticks_per_step(self) -> int:
+        """How many decisions fall in one step."""
+        return self.step_seconds // self.tick_seconds
+
+    @property
+    def lead_ticks(self) -> int:
+        """Ticks from a scale-out to Ready pods, rounded up."""
+        return -(-self.pod_ready_seconds // self.tick_seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayWorkload:
+    """One workload to replay. Amounts are in the base unit of its demand."""
+
+    name: str
+    request_per_replica: float
+    """Demand one replica can serve at most: its request, which is its limit too."""
+    cores_per_replica: float
+    """What one replica costs; equal to `request_per_replica` where demand is CPU."""
+    target_utilisation: float
+    """Share of the request that one replica should carry, unless a policy has a target of its own."""
+    min_replicas: int
+    max_replicas: int
+    initial_replicas: int | None = None
+    """None: as many as the first known demand needs at the target; the same for every policy."""
+    resource: Resource = Resource.CPU
+    """What demand is."""
+
+    def __post_init__(self) -> None:
+        if not (0 < self.request_per_replica < np.inf and 0 <= self.cores_per_replica < np.inf):
+            raise ReplayError(f"{self.name}: a replica's request must be above 0 and its cores at least 0")
+        if not 0 < self.target_utilisation <= 1:
+            raise ReplayError(f"{self.name}: target utilisation must be in (0, 1], got {self.target_utilisation:g}")
+        if not 1 <= self.min_replicas <= self.max_replicas:
+            raise ReplayError(
+                f"{self.name}: need 1 <= min <= max replicas, got {self.min_replicas} and {self.max_replicas}"
+            )
+
+    @property
+    def capacity_per_replica(self) -> float:
+        """Demand one replica carries at its target."""
+        return self.request_per_replica * self.target_utilisation
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSeries:
+    """Replicas over time, each [steps]: the range within every step of demand."""
+
+    ready_min: FloatArray
+    ready_mean: FloatArray
+    ready_max: FloatArray
+    replicas_mean: FloatArray
+    """Ready or starting: what is paid for."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadOutcome:
+    """What one policy did to one workload."""
+
+    policy: str
+    workload: str
+    known_minutes: float
+    """Time with known demand; the rest counts towards cost only."""
+    under_provisioned_minutes: float
+    """Time in which demand exceeded what the Ready replicas can serve at full utilisation (not at the target)."""
+    demand_core_hours: float
+    unserved_core_hours: float
+    """Demand beyond what the Ready replicas can serve; it is lost, not queued."""
+    replica_hours: float
+    """Every replica from the order to its removal, starting ones included."""
+    core_hours: float
+    scale_actions: int
+    series: ReplicaSeries
+
+    @property
+    def unserved_share(self) -> float:
+        """Share of demand that was not served."""
+        return self.unserved_core_hours / self.demand_core_hours if self.demand_core_hours > 0 else 0.0
+
+    @property
+    def mean_utilisation(self) -> float:
+        """Served usage ÷ request of all replicas, over the whole replay."""
+        served = self.demand_core_hours - self.unserved_core_hours
+        return served / self.core_hours if self.core_hours > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTotals:
+    """One policy over all workloads."""
+
+    policy: str
+    workloads: int
+    under_provisioned_minutes: float
+    under_provisioned_share: float
+    """Of the time with known demand, all workloads together."""
+    unserved_share: float
+    """Of demand, weighted in cores."""
+    replica_hours: float
+    core_hours: float
+    scale_actions: int
+    mean_utilisation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Every outcome of a replay, policy by policy in the order given, workloads in the order of the demand."""
+
+    settings: ReplaySettings
+    outcomes: tuple[WorkloadOutcome, ...]
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Names of the policies, in order."""
+        return tuple(dict.fromkeys(o.policy for o in self.outcomes))
+
+    def of(self, policy: str) -> tuple[WorkloadOutcome, ...]:
+        """One policy's outcomes, workload by workload."""
+        return tuple(o for o in self.outcomes if o.policy == policy)
+
+    def totals(self) -> tuple[PolicyTotals, ...]:
+        """Each policy over all workloads."""
+        return tuple(_totals(policy, self.of(policy)) for policy in self.policies)
+
+
+def _totals(policy: str, outcomes: Sequence[WorkloadOutcome]) -> PolicyTotals:
+    minutes = sum(o.under_provisioned_minutes for o in outcomes)
+    known = sum(o.known_minutes for o in outcomes)
+    demand = sum(o.demand_core_hours for o in outcomes)
+    unserved = sum(o.unserved_core_hours for o in outcomes)
+    cores = sum(o.core_hours for o in outcomes)
+    return PolicyTotals(
+        policy,
+        len(outcomes),
+        under_provisioned_minutes=minutes,
+        under_provisioned_share=minutes / known if known > 0 else 0.0,
+        unserved_share=unserved / demand if demand > 0 else 0.0,
+        replica_hours=sum(o.replica_hours for o in outcomes),
+        core_hours=cores,
+        scale_actions=sum(o.scale_actions for o in outcomes),
+        mean_utilisation=(demand - unserved) / cores if cores > 0 else 0.0,
+    )
+
+
+def outcome(
+    policy: str,
+    workload: ReplayWorkload,
+    settings: ReplaySettings,
+    *,
+    demand: FloatArray,
+    ready: FloatArray,
+    replicas: FloatArray,
+    initial_replicas: int,
+) -> WorkloadOutcome:
+    """The figures of one policy and workload: `demand` is [steps], `ready` and `replicas` are [ticks]."""
+    per_step = (-1, settings.ticks_per_step)
+    tick_hours = settings.tick_seconds / SECONDS_PER_HOUR
+    demanded = np.repeat(demand, settings.ticks_per_step)
+    known = ~np.isnan(demanded)
+    demanded = np.where(known, demanded, 0.0)
+    excess = demanded - ready * workload.request_per_replica
+    # A relative margin for rounding only: demand that exactly fills the replicas is served.
+    lacking = excess > 1e-9 * demanded
+    cores = workload.cores_per_replica / workload.request_per_replica
+    ready_by_step = ready.reshape(per_step)
+    replica_hours = float(replicas.sum()) * tick_hours
+    return WorkloadOutcome(
+        policy,
+        workload.name,
+        known_minutes=float(known.sum()) * settings.tick_seconds / 60,
+        under_provisioned_minutes=float(lacking.sum()) * settings.tick_seconds / 60,
+        demand_core_hours=float(demanded.sum()) * tick_hours * cores,
+        unserved_core_hours=float(excess[lacking].sum()) * tick_hours * cores,
+        replica_hours=replica_hours,
+        core_hours=replica_hours * workload.cores_per_replica,
+        scale_actions=int(np.count_nonzero(np.diff(replicas, prepend=initial_replicas))),
+        series=ReplicaSeries(
+            ready_by_step.min(axis=1),
+            ready_by_step.mean(axis=1),
+            ready_by_step.max(axis=1),
+            replicas.reshape(per_step).mean(axis=1),
+        ),
+    )

@@ -1,0 +1,216 @@
+"""The policies that a replay compares: foresize, which calls the controller's own decision function, and the HPA."""
+
+from dataclasses import dataclass
+from math import isnan
+from typing import Protocol
+
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, WorkloadSnapshot
+from autoscaler.decisions.guardrails import (
+    HPA_BEHAVIOUR,
+    NO_MEMORY,
+    Behaviour,
+    Recommendation,
+    ReplicaMemory,
+    remembered_scale,
+)
+from autoscaler.decisions.hpa import CPU_INITIALISATION_SECONDS, PodGroups, hpa_replicas, utilisation_replicas
+from autoscaler.decisions.replicas import ReplicaRules, decide_replicas
+from autoscaler.simulator.outcome import ReplayError, ReplaySettings, ReplayWorkload
+from models.forecast import FloatArray
+
+_NO_PEAK = Hold(Reason(ReasonCode.NO_FORECAST, "no forecast was made for this step"))
+_NO_USAGE = Hold(Reason(ReasonCode.NO_OBSERVATION, "usage was not measured"))
+
+
+@dataclass(slots=True)
+class Tick:
+    """What a policy can see at one tick; filled anew for every tick."""
+
+    now_seconds: float = 0.0
+    """Since the start of the replay."""
+    step: int = 0
+    replicas: int = 0
+    ready: int = 0
+    settled: int = 0
+    """Ready for so long that the HPA believes their CPU."""
+    usage: float = 0.0
+    """Usage of all replicas, mean over the metric window; NaN where it was not measured."""
+    usage_per_pod: float = 0.0
+    """The same per Ready replica."""
+    measured_at_seconds: float = 0.0
+
+
+class Run(Protocol):
+    """One policy at work on one workload; keeps that workload's memory."""
+
+    def replicas(self, tick: Tick) -> int:
+        """What to set the replicas to now."""
+        ...
+
+
+class Policy(Protocol):
+    """A way to choose replicas."""
+
+    @property
+    def name(self) -> str:
+        """How it is called in tables."""
+        ...
+
+    def start(self, row: int, workload: ReplayWorkload, settings: ReplaySettings) -> Run:
+        """A fresh run for the workload in this row of the demand."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForesizePolicy:
+    """The controller's decision function, fed with forecasts that somebody else has made.
+
+    `peaks` is [workloads, steps]: the quantile, at `level`, of the highest demand in the lead window that begins with
+    the step, forecast from samples of earlier steps only. It is in force while the step lasts. NaN is no forecast:
+    the policy is then reactive.
+    """
+
+    peaks: FloatArray
+    level: float
+    lead_seconds: float
+    rules: ReplicaRules
+    target_utilisation: float | None = None
+    """Share of the request that a replica should carry at the demand quantile; None: the workload's own target."""
+    forecaster: str = ""
+    model_version: str = ""
+    name: str = "foresize"
+
+    def start(self, row: int, workload: ReplayWorkload, settings: ReplaySettings) -> "ForesizeRun":
+        """A fresh run for the workload in this row of `peaks`."""
+        return ForesizeRun(self, row, workload, settings)
+
+
+class ForesizeRun:
+    """Foresize at work on one workload."""
+
+    def __init__(self, policy: ForesizePolicy, row: int, workload: ReplayWorkload, settings: ReplaySettings) -> None:
+        self._policy = policy
+        self._workload = workload
+        target = policy.target_utilisation or workload.target_utilisation
+        self._capacity_per_replica = workload.request_per_replica * target
+        self._peaks: list[float] = policy.peaks[row].tolist()
+        self._step_seconds = settings.step_seconds
+        self._step = -1
+        self._forecast: DemandForecast | Hold = _NO_PEAK
+        self._memory: ReplicaMemory = NO_MEMORY
+        self._settled: tuple[object, ...] = ()
+        self._last_seconds = 0.0
+
+    def replicas(self, tick: Tick) -> int:
+        """What the controller would set the replicas to.
+
+        A decision to leave alone that saw the very same inputs as the one before it is not computed again: only the
+        time of the newest recommendation would differ, and that is brought up to date before the next one.
+        """
+        now = tick.now_seconds
+        if tick.step != self._step:
+            self._step = tick.step
+            self._forecast = self._forecast_for(tick.step)
+        age = now - tick.step * self._step_seconds
+        inputs = (tick.usage, tick.step, tick.replicas, age > self._policy.rules.stale_after_seconds)
+        if inputs == self._settled:
+            self._last_seconds = now
+            return tick.replicas
+        if self._settled:
+            self._memory = _watched_until(self._memory, self._last_seconds)
+        workload, rules = self._workload, self._policy.rules
+        snapshot = WorkloadSnapshot(
+            workload.name,
+            tick.replicas,
+            tick.ready,
+            workload.min_replicas,
+            workload.max_replicas,
+            workload.resource,
+            self._capacity_per_replica,
+            ObservedDemand(tick.usage, tick.measured_at_seconds),
+        )
+        decision, self._memory = decide_replicas(snapshot, self._forecast, self._memory, rules, now)
+        change = decision.desired - tick.replicas
+        self._settled = ()
+        if change:
+            self._memory = remembered_scale(self._memory, change, rules.behaviour, now)
+        elif _is_settled(self._memory, tick.replicas):
+            self._settled = inputs
+            self._last_seconds = now
+        return decision.desired
+
+    def _forecast_for(self, step: int) -> DemandForecast | Hold:
+        peak = self._peaks[step]
+        if isnan(peak):
+            return _NO_PEAK
+        policy = self._policy
+        return DemandForecast(
+            peak, policy.level, policy.lead_seconds, step * self._step_seconds, policy.forecaster, policy.model_version
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HpaPolicy:
+    """The HPA on CPU utilisation of the request."""
+
+    behaviour: Behaviour = HPA_BEHAVIOUR
+    target_utilisation: float | None = None
+    """None: the workload's own target."""
+    name: str = "hpa"
+
+    def start(self, row: int, workload: ReplayWorkload, settings: ReplaySettings) -> "HpaRun":  # noqa: ARG002
+        """A fresh run; the HPA needs nothing but the workload."""
+        return HpaRun(self, workload)
+
+
+class HpaRun:
+    """The HPA at work on one workload."""
+
+    def __init__(self, policy: HpaPolicy, workload: ReplayWorkload) -> None:
+        self._behaviour = policy.behaviour
+        self._request = workload.request_per_replica
+        self._bounds = (workload.min_replicas, workload.max_replicas)
+        self._target_percent = round((policy.target_utilisation or workload.target_utilisation) * 100)
+        self._memory: ReplicaMemory = NO_MEMORY
+
+    def replicas(self, tick: Tick) -> int:
+        """What the HPA would set the replicas to; pods that are not settled are `ignored` in its words."""
+        current, settled, request = tick.replicas, tick.settled, self._request
+        proposal: int | Hold = _NO_USAGE
+        if not isnan(tick.usage_per_pod):
+            young = current - settled
+            groups = PodGroups(settled, tick.usage_per_pod * settled, request * settled, 0, 0.0, young, request * young)
+            proposal = utilisation_replicas(groups, current, self._target_percent, self._behaviour)
+        result = hpa_replicas(
+            current, (proposal,), self._bounds, self._memory, self._behaviour, now_seconds=tick.now_seconds
+        )
+        self._memory = result.memory
+        if result.replicas != current:
+            self._memory = remembered_scale(self._memory, result.replicas - current, self._behaviour, tick.now_seconds)
+        return result.replicas
+
+
+def settling_seconds(settings: ReplaySettings) -> float:
+    """How long after turning Ready a pod's CPU is ignored by the HPA.
+
+    Until one whole metric window lies after the moment it turned Ready, but no longer than 5 minutes after its start.
+    """
+    delay = settings.metric_delay_seconds
+    until_believed = max(delay, CPU_INITIALISATION_SECONDS - settings.pod_ready_seconds)
+    return min(settings.metric_window_seconds + delay, until_believed)
+
+
+def checked_peaks(policy: Policy, shape: tuple[int, ...]) -> None:
+    """Raises ReplayError where a policy's forecasts do not match the demand's shape."""
+    if isinstance(policy, ForesizePolicy) and policy.peaks.shape != shape:
+        raise ReplayError(f"{policy.name}: peaks are {policy.peaks.shape}, but demand is {shape}")
+
+
+def _is_settled(memory: ReplicaMemory, replicas: int) -> bool:
+    return len(memory.highs) == 1 and memory.highs[0].replicas == replicas and len(memory.lows) <= 1
+
+
+def _watched_until(memory: ReplicaMemory, now_seconds: float) -> ReplicaMemory:
+    newest = (Recommendation(now_seconds, memory.highs[0].replicas),)
+    return memory._replace(highs=newest, lows=newest if memory.lows else ())

@@ -1,0 +1,82 @@
+"""Builds the controller from settings: the only place that knows its ports and their adapters."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autoscaler.controller.loop import Controller, CycleReport
+    from autoscaler.settings import AutoscalerSettings
+    from predictor.serving.ports import UsageSource
+    from predictor.serving.predictor import Predictor
+
+
+def build_predictor_for_scaling(settings: "AutoscalerSettings", source: "UsageSource") -> "Predictor":
+    """The predictor with the level, the resources and the patience that scaling needs."""
+    from autoscaler.controller.annotations import DEMAND_RESOURCES
+    from autoscaler.controller.planning import sla_level
+    from predictor.wiring import build_predictor
+
+    return build_predictor(
+        settings,
+        source,
+        levels=sorted({*settings.forecast.levels, sla_level(settings.scaling)}),
+        stale_after=settings.scaling.stale_after,
+        resources=DEMAND_RESOURCES,
+    )
+
+
+def build_controller(
+    settings: "AutoscalerSettings",
+    *,
+    act: bool = False,
+    kubeconfig: Path | None = None,
+    context: str | None = None,
+    source: "UsageSource | None" = None,
+) -> "Controller":
+    """A controller over the cluster that the kubeconfig names and the usage source in the settings."""
+    from autoscaler.controller.loop import Controller
+    from autoscaler.kube.client import KubeClient
+    from autoscaler.kube.cluster import KubeCluster
+    from predictor.wiring import build_source
+
+    scaling = settings.scaling
+    cluster = KubeCluster(KubeClient.connect(kubeconfig, context), scaling.selector, scaling.namespaces)
+    predictor = build_predictor_for_scaling(settings, source or build_source(settings))
+    return Controller(cluster, cluster, predictor, scaling, time.time, act=act)
+
+
+def build_pool_watch(
+    settings: "AutoscalerSettings", controller: "Controller", source: "UsageSource"
+) -> "Callable[[CycleReport], None]":
+    """What to do after each cycle: now and then, say how much each node pool may be oversold.
+
+    Nothing where the source does not know node pools, as a file does not.
+    """
+    from autoscaler.controller.pools import PoolWatch
+    from predictor.sources.prometheus import PrometheusSource
+
+    if not isinstance(source, PrometheusSource):
+        return lambda _: None
+    return PoolWatch(source, settings.oversubscription, controller.metrics).after_cycle
+
+
+def configure_logging() -> None:
+    """One JSON object a line on standard error."""
+    import orjson
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str)),
+        ],
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(product="foresize")

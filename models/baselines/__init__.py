@@ -1,0 +1,1 @@
+"""What must be beaten: methods without anything to learn across series."""

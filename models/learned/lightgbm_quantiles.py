@@ -1,0 +1,298 @@
+"""One gradient-boosted model per quantile level over the whole fleet, correcting the conditional empirical quantile.
+
+LightGBM is imported inside the functions: a controller that serves baselines never loads it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b, sha256
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from models.forecast import (
+    DEFAULT_LEVELS,
+    FloatArray,
+    ForecastError,
+    ForecasterState,
+    History,
+    QuantileForecast,
+    checked_horizon,
+    checked_levels,
+    monotone,
+)
+from models.learned.features import PAST_SECONDS, Past, origin_features, scales, step_features
+from models.learned.mixture import horizon_blocks, weighted_quantiles
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
+
+STEPS_PER_ORIGIN = 5
+"""Steps ahead that each training origin is asked about, one from each fifth of the horizon."""
+MINIMUM_ROWS = 200
+"""With fewer training rows nothing is learned: the forecast is the empirical quantile alone."""
+SERIES_CHUNK = 256
+
+
+@dataclass
+class LightGBMQuantiles:
+    """Quantiles of sqrt(usage / scale), as the empirical quantile of the same level plus what boosters learned.
+
+    The scale is the series' own, from its past alone, so one model serves series of any size. A level between two
+    that were fitted takes a correction between theirs, one outside them that of the nearest. A value is never above
+    `cap_factor` times the largest sample seen.
+    """
+
+    name: ClassVar[str] = "lightgbm_quantiles"
+
+    horizon_steps: int = 48
+    """How far ahead is learned; further ahead the correction of the last step learned is kept."""
+    levels: tuple[float, ...] = DEFAULT_LEVELS
+    rounds: int = 60
+    learning_rate: float = 0.08
+    leaves: int = 16
+    minimum_leaf_rows: int = 50
+    maximum_rows: int = 30_000
+    """Rows that are learned from, sampled evenly over series, time and steps ahead."""
+    cap_factor: float = 2.0
+    seed: int = 0
+    threads: int = 2
+
+    step_seconds_: int = field(default=0, init=False)
+    texts_: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    """Each level's booster in LightGBM's own text; empty where there was too little to learn from."""
+    _boosters: "list[Booster]" = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def fit(self, history: History) -> Self:
+        """Learn the corrections from origins sampled over the history. Raises ForecastError for bad parameters."""
+        import lightgbm
+
+        levels = checked_levels(self.levels)
+        checked_horizon(self.horizon_steps)
+        self.step_seconds_, self.texts_, self._boosters = history.step_seconds, {}, []
+        inputs, base, target = self._training_rows(history, levels)
+        if len(target) < MINIMUM_ROWS:
+            return self
+        shared = lightgbm.Dataset(inputs, params=self._parameters(levels[0]), free_raw_data=False)
+        shared.construct()
+        for column, level in enumerate(levels):
+            shared.set_label(np.sqrt(target) - np.sqrt(base[:, column]))
+            booster = lightgbm.train(self._parameters(level), shared, num_boost_round=self.rounds)
+            self.texts_[repr(float(level))] = booster.model_to_string()
+        self._boosters = _boosters(self.texts_)
+        return self
+
+    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
+        """Quantiles of each step; see the contract. Raises ForecastError before `fit` and for another step length."""
+        quantiles = checked_levels(levels)
+        horizon = checked_horizon(horizon_steps)
+        if self.step_seconds_ == 0:
+            raise ForecastError(f"{self.name} was not fitted")
+        if history.step_seconds != self.step_seconds_:
+            raise ForecastError(
+                f"{self.name} was fitted on steps of {self.step_seconds_} s and cannot forecast steps of "
+                f"{history.step_seconds} s"
+            )
+        past_steps = max(PAST_SECONDS // history.step_seconds, 1)
+        usage = _padded(history.last(past_steps).usage, past_steps)
+        values = np.full((history.series_count, len(quantiles), horizon), np.nan)
+        for start in range(0, history.series_count, SERIES_CHUNK):
+            part = slice(start, start + SERIES_CHUNK)
+            values[part] = self._values(usage[part], history.end_seconds, horizon, quantiles)
+        return QuantileForecast(tuple(quantiles.tolist()), monotone(values), history.end_seconds, history.step_seconds)
+
+    def to_state(self) -> ForecasterState:
+        """Parameters, and a booster's native text per level."""
+        if self.step_seconds_ == 0:
+            raise ForecastError(f"{self.name} was not fitted")
+        parameters = {name: getattr(self, name) for name in PARAMETERS}
+        parameters |= {"levels": list(self.levels), "step_seconds": self.step_seconds_}
+        parameters["texts_sha256"] = _digest(self.texts_)
+        return ForecasterState(parameters, texts=dict(self.texts_))
+
+    @classmethod
+    def from_state(cls, state: ForecasterState) -> Self:
+        """Back from parameters and texts. Raises ForecastError for texts that are not those that were saved.
+
+        They are compared by checksum before LightGBM reads them: it ends the process on some damaged texts.
+        """
+        parameters: dict[str, Any] = dict(state.parameters)
+        try:
+            step_seconds = int(parameters.pop("step_seconds"))
+            levels = tuple(float(level) for level in parameters.pop("levels"))
+            digest = parameters.pop("texts_sha256")
+            checked_levels(levels)
+            kinds = {name: (int, float) if kind is float else (kind,) for name, kind in PARAMETERS.items()}
+            if parameters.keys() != kinds.keys() or any(type(parameters[n]) not in kinds[n] for n in kinds):
+                raise TypeError(f"parameters {parameters}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ForecastError(f"this is no state of {cls.name}: {error}") from error
+        if state.texts and list(state.texts) != [repr(float(level)) for level in levels]:
+            raise ForecastError(f"{cls.name} needs a booster for each of {levels}, got {list(state.texts)}")
+        if digest != _digest(state.texts):
+            raise ForecastError(f"the boosters of {cls.name} are damaged: they do not match their checksum")
+        made = cls(**parameters, levels=levels)
+        made.step_seconds_, made.texts_, made._boosters = step_seconds, dict(state.texts), _boosters(state.texts)
+        return made
+
+    def _values(self, usage: FloatArray, end_seconds: int, horizon: int, levels: FloatArray) -> FloatArray:
+        """Forecasts of series whose past is padded to full length, [series, levels, horizon]."""
+        series, past_steps = usage.shape
+        scale = scales(usage, self.step_seconds_)
+        relative = usage / np.where(scale > 0, scale, 1.0)[:, None]
+        blocks = horizon_blocks(horizon, past_steps, self.step_seconds_)
+        # Once per block, and again at the fitted levels, which are features.
+        wanted = np.unique(np.concatenate([levels, self.levels]))
+        per_block = len(blocks.weights)
+        found = weighted_quantiles(relative, np.tile(np.arange(per_block), (series, 1)), blocks.weights, wanted)
+        root = np.sqrt(found[:, blocks.of_step][:, :, np.searchsorted(wanted, levels)])
+        if self._boosters:
+            ahead = np.minimum(np.arange(1, horizon + 1), self.horizon_steps)
+            past = Past(relative, np.full(series, end_seconds), self.step_seconds_)
+            base = found[:, blocks.of_step][:, :, np.searchsorted(wanted, np.asarray(self.levels))]
+            inputs = _inputs(past, ahead, base)
+            learned = np.stack([b.predict(inputs, num_threads=self.threads) for b in self._boosters], axis=1)
+            root = root + _between(levels, np.asarray(self.levels), learned).reshape(series, horizon, len(levels))
+        values = np.square(np.maximum(root, 0.0)) * scale[:, None, None]
+        largest = np.max(usage, axis=1, initial=-np.inf, where=~np.isnan(usage))
+        values = np.minimum(values, self.cap_factor * largest[:, None, None])
+        values[np.isneginf(largest)] = np.nan
+        return np.moveaxis(values, 1, 2)
+
+    def _training_rows(self, history: History, levels: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Inputs [rows, features], empirical quantiles [rows, levels] and outcomes [rows], all over the scale."""
+        past_steps = max(PAST_SECONDS // history.step_seconds, 1)
+        rng = np.random.default_rng(self.seed)
+        rows, ends = self._origins(history, past_steps, rng)
+        blocks = horizon_blocks(self.horizon_steps, past_steps, history.step_seconds)
+        usage = history.usage[_canonical_order(history.usage)]
+        windows = sliding_window_view(_padded(usage, past_steps + usage.shape[1]), past_steps, axis=1)
+        per_origin = min(STEPS_PER_ORIGIN, self.horizon_steps)
+        edges = np.linspace(0, self.horizon_steps, per_origin + 1).astype(np.intp)
+        parts: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+        for start in range(0, len(rows), SERIES_CHUNK):
+            row, end = rows[start : start + SERIES_CHUNK], ends[start : start + SERIES_CHUNK]
+            # The window that ends at step `end` begins one step into the padding.
+            window = np.asarray(windows[row, end + 1])
+            scale = scales(window, history.step_seconds)
+            relative = window / np.where(scale > 0, scale, 1.0)[:, None]
+            ahead = rng.integers(edges[:-1], edges[1:], size=(len(row), per_origin)) + 1
+            place = end[:, None] + ahead
+            known = np.minimum(place, usage.shape[1] - 1)
+            outcome = np.where(place < usage.shape[1], usage[row[:, None], known], np.nan)
+            outcome = outcome / np.where(scale > 0, scale, np.nan)[:, None]
+            base = weighted_quantiles(relative, blocks.of_step[ahead - 1], blocks.weights, levels)
+            base = base.reshape(-1, len(levels))
+            cutoff = history.end_seconds - (usage.shape[1] - 1 - end) * history.step_seconds
+            past = Past(relative, cutoff, history.step_seconds)
+            inputs = _inputs_at(past, ahead, base)
+            is_usable = np.isfinite(outcome.ravel()) & np.isfinite(base).all(axis=1)
+            parts.append((inputs[is_usable], base[is_usable], outcome.ravel()[is_usable]))
+        if not parts:
+            return np.empty((0, 0)), np.empty((0, len(levels))), np.empty(0)
+        return (
+            np.concatenate([p[0] for p in parts]),
+            np.concatenate([p[1] for p in parts]),
+            np.concatenate([p[2] for p in parts]),
+        )
+
+    def _origins(
+        self, history: History, past_steps: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Which series (in canonical order) and which last step each training window has.
+
+        Times are strided evenly, each moved by a little at random; the first third of a short history, or the first
+        full window of a long one, is only ever past.
+        """
+        first = min(past_steps, history.steps // 3)
+        room = history.steps - 1 - first
+        if room < 1 or history.series_count == 0:
+            return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
+        wanted = max(self.maximum_rows // STEPS_PER_ORIGIN, 1)
+        count = min(wanted, room * history.series_count)
+        # Origin number i is a place in the long row of all series' room laid end to end.
+        stride = room * history.series_count / count
+        place = np.floor((np.arange(count) + rng.random(count)) * stride).astype(np.intp)
+        place = np.minimum(place, room * history.series_count - 1)
+        return place // room, first + place % room
+
+    def _parameters(self, level: float) -> dict[str, Any]:
+        return {
+            "objective": "quantile",
+            "alpha": float(level),
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.leaves,
+            "min_data_in_leaf": self.minimum_leaf_rows,
+            "feature_fraction": 0.6,
+            "bagging_fraction": 0.6,
+            "bagging_freq": 1,
+            "max_bin": 63,
+            "boost_from_average": False,
+            "seed": self.seed,
+            "deterministic": True,
+            "force_col_wise": True,
+            "num_threads": self.threads,
+            "verbosity": -1,
+        }
+
+
+PARAMETERS: Mapping[str, type] = {
+    "horizon_steps": int,
+    "rounds": int,
+    "learning_rate": float,
+    "leaves": int,
+    "minimum_leaf_rows": int,
+    "maximum_rows": int,
+    "cap_factor": float,
+    "seed": int,
+    "threads": int,
+}
+
+
+def _inputs(past: Past, ahead: NDArray[np.intp], base: FloatArray) -> FloatArray:
+    """Inputs of every series at the same steps ahead, [series × steps, features]; `base` is [series, steps, levels]."""
+    series = len(past.usage)
+    return _inputs_at(past, np.tile(ahead, (series, 1)), base.reshape(series * len(ahead), -1))
+
+
+def _inputs_at(past: Past, ahead: NDArray[np.intp], base: FloatArray) -> FloatArray:
+    """Inputs of each row of the past at its own steps ahead, `ahead` being [rows, steps]; row-major over both."""
+    of_origin = np.repeat(origin_features(past), ahead.shape[1], axis=0)
+    return np.column_stack([of_origin, step_features(past, ahead), base])
+
+
+def _between(levels: FloatArray, fitted: FloatArray, learned: FloatArray) -> FloatArray:
+    """Corrections at any levels from those at the fitted ones, linear between and constant outside, [rows, levels]."""
+    above = np.clip(np.searchsorted(fitted, levels), 1, max(len(fitted) - 1, 1))
+    if len(fitted) == 1:
+        return np.repeat(learned, len(levels), axis=1)
+    share = np.clip((levels - fitted[above - 1]) / (fitted[above] - fitted[above - 1]), 0.0, 1.0)
+    return np.asarray(learned[:, above - 1] * (1 - share) + learned[:, above] * share)
+
+
+def _canonical_order(usage: FloatArray) -> NDArray[np.intp]:
+    """An order of the series that depends on neither the one given nor their units: the fit must not."""
+    largest = np.max(usage, axis=1, initial=0.0, where=~np.isnan(usage))[:, None]
+    shape = np.nan_to_num(np.round(usage / np.where(largest > 0, largest, 1.0), 6), nan=-1.0)
+    digests = [blake2b(row.tobytes(), digest_size=16).digest() for row in shape]
+    return np.asarray(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.intp)
+
+
+def _padded(usage: FloatArray, steps: int) -> FloatArray:
+    """The past brought to a length by "no sample" in front."""
+    missing = steps - usage.shape[1]
+    if missing <= 0:
+        return usage
+    return np.concatenate([np.full((usage.shape[0], missing), np.nan), usage], axis=1)
+
+
+def _digest(texts: Mapping[str, str]) -> str:
+    return sha256("\0".join(f"{level}\0{text}" for level, text in texts.items()).encode()).hexdigest()
+
+
+def _boosters(texts: Mapping[str, str]) -> "list[Booster]":
+    import lightgbm
+
+    return [lightgbm.Booster(model_str=text) for text in texts.values()]

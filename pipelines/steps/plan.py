@@ -1,0 +1,113 @@
+"""What a cycle works on, put together before anything is fitted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from models import catalog
+from models.forecast import FloatArray, Forecaster, History, QuantileForecast
+from pipelines.errors import NotEnoughHistory
+from pipelines.settings import Settings, TrainingSettings
+from pipelines.steps.split import Split, warm_keys, warm_samples
+from predictor.errors import InvalidUsage
+from predictor.serving.bundle import FALLBACK
+from predictor.usage.panel import Finding, SeriesKey, Severity, UsagePanel
+
+Progress = Callable[[int, int], None]
+
+
+def untold(_done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What every forecast of a cycle is asked for."""
+
+    horizon_steps: int
+    levels: tuple[float, ...]
+    past_steps: int
+    """How much past a forecast is made from: what serving reads, so that scores speak of what will be served."""
+
+    def asked_of(self, forecaster: Forecaster) -> Callable[[History], QuantileForecast]:
+        """The forecaster as it serves: a function of the past that shows it no more than the predictor reads."""
+        return lambda past: forecaster.predict(past.last(self.past_steps), self.horizon_steps, self.levels)
+
+
+def question_of(settings: Settings) -> Question:
+    """The question that the settings ask, in steps.
+
+    Raises InvalidUsage where the horizon, or the past that serving reads, is shorter than one step.
+    """
+    step_seconds = int(settings.history.step.total_seconds())
+    horizon_steps = int(settings.forecast.horizon.total_seconds()) // max(step_seconds, 1)
+    past_steps = int(settings.history.serving_span.total_seconds()) // max(step_seconds, 1)
+    if horizon_steps < 1 or past_steps < 1 or step_seconds < 1:
+        raise InvalidUsage(
+            f"forecast.horizon ({settings.forecast.horizon}) and history.serving_span "
+            f"({settings.history.serving_span}) must hold at least one step of history.step "
+            f"({settings.history.step}), which is a whole second or more"
+        )
+    return Question(horizon_steps, tuple(settings.forecast.levels), past_steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The history, its parts, which series are warm, and what will be asked."""
+
+    panel: UsagePanel
+    split: Split
+    warm: tuple[SeriesKey, ...]
+    question: Question
+    training: TrainingSettings
+    findings: tuple[Finding, ...]
+    """About the split: parts cut short, series that are cold or have ended."""
+
+    @property
+    def cold(self) -> tuple[SeriesKey, ...]:
+        """The series that nothing is fitted for."""
+        warm = set(self.warm)
+        return tuple(key for key in self.panel.keys if key not in warm)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Catalogue names to fit, each once: the baseline and the fallback of cold series are always among them."""
+        return tuple(dict.fromkeys((self.training.baseline, FALLBACK, *self.training.forecasters)))
+
+
+def planned(panel: UsagePanel, split: Split, question: Question, training: TrainingSettings) -> Plan:
+    """The plan of a cycle.
+
+    Raises InvalidUsage for a forecaster that the catalogue does not have, NotEnoughHistory where every series is
+    cold.
+    """
+    unknown = [n for n in (training.baseline, *training.forecasters) if n not in catalog.names()]
+    if unknown:
+        raise InvalidUsage(
+            f"there is no forecaster {', '.join(map(repr, unknown))}; training.forecasters and training.baseline "
+            f"accept {', '.join(catalog.names())}"
+        )
+    warm = warm_keys(panel, split)
+    needed = warm_samples(split, panel.step_seconds)
+    if not warm:
+        raise NotEnoughHistory(
+            f"none of the {len(panel.keys)} series has the {needed} samples that are needed in the part to fit on; "
+            "read more (history.span, or --span), or hold out less (training.held_out, training.calibration)"
+        )
+    known = set(warm)
+    findings = list(split.findings)
+    for key, values in zip(panel.keys, panel.usage, strict=True):
+        if key not in known:
+            findings.append(_finding(key, f"cold: fewer than {needed} samples to fit on; the fallback serves it"))
+        elif not _is_observed_after(panel, values, split.fitted_until_seconds):
+            findings.append(_finding(key, "has ended: no sample since the part that is fitted on; it is not scored"))
+    return Plan(panel, split, warm, question, training, tuple(findings))
+
+
+def _finding(key: SeriesKey, message: str) -> Finding:
+    return Finding(key.workload, key.resource.value, Severity.NOTE, message)
+
+
+def _is_observed_after(panel: UsagePanel, values: FloatArray, seconds: int) -> bool:
+    return bool((~np.isnan(values[panel.times > seconds])).any())

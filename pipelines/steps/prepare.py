@@ -1,0 +1,80 @@
+"""From what a source returned to the history that a cycle works on: usable series, what is wrong with them, and
+a fingerprint that says whether two cycles saw the same data."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from pipelines.errors import NotEnoughHistory
+from predictor.usage.panel import Finding, Severity, UsagePanel, unknown_workload
+
+MOSTLY_EMPTY = 0.5
+"""A series with a smaller share of its steps observed, from its first sample to its last, is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedHistory:
+    """A history that can be split: its panel begins and ends with a step in which something was observed."""
+
+    panel: UsagePanel
+    findings: tuple[Finding, ...]
+    fingerprint: str
+    """SHA-256 over keys, grid and values; the order in which the source listed the series does not matter."""
+
+
+def prepared(panel: UsagePanel, workloads: str | None = None) -> PreparedHistory:
+    """The history of the workloads that match a pattern such as `shop/*`, in the order of their names.
+
+    Raises UnknownWorkload for a pattern that matches none, NotEnoughHistory for a panel without any sample.
+    """
+    rows = list(range(len(panel.keys)))
+    if workloads is not None:
+        rows = [row for row in rows if fnmatchcase(panel.keys[row].workload, workloads)]
+        if not rows and panel.keys:
+            raise unknown_workload(workloads, panel.workloads)
+    ordered = _trimmed(panel.select(sorted(rows, key=lambda row: panel.keys[row])))
+    chosen = set(ordered.workloads)
+    inherited = [f for f in panel.findings if not f.workload or f.workload in chosen or workloads is None]
+    findings = (*inherited, *_sparse_series(ordered))
+    return PreparedHistory(replace(ordered, findings=findings), findings, fingerprint(ordered))
+
+
+def fingerprint(panel: UsagePanel) -> str:
+    """SHA-256 over keys, grid and usage, independent of the order of the series."""
+    digest = hashlib.sha256()
+    grid = {"start": panel.start_seconds, "step": panel.step_seconds, "steps": panel.steps}
+    digest.update(json.dumps(grid, sort_keys=True).encode())
+    for row in sorted(range(len(panel.keys)), key=lambda row: panel.keys[row]):
+        key = panel.keys[row]
+        digest.update(json.dumps([key.workload, key.resource.value]).encode())
+        values = panel.usage[row]
+        # One NaN and one zero, whatever bits the source made them of.
+        digest.update(np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _trimmed(panel: UsagePanel) -> UsagePanel:
+    observed = np.flatnonzero((~np.isnan(panel.usage)).any(axis=0))
+    if observed.size == 0:
+        raise NotEnoughHistory(
+            "the history holds no sample of any workload: check that the query or the file matches something, and "
+            "that the span asked for (history.span) reaches the time it covers"
+        )
+    times = panel.times
+    return panel.between(int(times[observed[0]]), int(times[observed[-1]]))
+
+
+def _sparse_series(panel: UsagePanel) -> list[Finding]:
+    found = []
+    for key, values in zip(panel.keys, panel.usage, strict=True):
+        present = np.flatnonzero(~np.isnan(values))
+        if present.size == 0:
+            continue
+        share = present.size / (int(present[-1]) - int(present[0]) + 1)
+        if share < MOSTLY_EMPTY:
+            message = f"only {share:.0%} of the steps between its first and its last sample hold one"
+            found.append(Finding(key.workload, key.resource.value, Severity.WARNING, message))
+    return found

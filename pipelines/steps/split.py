@@ -1,0 +1,162 @@
+"""A history cut in time: fitted on | chosen and calibrated on | held out for the score. Nothing crosses a cut.
+
+Parts are measured in steps in which anything was observed, so an outage of the metrics store, or a history made of
+separate days, does not leave a part empty.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import NotEnoughHistory
+from pipelines.settings import TrainingSettings
+from predictor.serving.bundle import MINIMUM_SAMPLES
+from predictor.settings import duration_text
+from predictor.usage.panel import Finding, SeriesKey, Severity, UsagePanel
+
+IntArray = NDArray[np.int64]
+
+LARGEST_HELD_OUT = 1 / 4
+"""Of a short history no more than this share is held out …"""
+LARGEST_CALIBRATION = 1 / 5
+"""… and no more than this share is for choosing and calibrating."""
+WARM_SHARE = 1 / 16
+"""A series is warm with samples in this share of the fit part …"""
+WARM_SECONDS = 86_400
+"""… or with a day of samples, whichever is less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where the parts end, and the rolling cutoffs in the later two.
+
+    Forecasts from a calibration cutoff end by `calibrated_until_seconds`, those from a held-out cutoff by
+    `end_seconds`.
+    """
+
+    fitted_until_seconds: int
+    calibrated_until_seconds: int
+    end_seconds: int
+    calibration_cutoffs: tuple[int, ...]
+    held_out_cutoffs: tuple[int, ...]
+    fit_steps: int
+    """Observed steps in the fit part."""
+    findings: tuple[Finding, ...] = ()
+
+
+def split_in_time(panel: UsagePanel, horizon_steps: int, training: TrainingSettings) -> Split:
+    """The split that the settings ask for, with shorter parts (and a finding) where the history is short.
+
+    Raises NotEnoughHistory where even those cannot hold two forecasts each.
+    """
+    times = observed_times(panel)
+    held_out = _part_steps(training.held_out.total_seconds(), panel.step_seconds, len(times), LARGEST_HELD_OUT)
+    inner = inner_split(panel, horizon_steps, training, len(times) - held_out)
+    held_out_cutoffs = spread_cutoffs(times[-held_out - 1 :], horizon_steps * panel.step_seconds, training.cutoffs)
+    is_enough = len(held_out_cutoffs) >= min(2, training.cutoffs)
+    _check_room(panel, len(times), horizon_steps, "held out", is_enough=is_enough)
+    findings = list(inner.findings)
+    asked = int(training.held_out.total_seconds()) // panel.step_seconds
+    if held_out < asked:
+        findings.append(_shortened("held out", held_out, asked, panel.step_seconds, "training.held_out"))
+    return Split(
+        fitted_until_seconds=inner.fitted_until_seconds,
+        calibrated_until_seconds=inner.calibrated_until_seconds,
+        end_seconds=int(times[-1]),
+        calibration_cutoffs=inner.calibration_cutoffs,
+        held_out_cutoffs=held_out_cutoffs,
+        fit_steps=inner.fit_steps,
+        findings=tuple(findings),
+    )
+
+
+def inner_split(panel: UsagePanel, horizon_steps: int, training: TrainingSettings, steps: int) -> Split:
+    """The first `steps` observed steps, cut into the fit and the calibration part, with nothing held out.
+
+    Raises NotEnoughHistory where they cannot hold a fit and two forecasts to calibrate on.
+    """
+    times = observed_times(panel)[: max(steps, 0)]
+    asked = int(training.calibration.total_seconds()) // panel.step_seconds
+    calibration = _part_steps(training.calibration.total_seconds(), panel.step_seconds, len(times), LARGEST_CALIBRATION)
+    fit = len(times) - calibration
+    cutoffs: tuple[int, ...] = ()
+    if fit > 0:
+        cutoffs = spread_cutoffs(times[fit - 1 :], horizon_steps * panel.step_seconds, training.cutoffs)
+    _check_room(panel, len(times), horizon_steps, "calibrated on", is_enough=len(cutoffs) >= 2)
+    findings: tuple[Finding, ...] = ()
+    if calibration < asked:
+        findings = (_shortened("calibrated on", calibration, asked, panel.step_seconds, "training.calibration"),)
+    return Split(
+        fitted_until_seconds=int(times[fit - 1]),
+        calibrated_until_seconds=int(times[-1]),
+        end_seconds=int(times[-1]),
+        calibration_cutoffs=cutoffs,
+        held_out_cutoffs=(),
+        fit_steps=fit,
+        findings=findings,
+    )
+
+
+def observed_times(panel: UsagePanel) -> IntArray:
+    """Epoch seconds of the steps in which any series has a sample."""
+    return np.asarray(panel.times[(~np.isnan(panel.usage)).any(axis=0)])
+
+
+def spread_cutoffs(times: IntArray, horizon_seconds: int, count: int) -> tuple[int, ...]:
+    """Up to `count` cutoffs, evenly spread over the times from which a whole horizon ends by the last time."""
+    candidates = times[times + horizon_seconds <= times[-1]]
+    if candidates.size == 0:
+        return ()
+    places = np.linspace(0, candidates.size - 1, min(count, candidates.size)).round().astype(np.intp)
+    return tuple(int(t) for t in candidates[np.unique(places)])
+
+
+def warm_samples(split: Split, step_seconds: int) -> int:
+    """How many samples in the fit part make a series warm."""
+    return max(MINIMUM_SAMPLES, min(WARM_SECONDS // step_seconds, int(split.fit_steps * WARM_SHARE)))
+
+
+def warm_keys(panel: UsagePanel, split: Split) -> tuple[SeriesKey, ...]:
+    """The series with enough samples in the fit part; all others are cold."""
+    known = panel.times <= split.fitted_until_seconds
+    counts = np.sum(~np.isnan(panel.usage[:, known]), axis=1)
+    needed = warm_samples(split, panel.step_seconds)
+    return tuple(key for key, count in zip(panel.keys, counts, strict=True) if count >= needed)
+
+
+def _part_steps(wanted_seconds: float, step_seconds: int, steps: int, largest_share: float) -> int:
+    return min(int(wanted_seconds) // step_seconds, int(steps * largest_share))
+
+
+def _check_room(panel: UsagePanel, steps: int, horizon_steps: int, part: str, *, is_enough: bool) -> None:
+    if is_enough:
+        return
+    held = _text(steps * panel.step_seconds)
+    horizon = _text(horizon_steps * panel.step_seconds)
+    # 1/5 of what is not held out is the smaller of the two parts.
+    needed = _text(int((horizon_steps + 2) / (LARGEST_CALIBRATION * (1 - LARGEST_HELD_OUT)) + 1) * panel.step_seconds)
+    raise NotEnoughHistory(
+        f"the history holds samples of {held} in all; the part {part} cannot hold two forecasts of {horizon}. "
+        f"Read at least {needed} (history.span, or --span), or forecast less far ahead (forecast.horizon, or "
+        "--horizon)"
+    )
+
+
+def _shortened(part: str, steps: int, asked: int, step_seconds: int, setting: str) -> Finding:
+    return Finding(
+        "",
+        "",
+        Severity.WARNING,
+        f"short: {_text(steps * step_seconds)} instead of {_text(asked * step_seconds)} are {part} ({setting})",
+    )
+
+
+def _text(seconds: int) -> str:
+    from datetime import timedelta
+
+    if seconds >= 2 * 86_400:
+        return f"{seconds / 86_400:.1f} days".replace(".0 ", " ")
+    if seconds >= 2 * 3600:
+        return f"{seconds / 3600:.1f} h".replace(".0 ", " ")
+    return duration_text(timedelta(seconds=seconds))

@@ -1,0 +1,1 @@
+"""Where training cycles are written down: MLflow, or memory."""

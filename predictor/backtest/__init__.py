@@ -1,0 +1,1 @@
+"""How good a forecast would have been: rolling cutoffs, and scores against what then happened. Pure."""

@@ -1,0 +1,287 @@
+"""The one model that is trained, registered and served: every series with the forecaster chosen for it.
+
+A bundle is a value. It is written as data only (JSON, arrays, native booster text, with checksums) and read back
+whole or not at all. It reads no clock and no metrics store; choosing and fitting happen elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import catalog
+from models.calibration import calibrated, offsets_at, series_scale
+from models.forecast import (
+    FloatArray,
+    Forecaster,
+    ForecastError,
+    ForecasterState,
+    History,
+    JsonValue,
+    QuantileForecast,
+    checked_levels,
+)
+from predictor.errors import CorruptModel
+from predictor.serving import bundle_files
+from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+
+FALLBACK = "seasonal_naive"
+"""Serves a series that the bundle was not trained on."""
+MINIMUM_SAMPLES = 12
+"""With fewer samples than this nothing is forecast: not even the spread of the usage is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesModel:
+    """What was chosen for one series, and why."""
+
+    key: SeriesKey
+    forecaster: str
+    """Catalogue name of what serves the series."""
+    offsets: FloatArray
+    """Conformal correction for each of the bundle's levels, [levels], in units of `series_scale`."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Backtest figures by name, for a reader; nothing is decided from them any more."""
+    gate_passed: bool = True
+    """Whether the best candidate beat the baseline; if not, the baseline serves."""
+    reason: str = ""
+    """Why this forecaster, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How a series' forecast came about."""
+
+    forecaster: str
+    is_cold: bool
+    """Whether the series is unknown to the bundle, so that the fallback served it."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoForecast:
+    """That there is no forecast for a series, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesForecast:
+    """The forecast of one series; `values` is [levels, steps] in the resource's base unit."""
+
+    key: SeriesKey
+    levels: tuple[float, ...]
+    values: FloatArray
+    cutoff_seconds: int
+    step_seconds: int
+    served: Served
+
+    def at(self, level: float) -> FloatArray:
+        """Usage at one of the levels, [steps]. Raises KeyError for a level that was not asked for."""
+        if level not in self.levels:
+            raise KeyError(f"level {level:g} was not forecast; there are {', '.join(f'{v:g}' for v in self.levels)}")
+        return np.asarray(self.values[self.levels.index(level)])
+
+
+@dataclass(frozen=True)
+class PanelForecast:
+    """The forecasts of a panel's series, aligned with it: row i of everything belongs to `keys[i]`."""
+
+    keys: tuple[SeriesKey, ...]
+    forecast: QuantileForecast
+    """Values are NaN where the outcome is NoForecast."""
+    outcomes: tuple[Served | NoForecast, ...]
+
+    @cached_property
+    def _rows(self) -> Mapping[SeriesKey, int]:
+        return {key: row for row, key in enumerate(self.keys)}
+
+    def of(self, key: SeriesKey) -> SeriesForecast | NoForecast:
+        """One series' forecast, or why there is none."""
+        row = self._rows.get(key)
+        if row is None:
+            return NoForecast(f"no usage of {key} was observed")
+        outcome = self.outcomes[row]
+        if isinstance(outcome, NoForecast):
+            return outcome
+        made = self.forecast
+        return SeriesForecast(key, made.levels, made.values[row], made.cutoff_seconds, made.step_seconds, outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Every series' forecaster and calibration, addressable by SeriesKey.
+
+    `forecasters` holds each fitted forecaster once per resource, by (resource, catalogue name). Raises ValueError
+    when a series names a forecaster that is not there.
+    """
+
+    step_seconds: int
+    horizon_steps: int
+    levels: tuple[float, ...]
+    forecasters: Mapping[tuple[Resource, str], Forecaster]
+    series: Mapping[SeriesKey, SeriesModel]
+    trained_until_seconds: int
+    """Epoch second of the last step that any fit, choice or calibration has seen."""
+
+    def __post_init__(self) -> None:
+        checked_levels(self.levels)
+        if self.step_seconds <= 0 or self.horizon_steps <= 0:
+            raise ValueError(f"step {self.step_seconds} s and horizon {self.horizon_steps} steps must be positive")
+        for key, model in self.series.items():
+            if model.key != key:
+                raise ValueError(f"the model of {model.key} stands under {key}")
+            if (key.resource, model.forecaster) not in self.forecasters:
+                raise ValueError(f"{key} is to be served by {model.forecaster!r}, which the bundle does not hold")
+            if model.offsets.shape != (len(self.levels),) or not np.isfinite(model.offsets).all():
+                raise ValueError(f"{key} needs {len(self.levels)} finite offsets, got {model.offsets}")
+            if not np.isfinite(list(model.scores.values())).all():
+                raise ValueError(
+                    f"{key} has scores that are no numbers; leave out what was not measured: {model.scores}"
+                )
+
+    def forecast(
+        self, panel: UsagePanel, horizon_steps: int | None = None, levels: Sequence[float] | None = None
+    ) -> PanelForecast:
+        """Calibrated quantiles for every series of the panel from its last step on; default horizon and levels
+        are the bundle's.
+
+        A series unknown to the bundle is served by the fallback, uncalibrated, and marked cold; one with fewer
+        than MINIMUM_SAMPLES samples gets NoForecast. Raises ForecastError for another step length.
+        """
+        return self.forecast_history(panel.keys, panel.history(), horizon_steps, levels)
+
+    def forecast_history(
+        self,
+        keys: Sequence[SeriesKey],
+        history: History,
+        horizon_steps: int | None = None,
+        levels: Sequence[float] | None = None,
+    ) -> PanelForecast:
+        """The same for bare arrays, row i belonging to `keys[i]`; what a backtest of the bundle calls."""
+        if history.step_seconds != self.step_seconds:
+            raise ForecastError(
+                f"the model was trained on steps of {self.step_seconds} s and cannot forecast steps of "
+                f"{history.step_seconds} s"
+            )
+        horizon = self.horizon_steps if horizon_steps is None else horizon_steps
+        wanted = self.levels if levels is None else tuple(levels)
+        values = np.full((len(keys), len(wanted), horizon), np.nan)
+        outcomes = [self._outcome(key, int(n)) for key, n in zip(keys, _sample_counts(history), strict=True)]
+        rows_by_forecaster: dict[tuple[Resource, str], list[int]] = {}
+        for row, outcome in enumerate(outcomes):
+            if isinstance(outcome, Served):
+                rows_by_forecaster.setdefault((keys[row].resource, outcome.forecaster), []).append(row)
+        for (resource, name), rows in rows_by_forecaster.items():
+            forecaster = self.forecasters.get((resource, name)) or catalog.create(FALLBACK)
+            past = history.select(rows)
+            offsets = offsets_at(np.stack([self._offsets(keys[row]) for row in rows]), self.levels, wanted)
+            made = forecaster.predict(past, horizon, wanted).values
+            values[rows] = calibrated(made, series_scale(past), offsets)
+        made_at = QuantileForecast(wanted, values, history.end_seconds, history.step_seconds)
+        return PanelForecast(tuple(keys), made_at, tuple(outcomes))
+
+    def save(self, folder: Path) -> None:
+        """Write the bundle as data into a folder, which is made if need be; the same bundle gives the same bytes.
+
+        The manifest is written last, so that an interrupted save cannot be loaded.
+        """
+        bundle_files.write(folder, _parts(self))
+
+    @staticmethod
+    def load(folder: Path) -> "Bundle":
+        """The bundle back from its folder, predicting bit-identically.
+
+        Raises CorruptModel for a folder that is damaged, foreign or of a newer format; never half a bundle.
+        """
+        parts = bundle_files.read(folder)
+        try:
+            return _from_parts(parts)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise CorruptModel(f"the model in {folder} is damaged: {error}; keep the last good one") from error
+
+    def _outcome(self, key: SeriesKey, samples: int) -> Served | NoForecast:
+        if samples < MINIMUM_SAMPLES:
+            return NoForecast(f"too little history: {samples} samples, {MINIMUM_SAMPLES} are needed")
+        model = self.series.get(key)
+        if model is None:
+            return Served(FALLBACK, True, f"cold: not among the {len(self.series)} series the model was trained on")
+        return Served(model.forecaster, False, model.reason)
+
+    def _offsets(self, key: SeriesKey) -> FloatArray:
+        model = self.series.get(key)
+        return np.zeros(len(self.levels)) if model is None else model.offsets
+
+
+def _sample_counts(history: History) -> NDArray[np.int64]:
+    return np.asarray(np.sum(~np.isnan(history.usage), axis=1), dtype=np.int64)
+
+
+def _parts(bundle: Bundle) -> bundle_files.Parts:
+    """The bundle as JSON values, arrays and texts."""
+    arrays: dict[str, NDArray[np.generic]] = {
+        "offsets": np.asarray([model.offsets for model in bundle.series.values()]).reshape(-1, len(bundle.levels))
+    }
+    texts: dict[str, str] = {}
+    forecasters: list[JsonValue] = []
+    for number, ((resource, name), forecaster) in enumerate(bundle.forecasters.items()):
+        state = forecaster.to_state()
+        arrays |= {f"{number}/{key}": values for key, values in state.arrays.items()}
+        texts |= {f"{number}/{key}": text for key, text in state.texts.items()}
+        forecasters.append({"resource": resource.value, "name": name, "parameters": state.parameters})
+    rows: list[JsonValue] = [
+        {
+            "workload": key.workload,
+            "resource": key.resource.value,
+            "forecaster": model.forecaster,
+            "scores": model.scores,
+            "gate_passed": model.gate_passed,
+            "reason": model.reason,
+        }
+        for key, model in bundle.series.items()
+    ]
+    content: dict[str, JsonValue] = {
+        "step_seconds": bundle.step_seconds,
+        "horizon_steps": bundle.horizon_steps,
+        "levels": list(bundle.levels),
+        "trained_until_seconds": bundle.trained_until_seconds,
+        "forecasters": forecasters,
+        "series": rows,
+    }
+    return bundle_files.Parts(content, arrays, texts)
+
+
+def _from_parts(parts: bundle_files.Parts) -> Bundle:
+    content: Mapping[str, Any] = parts.content
+    forecasters: dict[tuple[Resource, str], Forecaster] = {}
+    for number, row in enumerate(content["forecasters"]):
+        prefix = f"{number}/"
+        state = ForecasterState(
+            row["parameters"],
+            {key.removeprefix(prefix): a for key, a in parts.arrays.items() if key.startswith(prefix)},
+            {key.removeprefix(prefix): t for key, t in parts.texts.items() if key.startswith(prefix)},
+        )
+        forecasters[Resource(row["resource"]), row["name"]] = catalog.from_state(row["name"], state)
+    models = [
+        SeriesModel(
+            SeriesKey(row["workload"], Resource(row["resource"])),
+            row["forecaster"],
+            offsets,
+            row["scores"],
+            row["gate_passed"],
+            row["reason"],
+        )
+        for row, offsets in zip(content["series"], parts.arrays["offsets"], strict=True)
+    ]
+    return Bundle(
+        content["step_seconds"],
+        content["horizon_steps"],
+        tuple(content["levels"]),
+        forecasters,
+        {model.key: model for model in models},
+        content["trained_until_seconds"],
+    )

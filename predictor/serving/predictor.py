@@ -1,0 +1,360 @@
+"""The predictor: answers what every workload will use, from recent usage and the model that serves.
+
+It asks its two ports, a source of usage and a store of models, and does no other IO; the time is an argument.
+Nothing here fails a caller's cycle: a source that is gone makes every answer a NoForecast with the reason, a
+registry that is gone leaves the last model in force, with its age. The ladder, best rung first: the champion, the
+last good copy of it, the seasonal naive where there is no model at all, no answer.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import StrEnum
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import catalog
+from models.forecast import ForecastError
+from predictor.errors import CorruptModel, ModelNotFound, PredictorError, RegistryUnavailable
+from predictor.serving.bundle import FALLBACK, Bundle, NoForecast, PanelForecast, SeriesForecast
+from predictor.serving.ports import BundleStore, StoredBundle, UsageSource
+from predictor.usage.panel import Resource, SeriesKey, UsagePanel, unknown_workload
+
+
+class Origin(StrEnum):
+    """Where the model in use came from."""
+
+    REGISTRY = "registry"
+    """The registry named it, and it was loaded by this process."""
+    LAST_GOOD = "last_good"
+    """The registry has not answered since the start; this is the copy kept on disk."""
+    NONE = "none"
+    """There is no model: last week's same hour is the forecast."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInUse:
+    """Which model answers, and how fresh it is."""
+
+    version: str
+    """Registered version; empty where there is no model."""
+    origin: Origin
+    bundle: Bundle
+    confirmed_at_seconds: int
+    """When the registry last named this version; for a copy on disk, when it was last loaded from there."""
+    problem: PredictorError | None = None
+    """Why the registry could not be followed at the last attempt."""
+
+    def age_seconds(self, now_seconds: float) -> float:
+        """Time since the registry last named this version."""
+        return max(0.0, now_seconds - self.confirmed_at_seconds)
+
+    @property
+    def description(self) -> str:
+        """The version and where it came from, in words."""
+        if self.origin is Origin.NONE:
+            return f"no model ({FALLBACK})"
+        copy = " (last good copy)" if self.origin is Origin.LAST_GOOD else ""
+        return f"model version {self.version}{copy}"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedUsage:
+    """The newest sample of a series."""
+
+    value: float
+    """In the resource's base unit."""
+    measured_at_seconds: int
+    """Epoch second at which the step that it is the mean of ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedForecast:
+    """A series' forecast with everything that a reader needs to trust it or not."""
+
+    series: SeriesForecast
+    model: ModelInUse
+    data_age_seconds: float
+    """Age of the newest sample the forecast was made from."""
+
+    @property
+    def known_until_seconds(self) -> int:
+        """Epoch second at which the last observed step ended and the first forecast one starts."""
+        return self.series.cutoff_seconds + self.series.step_seconds
+
+    def peak(self, level: float, until_seconds: float) -> float:
+        """Highest usage at a level from the end of what was observed until then, in the resource's base unit.
+
+        Raises ForecastError where the forecast does not reach that far.
+        """
+        step = self.series.step_seconds
+        steps = max(1, -int(-(until_seconds - self.known_until_seconds) // step))
+        if steps > self.series.values.shape[1]:
+            reach = self.series.values.shape[1] * step
+            raise ForecastError(
+                f"the forecast of {self.series.key} reaches {reach} s, but {steps * step} s are needed; "
+                "raise forecast.horizon"
+            )
+        return float(self.series.at(level)[:steps].max())
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Every answer at one instant. `of` and `observed` never fail: what is not known is a NoForecast."""
+
+    now_seconds: int
+    stale_after_seconds: float
+    model: ModelInUse
+    panel: UsagePanel | None
+    """What was observed; None where the source gave no answer."""
+    made: PanelForecast | NoForecast
+    source_problem: PredictorError | None = None
+    """Why there is no observation."""
+    newest_sample_seconds: int | None = None
+    """End of the newest sample of any series, also of the last answer that the source gave."""
+
+    @cached_property
+    def _rows(self) -> dict[SeriesKey, int]:
+        return {key: row for row, key in enumerate(self.panel.keys)} if self.panel else {}
+
+    @cached_property
+    def _last_columns(self) -> NDArray[np.intp]:
+        """Column of each series' newest sample; -1 where it has none."""
+        if self.panel is None or self.panel.steps == 0:
+            return np.full(len(self._rows), -1, dtype=np.intp)
+        seen = ~np.isnan(self.panel.usage)
+        last = self.panel.steps - 1 - np.argmax(seen[:, ::-1], axis=1)
+        return np.where(seen.any(axis=1), last, -1)
+
+    @property
+    def keys(self) -> tuple[SeriesKey, ...]:
+        """The series that were observed."""
+        return self.panel.keys if self.panel else ()
+
+    def observed(self, key: SeriesKey) -> ObservedUsage | NoForecast:
+        """The newest sample of a series, however old, or why there is none."""
+        if self.panel is None:
+            return self._no_source()
+        row = self._rows.get(key)
+        if row is None:
+            return NoForecast(f"no usage of {key} was observed")
+        column = int(self._last_columns[row])
+        if column < 0:
+            return NoForecast(f"no sample of {key} within the last {_span(self.panel.steps * self.panel.step_seconds)}")
+        return ObservedUsage(
+            float(self.panel.usage[row, column]),
+            self.panel.start_seconds + (column + 1) * self.panel.step_seconds,
+        )
+
+    def of(self, key: SeriesKey) -> ServedForecast | NoForecast:
+        """The forecast of a series, or why there is none."""
+        observed = self.observed(key)
+        if isinstance(observed, NoForecast):
+            return observed
+        if self.is_stale(key):
+            age = _span(self.now_seconds - observed.measured_at_seconds)
+            return NoForecast(
+                f"the newest sample of {key} is {age} old; older than {_span(self.stale_after_seconds)} is no answer"
+            )
+        series = self.made if isinstance(self.made, NoForecast) else self.made.of(key)
+        if isinstance(series, NoForecast):
+            return series
+        if not np.isfinite(series.values).all():
+            return NoForecast(f"{self.model.description} forecasts NaN or infinity for {key}")
+        return ServedForecast(series, self.model, max(0.0, self.now_seconds - observed.measured_at_seconds))
+
+    def is_stale(self, key: SeriesKey) -> bool:
+        """Whether the series was observed, but too long ago."""
+        observed = self.observed(key)
+        return (
+            isinstance(observed, ObservedUsage)
+            and self.now_seconds - observed.measured_at_seconds > self.stale_after_seconds
+        )
+
+    def named(self, workload: str, resource: Resource) -> SeriesKey:
+        """The key of a workload given as `namespace/name` or `namespace/kind/name`; the kind may be in lower case.
+
+        Raises UnknownWorkload with the nearest names, and for a short name that two kinds share.
+        """
+        wanted = workload.split("/")
+        matches = [
+            key
+            for key in self.keys
+            if key.resource == resource and _is_named(key.workload.split("/"), wanted, key.workload == workload)
+        ]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise unknown_workload(workload, [key.workload for key in matches])
+        held = [key.workload for key in self.keys if key.resource == resource]
+        others = sorted({k.resource.value for k in self.keys if _is_named(k.workload.split("/"), wanted, False)})
+        if others:
+            raise unknown_workload(f"{workload} {resource.value}", [f"{workload} {other}" for other in others])
+        raise unknown_workload(workload, held)
+
+    def _no_source(self) -> NoForecast:
+        newest = self.newest_sample_seconds
+        age = f"; the newest sample seen is {_span(self.now_seconds - newest)} old" if newest is not None else ""
+        return NoForecast(f"usage could not be read: {self.source_problem}{age}")
+
+
+class Remembered(Protocol):
+    """A model that was loaded before this process started."""
+
+    @property
+    def stored(self) -> StoredBundle:
+        """The model and its version."""
+        ...
+
+    @property
+    def loaded_at_seconds(self) -> int:
+        """Epoch second at which it came out of the registry."""
+        ...
+
+
+@dataclass
+class Predictor:
+    """Keeps the serving model and the window of usage, and asks for either again only when it can have changed."""
+
+    source: UsageSource
+    store: BundleStore
+    step_seconds: int
+    span: timedelta
+    """How much past is read before a forecast."""
+    horizon: timedelta
+    levels: Sequence[float]
+    stale_after: timedelta
+    model: str = "champion"
+    """Alias to follow, or a version (digits) to stay with."""
+    refresh: timedelta = timedelta(minutes=5)
+    """How often the registry is asked whether the alias has moved."""
+    last_good: Callable[[], Remembered | None] = field(default=lambda: None)
+    """The copy to start from where the registry is gone."""
+    resources: Collection[Resource] = tuple(Resource)
+
+    def __post_init__(self) -> None:
+        self._in_use: ModelInUse | None = None
+        self._asked_at_seconds: float | None = None
+        self._answered: Forecasts | None = None
+        self._newest_sample_seconds: int | None = None
+
+    def predict(self, now_seconds: float) -> Forecasts:
+        """Forecasts of every series from the last complete step before `now_seconds` on.
+
+        Within one step and with one model the window and the forecasts are those of the call before.
+        """
+        now = int(now_seconds)
+        model = self._model(now)
+        end = now // self.step_seconds * self.step_seconds - self.step_seconds
+        before = self._answered
+        if (
+            before is not None
+            and before.panel is not None
+            and before.panel.end_seconds == end
+            and before.model.bundle is model.bundle
+        ):
+            return self._kept(replace(before, now_seconds=now, model=model))
+        stale_after_seconds = self.stale_after.total_seconds()
+        try:
+            panel = self.source.fetch(
+                start_seconds=end - int(self.span.total_seconds()) + self.step_seconds,
+                end_seconds=end,
+                step_seconds=self.step_seconds,
+                resources=self.resources,
+            )
+        except PredictorError as problem:
+            nothing = NoForecast("nothing was observed")
+            return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, problem))
+        return self._kept(Forecasts(now, stale_after_seconds, model, panel, self._forecast(model, panel)))
+
+    def _kept(self, answer: Forecasts) -> Forecasts:
+        if answer.panel is not None and (answer._last_columns >= 0).any():
+            newest = int(answer._last_columns.max())
+            self._newest_sample_seconds = answer.panel.start_seconds + (newest + 1) * answer.panel.step_seconds
+        self._answered = replace(answer, newest_sample_seconds=self._newest_sample_seconds)
+        return self._answered
+
+    def _forecast(self, model: ModelInUse, panel: UsagePanel) -> PanelForecast | NoForecast:
+        if not panel.keys:
+            return NoForecast("no workload was observed")
+        try:
+            return model.bundle.forecast(panel, self._horizon_steps, tuple(self.levels))
+        except ForecastError as error:
+            return NoForecast(f"{model.description} cannot forecast: {error}")
+
+    @property
+    def _horizon_steps(self) -> int:
+        return -(-int(self.horizon.total_seconds()) // self.step_seconds)
+
+    def _model(self, now: int) -> ModelInUse:
+        due = self._asked_at_seconds is None or now - self._asked_at_seconds >= self.refresh.total_seconds()
+        if self._in_use is not None and not due:
+            return self._in_use
+        self._asked_at_seconds = now
+        try:
+            version = self.model if self.model.isdigit() else self.store.version_of(self.model)
+            held = self._in_use
+            bundle = (
+                held.bundle if held is not None and held.version == version and version else self.store.load(version)
+            )
+            self._checked(bundle)
+            self._in_use = ModelInUse(version, Origin.REGISTRY, bundle, now)
+        except (RegistryUnavailable, ModelNotFound, CorruptModel) as problem:
+            self._in_use = self._next_best(now, problem)
+        return self._in_use
+
+    def _checked(self, bundle: Bundle) -> None:
+        if bundle.step_seconds != self.step_seconds:
+            raise CorruptModel(
+                f"the model was trained on steps of {bundle.step_seconds} s, but history.step is "
+                f"{self.step_seconds} s; train again, or set history.step to the model's"
+            )
+
+    def _next_best(self, now: int, problem: PredictorError) -> ModelInUse:
+        """The model to go on with where the registry cannot be followed."""
+        held = self._in_use
+        if held is not None and held.origin is not Origin.NONE:
+            return ModelInUse(held.version, held.origin, held.bundle, held.confirmed_at_seconds, problem)
+        kept = self.last_good()
+        # A version that was asked for by number is never replaced by another one.
+        if (
+            kept is not None
+            and kept.stored.bundle.step_seconds == self.step_seconds
+            and (not self.model.isdigit() or kept.stored.version == self.model)
+        ):
+            return ModelInUse(
+                kept.stored.version, Origin.LAST_GOOD, kept.stored.bundle, kept.loaded_at_seconds, problem
+            )
+        bundle = held.bundle if held is not None else self._untrained()
+        return ModelInUse("", Origin.NONE, bundle, now, problem)
+
+    def _untrained(self) -> Bundle:
+        return Bundle(
+            step_seconds=self.step_seconds,
+            horizon_steps=self._horizon_steps,
+            levels=tuple(self.levels),
+            forecasters={(resource, FALLBACK): catalog.create(FALLBACK) for resource in Resource},
+            series={},
+            trained_until_seconds=0,
+        )
+
+
+def _is_named(name: list[str], wanted: list[str], is_equal: bool) -> bool:
+    if is_equal:
+        return True
+    if len(name) != 3:
+        return False
+    if len(wanted) == 2:
+        return [name[0], name[2]] == wanted
+    return len(wanted) == 3 and [name[0], name[1].lower(), name[2]] == [wanted[0], wanted[1].lower(), wanted[2]]
+
+
+def _span(seconds: float) -> str:
+    """A span of time for a person, in one unit."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}".replace(".0 ", " ")
+    return f"{seconds:.0f} s"

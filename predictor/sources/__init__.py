@@ -1,0 +1,1 @@
+"""Where observed usage comes from: Prometheus, a file, memory. Adapters of `predictor.serving.ports.UsageSource`."""

@@ -1,0 +1,183 @@
+"""From query answers to a panel: whose series is whose, what is zero and what is not known."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from models.forecast import FloatArray
+from predictor.sources.matrix import Matrix
+from predictor.sources.promql import KUBERNETES_RESOURCE, capacity_of
+from predictor.usage.node_pools import NodePools
+from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
+
+Answers = Mapping[str, Matrix]
+"""Answers by the name of what was asked."""
+ANSWER_WITH = {
+    Resource.CPU: "containers",
+    Resource.MEMORY: "containers",
+    Resource.GPU: "gpus",
+    Resource.GPU_MEMORY: "gpus",
+    Resource.REQUESTS: "requests",
+}
+"""Where each resource's usage is found."""
+KINDS_BEHIND_A_SERVICE = ("Deployment", "StatefulSet", "DaemonSet", "Rollout", "Pod")
+"""Where a Service and several workloads share a name, the first of these kinds is meant."""
+
+
+def assembled_panel(
+    answers: Answers,
+    resources: Collection[Resource],
+    *,
+    start_seconds: int,
+    step_seconds: int,
+    service_workloads: Mapping[str, str],
+) -> UsagePanel:
+    """Usage and attributes of every workload, rows sorted by workload and resource.
+
+    Where a workload is known to have no replicas its usage is 0, not unknown: a CronJob between its jobs, a
+    Deployment scaled to zero. Requests per second stay unknown then: they are counted in front of it.
+    """
+    replicas = _by_workload(answers["replicas"])
+    usage: dict[SeriesKey, FloatArray] = {}
+    findings: list[Finding] = []
+    for resource in resources:
+        if resource is not Resource.REQUESTS:
+            rows = _by_workload(answers[ANSWER_WITH[resource]], what=resource.value)
+            usage |= {SeriesKey(workload, resource): values for workload, values in rows.items()}
+    if Resource.REQUESTS in resources:
+        known = {key.workload for key in usage} | set(replicas)
+        usage |= _requests(answers["requests"], known, service_workloads, findings)
+    keys = tuple(sorted(usage))
+    steps = answers["replicas"].points
+    unknown = np.full(steps, np.nan)
+    values = np.stack([usage[key] for key in keys]) if keys else np.empty((0, steps))
+    attributes = {
+        "replicas": _stacked([replicas.get(key.workload, unknown) for key in keys], steps),
+        "request": _of_container(answers, "request", keys, steps),
+        "limit": _of_container(answers, "limit", keys, steps),
+        "capacity": _capacity(answers, keys, steps),
+    }
+    none_running = attributes["replicas"] == 0
+    counted_inside = np.asarray([[key.resource is not Resource.REQUESTS] for key in keys], dtype=bool).reshape(-1, 1)
+    values = np.where(np.isnan(values) & none_running & counted_inside, 0.0, values)
+    request = attributes["request"]
+    ever_known = ~np.isnan(request).all(axis=1, keepdims=True)
+    attributes["request"] = np.where(np.isnan(request) & none_running & ever_known, 0.0, request)
+    return UsagePanel(
+        keys,
+        start_seconds,
+        step_seconds,
+        values,
+        {name: array for name, array in attributes.items() if not np.isnan(array).all()},
+        tuple(findings),
+        _most_common_pool(answers["pods by pool"], {key.workload for key in keys}),
+    )
+
+
+def assembled_pools(
+    answers: Answers, *, start_seconds: int, step_seconds: int, findings: tuple[Finding, ...]
+) -> NodePools:
+    """Allocatable amounts and node counts, pools sorted by name."""
+    allocatable, nodes = answers["allocatable"], answers["nodes"]
+    names = tuple(sorted({dict(labels)["node_pool"] for labels in allocatable.labels}))
+    unknown = np.full(allocatable.points, np.nan)
+    counts = {dict(labels)["node_pool"]: row for labels, row in zip(nodes.labels, nodes.values, strict=True)}
+    by_resource: dict[Resource, FloatArray] = {}
+    for resource, label in KUBERNETES_RESOURCE.items():
+        rows = {
+            dict(labels)["node_pool"]: row
+            for labels, row in zip(allocatable.labels, allocatable.values, strict=True)
+            if dict(labels).get("resource") == label
+        }
+        if rows:
+            by_resource[resource] = np.stack([rows.get(name, unknown) for name in names])
+    node_counts = np.stack([counts.get(name, unknown) for name in names])
+    return NodePools(names, start_seconds, step_seconds, by_resource, node_counts, findings)
+
+
+def remarks(answers: Answers) -> list[Finding]:
+    """What Prometheus itself had to say about each answer."""
+    found: list[Finding] = []
+    for name, matrix in answers.items():
+        found += [Finding("", name, Severity.WARNING, f"Prometheus warns: {text}") for text in matrix.warnings]
+        found += [Finding("", name, Severity.NOTE, f"Prometheus notes: {text}") for text in matrix.infos]
+    return found
+
+
+def has_series(answers: Answers, resource: Resource) -> bool:
+    """Whether anything was found for a resource."""
+    labels = answers[ANSWER_WITH[resource]].labels
+    return any(("what", resource.value) in each for each in labels) or (resource is Resource.REQUESTS and bool(labels))
+
+
+def _by_workload(matrix: Matrix, **wanted: str) -> dict[str, FloatArray]:
+    """Rows by workload, of those that carry the labels wanted."""
+    rows: dict[str, FloatArray] = {}
+    for labels, values in zip(matrix.labels, matrix.values, strict=True):
+        named = dict(labels)
+        if wanted.items() <= named.items() and (workload := _workload(named)) is not None:
+            rows[workload] = values
+    return rows
+
+
+def _workload(labels: Mapping[str, str]) -> str | None:
+    try:
+        return f"{labels['namespace']}/{labels['owner_kind']}/{labels['owner_name']}"
+    except KeyError:
+        return None
+
+
+def _requests(
+    matrix: Matrix, known: Collection[str], service_workloads: Mapping[str, str], findings: list[Finding]
+) -> dict[SeriesKey, FloatArray]:
+    rows: dict[SeriesKey, FloatArray] = {}
+    for labels, values in zip(matrix.labels, matrix.values, strict=True):
+        named = dict(labels)
+        namespace, service = named.get("subject_namespace", ""), named.get("subject_service", "")
+        if not service:
+            continue
+        candidates = [f"{namespace}/{kind}/{service}" for kind in KINDS_BEHIND_A_SERVICE]
+        by_name = next((candidate for candidate in candidates if candidate in known), None)
+        workload = service_workloads.get(f"{namespace}/{service}", by_name)
+        if workload is None:
+            message = f"Service {namespace}/{service} bears no workload's name; its requests were left out"
+            findings.append(Finding("", Resource.REQUESTS.value, Severity.NOTE, message))
+            continue
+        key = SeriesKey(workload, Resource.REQUESTS)
+        rows[key] = np.where(np.isnan(rows[key]), values, rows[key] + np.nan_to_num(values)) if key in rows else values
+    return rows
+
+
+def _of_container(answers: Answers, name: str, keys: tuple[SeriesKey, ...], steps: int) -> FloatArray:
+    """Requests or limits of each row; NaN for what containers cannot ask for."""
+    unknown = np.full(steps, np.nan)
+    known = {
+        resource: _by_workload(answers["asked"], what=name, resource=label) if "asked" in answers else {}
+        for resource, label in KUBERNETES_RESOURCE.items()
+    }
+    return _stacked([known.get(key.resource, {}).get(key.workload, unknown) for key in keys], steps)
+
+
+def _capacity(answers: Answers, keys: tuple[SeriesKey, ...], steps: int) -> FloatArray:
+    unknown = np.full(steps, np.nan)
+    known = {
+        resource: _by_workload(answers["gpus"], what=capacity_of(resource)) if "gpus" in answers else {}
+        for resource in (Resource.GPU, Resource.GPU_MEMORY)
+    }
+    return _stacked([known.get(key.resource, {}).get(key.workload, unknown) for key in keys], steps)
+
+
+def _stacked(rows: list[FloatArray], steps: int) -> FloatArray:
+    return np.stack(rows) if rows else np.empty((0, steps))
+
+
+def _most_common_pool(matrix: Matrix, workloads: Collection[str]) -> dict[str, str]:
+    """The pool in which most of each workload's pods were, over all steps."""
+    most: dict[str, tuple[float, str]] = {}
+    for labels, values in zip(matrix.labels, matrix.values, strict=True):
+        named = dict(labels)
+        workload = _workload(named)
+        if workload in workloads and workload is not None:
+            pods = float(np.nansum(values))
+            most[workload] = max(most.get(workload, (0.0, "")), (pods, named.get("node_pool", "")))
+    return {workload: pool for workload, (_, pool) in sorted(most.items()) if pool}

@@ -1,0 +1,258 @@
+"""Usage read from Prometheus. The PromQL is in `promql.py`, the wire in `http.py`, the days on disk in `cache.py`."""
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from predictor.errors import InvalidUsage, PredictorError, SourceRefused
+from predictor.serving.ports import Progress
+from predictor.sources.assembly import Answers, assembled_panel, assembled_pools, has_series, remarks
+from predictor.sources.cache import DayCache
+from predictor.sources.discovery import find_metrics
+from predictor.sources.http import PrometheusClient, PrometheusEndpoint
+from predictor.sources.matrix import Matrix, joined_in_time
+from predictor.sources.promql import METRICS, POOL_METRICS, ClusterLabels, Queries
+from predictor.usage.node_pools import NodePools
+from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
+from predictor.usage.table import checked_series
+
+DAY = 86_400
+SETTLED_SECONDS = 6 * 3600
+"""A day is kept in the cache only this long after its end: Thanos and remote write bring samples late."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of one query's time. `keep` is the half-open range of its points that was asked for."""
+
+    query: str
+    start_seconds: int
+    step_seconds: int
+    points: int
+    keep: tuple[int, int]
+    is_settled_day: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    start_seconds: int
+    end_seconds: int
+    step_seconds: int
+
+    @property
+    def steps(self) -> int:
+        return (self.end_seconds - self.start_seconds) // self.step_seconds + 1
+
+    def coarse(self) -> "_Grid":
+        """About one step an hour within the same time, for what hardly ever changes."""
+        step = max(3600 // self.step_seconds, 1) * self.step_seconds
+        first = -(-self.start_seconds // step) * step
+        last = (self.end_seconds + self.step_seconds) // step * step - step
+        return _Grid(first, last, step) if last >= first else self
+
+    def __str__(self) -> str:
+        first, last = (datetime.fromtimestamp(s, tz=UTC) for s in (self.start_seconds, self.end_seconds))
+        return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+
+
+class PrometheusSource:
+    """A UsageSource that asks Prometheus, Thanos, Mimir or VictoriaMetrics.
+
+    `service_workloads` says which workload an ingress Service (`namespace/service`) stands for where it does not
+    bear the workload's name, for example `{"shop/cart-http": "shop/Deployment/cart"}`.
+    Without a `cache_folder` nothing is kept on disk.
+    """
+
+    def __init__(
+        self,
+        endpoint: PrometheusEndpoint,
+        *,
+        labels: ClusterLabels | None = None,
+        scrape_interval_seconds: int = 60,
+        cache_folder: Path | None = None,
+        service_workloads: Mapping[str, str] | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._labels = labels or ClusterLabels()
+        self._scrape_interval_seconds = scrape_interval_seconds
+        self._cache = DayCache(cache_folder, endpoint.fingerprint) if cache_folder else None
+        self._service_workloads = dict(service_workloads or {})
+
+    def fetch(
+        self,
+        *,
+        start_seconds: int,
+        end_seconds: int,
+        step_seconds: int,
+        resources: Collection[Resource] = tuple(Resource),
+        progress: Progress | None = None,
+    ) -> UsagePanel:
+        """Usage of every workload, as `UsageSource.fetch` promises. Steps that are not over yet hold no sample."""
+        grid = _checked_grid(start_seconds, end_seconds, step_seconds)
+        wanted = [resource for resource in Resource if resource in resources]
+        queries = self._queries(step_seconds)
+        texts = {"replicas": queries.replicas()}
+        if {Resource.CPU, Resource.MEMORY} & set(wanted):
+            texts |= {"containers": queries.containers()}
+        if {Resource.CPU, Resource.MEMORY, Resource.GPU} & set(wanted):
+            texts |= {"asked": queries.asked()}
+        if {Resource.GPU, Resource.GPU_MEMORY} & set(wanted):
+            texts |= {"gpus": queries.gpus()}
+        if Resource.REQUESTS in wanted:
+            texts |= {"requests": queries.requests()}
+        asked = {name: (text, grid) for name, text in texts.items()}
+        answers = self._ask(asked | {"pods by pool": (queries.pods_by_pool(), grid.coarse())}, progress)
+        absent = [resource for resource in wanted if not has_series(answers, resource)]
+        if absent == wanted:
+            raise SourceRefused(self._nothing_matched([r.value for r in wanted], _metrics(wanted), grid))
+        panel = assembled_panel(
+            answers,
+            wanted,
+            start_seconds=start_seconds,
+            step_seconds=step_seconds,
+            service_workloads=self._service_workloads,
+        )
+        kept, found = checked_series(panel)
+        return UsagePanel(
+            kept.keys,
+            kept.start_seconds,
+            kept.step_seconds,
+            kept.usage,
+            kept.attributes,
+            (*panel.findings, *map(_absent, absent), *remarks(answers), *self._cache_problem(), *found),
+            kept.node_pool,
+        )
+
+    def fetch_node_pools(
+        self, *, start_seconds: int, end_seconds: int, step_seconds: int, progress: Progress | None = None
+    ) -> NodePools:
+        """What the nodes of each pool can give to pods, on the grid start, start+step, … up to end (inclusive)."""
+        grid = _checked_grid(start_seconds, end_seconds, step_seconds)
+        queries = self._queries(step_seconds)
+        asked = {"allocatable": (queries.pool_allocatable(), grid), "nodes": (queries.pool_nodes(), grid)}
+        answers = self._ask(asked, progress)
+        if not answers["allocatable"].labels:
+            raise SourceRefused(self._nothing_matched(["node pools"], POOL_METRICS, grid))
+        return assembled_pools(
+            answers,
+            start_seconds=start_seconds,
+            step_seconds=step_seconds,
+            findings=(*remarks(answers), *self._cache_problem()),
+        )
+
+    def _queries(self, step_seconds: int) -> Queries:
+        return Queries(self._labels, step_seconds, self._scrape_interval_seconds)
+
+    def _ask(self, asked: Mapping[str, tuple[str, _Grid]], progress: Progress | None) -> Answers:
+        """Every query over its whole grid, several days at a time. All of it, or an error."""
+        now = int(time.time())
+        if self._cache is not None:
+            self._cache.prune(now)
+        pieces = {
+            name: list(_pieces(text, grid, now, with_cache=self._cache is not None))
+            for name, (text, grid) in asked.items()
+        }
+        total = sum(len(each) for each in pieces.values())
+        deadline = time.monotonic() + self._endpoint.deadline_seconds
+        client = PrometheusClient(self._endpoint)
+        pool = ThreadPoolExecutor(self._endpoint.max_parallel, thread_name_prefix="prometheus")
+        try:
+            # Day by day over all queries, so that the costly and the cheap ones mix.
+            ordered = sorted((piece for each in pieces.values() for piece in each), key=lambda p: p.start_seconds)
+            futures = {pool.submit(self._piece, client, piece, deadline): piece for piece in ordered}
+            answers: dict[_Piece, Matrix] = {}
+            for done, future in enumerate(as_completed(futures), start=1):
+                answers[futures[future]] = future.result()
+                if progress is not None:
+                    progress(done, total)
+        finally:
+            client.stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            client.close()
+        return {
+            name: joined_in_time([answers[piece] for piece in pieces[name]]).padded(grid.steps)
+            for name, (_, grid) in asked.items()
+        }
+
+    def _piece(self, client: PrometheusClient, piece: _Piece, deadline: float) -> Matrix:
+        cache, step_seconds = self._cache if piece.is_settled_day else None, piece.step_seconds
+        answer = cache.load(piece.query, step_seconds, piece.start_seconds) if cache else None
+        if answer is None:
+            answer = client.range(
+                piece.query,
+                start_seconds=piece.start_seconds + step_seconds,
+                points=piece.points,
+                step_seconds=step_seconds,
+                deadline=deadline,
+            )
+            if cache and not answer.warnings:
+                cache.store(piece.query, step_seconds, piece.start_seconds, answer)
+        return answer.part(*piece.keep)
+
+    def _cache_problem(self) -> list[Finding]:
+        if self._cache is None or not self._cache.problem:
+            return []
+        return [Finding("", "", Severity.WARNING, f"{self._cache.problem}; went on without it")]
+
+    def _nothing_matched(self, what: Collection[str], metrics: Collection[str], grid: _Grid) -> str:
+        said = f"Prometheus at {self._endpoint.shown_url} answered, but has no {', '.join(what)} from {grid}. "
+        try:
+            found = find_metrics(
+                self._endpoint,
+                metrics,
+                start_seconds=grid.start_seconds,
+                end_seconds=grid.end_seconds + grid.step_seconds,
+                matchers=self._labels.matchers,
+            )
+        except PredictorError as error:
+            return f"{said}Needed: {', '.join(metrics)} (which of them exist is not known: {error})"
+        under = f" under {dict(self._labels.matchers)}" if self._labels.matchers else ""
+        if found.missing:
+            return (
+                f"{said}It has no series of {', '.join(found.missing)}{under}. Check that the kubelet's cAdvisor, "
+                "kube-state-metrics and the other exporters are scraped, and for how long data are kept."
+            )
+        return (
+            f"{said}All metrics needed exist{under}, but do not fit together. Check that kube-state-metrics is scraped "
+            f"with honor_labels: true and that metrics are scraped at least every {self._scrape_interval_seconds} s "
+            "(the setting scrape_interval)."
+        )
+
+
+def _absent(resource: Resource) -> Finding:
+    return Finding("", resource.value, Severity.NOTE, f"no series; read from {', '.join(METRICS[resource])}")
+
+
+def _metrics(resources: Iterable[Resource]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for resource in resources for name in METRICS[resource]))
+
+
+def _checked_grid(start_seconds: int, end_seconds: int, step_seconds: int) -> _Grid:
+    if step_seconds <= 0 or end_seconds < start_seconds:
+        raise InvalidUsage(f"no time to fetch: start {start_seconds}, end {end_seconds}, step {step_seconds} s")
+    return _Grid(start_seconds, end_seconds, step_seconds)
+
+
+def _pieces(query: str, grid: _Grid, now_seconds: int, *, with_cache: bool) -> Iterable[_Piece]:
+    """The query's time cut into days. A settled day is asked for whole, so that it can be kept."""
+    step = grid.step_seconds
+    over = (now_seconds - step - grid.start_seconds) // step + 1
+    steps = min(grid.steps, max(over, 0))
+    if DAY % step or grid.start_seconds % step:
+        size = max(DAY // step, 1)
+        for first in range(0, steps, size):
+            count = min(size, steps - first)
+            yield _Piece(query, grid.start_seconds + first * step, step, count, (0, count), is_settled_day=False)
+        return
+    stop = grid.start_seconds + steps * step
+    for day in range(grid.start_seconds // DAY * DAY, stop, DAY):
+        first, last = max(day, grid.start_seconds), min(day + DAY, stop)
+        if with_cache and day + DAY + SETTLED_SECONDS <= now_seconds:
+            keep = ((first - day) // step, (last - day) // step)
+            yield _Piece(query, day, step, DAY // step, keep, is_settled_day=True)
+        else:
+            count = (last - first) // step
+            yield _Piece(query, first, step, count, (0, count), is_settled_day=False)

@@ -1,0 +1,262 @@
+"""The PromQL we send. Everything is added up on the server, to one series per workload.
+
+**Time.** A sample stands for the step that starts at its timestamp, so each query is evaluated at the step's end and
+its answer moved back by one step. Its range selectors reach back from there: nothing after the step's end is
+ever seen, so a sample at the cutoff holds nothing that was not known when that step was over.
+Counters are read over max(step, 2 × scrape interval), the least that always holds two scrapes; gauges are
+averaged over max(step, scrape interval). With a step of at least two scrape intervals both are exactly the step.
+`rate()` comes before any sum, so that a counter reset in one pod is seen as one.
+
+**Who a pod belongs to** comes from `kube_pod_owner`, through `kube_replicaset_owner` to the Deployment and through
+`kube_job_owner` to the CronJob; a pod without an owner, or a static pod owned by its node, is a workload of its own.
+Owners are looked up over the same range as the usage, so a pod deleted within a step still counts in it. Every such
+look-up goes through `max by` and `topk(1)`: several replicas of kube-state-metrics neither double the usage nor make
+the join ambiguous. Likewise two scrape jobs on one kubelet count once.
+
+**What must be so in the cluster.** kube-state-metrics scraped with `honor_labels: true` (the usual set-up), and scrape
+intervals of at most 5 minutes, Prometheus's look-back. DCGM and ingress-nginx may be scraped either way:
+`exported_pod`, `exported_namespace` and `exported_service` are preferred where they exist.
+
+**Ingress.** ingress-nginx counts by Service, not by workload. `predictor.sources.prometheus` maps a Service to the
+workload of the same name in its namespace unless it is told otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from predictor.usage.panel import Resource
+
+WORKLOAD = "namespace, owner_kind, owner_name"
+MEBIBYTE = 2**20
+NO_POOL = "default"
+"""The pool of a node that carries no pool label."""
+KUBERNETES_RESOURCE = {Resource.CPU: "cpu", Resource.MEMORY: "memory", Resource.GPU: "nvidia_com_gpu"}
+"""The `resource` label of kube-state-metrics."""
+_RESOURCES = 'resource=~"' + "|".join(KUBERNETES_RESOURCE.values()) + '"'
+_OWNER_METRICS = ("kube_pod_owner", "kube_replicaset_owner")
+METRICS: Mapping[Resource, tuple[str, ...]] = {
+    Resource.CPU: ("container_cpu_usage_seconds_total", *_OWNER_METRICS),
+    Resource.MEMORY: ("container_memory_working_set_bytes", *_OWNER_METRICS),
+    Resource.GPU: ("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "DCGM_FI_DEV_GPU_UTIL", *_OWNER_METRICS),
+    Resource.GPU_MEMORY: ("DCGM_FI_DEV_FB_USED", *_OWNER_METRICS),
+    Resource.REQUESTS: ("nginx_ingress_controller_requests",),
+}
+"""What each resource is read from."""
+POOL_METRICS = ("kube_node_status_allocatable", "kube_node_info", "kube_node_labels")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterLabels:
+    """What differs from cluster to cluster in the labels of its metrics."""
+
+    matchers: Mapping[str, str] = field(default_factory=dict)
+    """Label and value that every series must carry, for example `{"cluster": "eu-1"}` in a store of many clusters."""
+    node_pool: tuple[str, ...] = (
+        "label_node_pool",
+        "label_cloud_google_com_gke_nodepool",
+        "label_eks_amazonaws_com_nodegroup",
+        "label_karpenter_sh_nodepool",
+        "label_kubernetes_azure_com_agentpool",
+    )
+    """Labels of `kube_node_labels` that name the node pool; the first that a node has counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The queries for one cluster, step and scrape interval."""
+
+    labels: ClusterLabels
+    step_seconds: int
+    scrape_interval_seconds: int
+
+    @property
+    def counter_range(self) -> str:
+        """What `rate()` looks back over."""
+        return f"{max(self.step_seconds, 2 * self.scrape_interval_seconds)}s"
+
+    @property
+    def gauge_range(self) -> str:
+        """What a gauge is averaged over."""
+        return f"{max(self.step_seconds, self.scrape_interval_seconds)}s"
+
+    def containers(self) -> str:
+        """CPU and memory usage of each workload, told apart by the label `what`."""
+        counter = self._select("container_cpu_usage_seconds_total", 'container!=""', 'container!="POD"')
+        gauge = self._select("container_memory_working_set_bytes", 'container!=""', 'container!="POD"')
+        # A restarted container has a new id and both may be in range: they are different CPU time, so both count.
+        cpu = f"max by (namespace, pod, container, id) (rate({counter}[{self.counter_range}]))"
+        # But it frees the memory it held: the larger of both incarnations, not their sum.
+        memory = f"max by (namespace, pod, container) (avg_over_time({gauge}[{self.gauge_range}]))"
+        return self._by_workload(
+            {
+                Resource.CPU: f"sum by (namespace, pod) ({cpu})",
+                Resource.MEMORY: f"sum by (namespace, pod) ({memory})",
+            }
+        )
+
+    def asked(self) -> str:
+        """Requests and limits of each workload, told apart by `what` and `resource`.
+
+        Pods that are done ask for nothing; containers without a limit add nothing.
+        """
+        return self._by_workload(
+            {
+                "request": self._container_resources("kube_pod_container_resource_requests"),
+                "limit": self._container_resources("kube_pod_container_resource_limits"),
+            },
+            "resource",
+        )
+
+    def gpus(self) -> str:
+        """GPU and device memory usage of each workload, and the capacity that it holds, told apart by `what`."""
+        active = self._per_gpu("DCGM_FI_PROF_GR_ENGINE_ACTIVE")
+        utilised = self._per_gpu("DCGM_FI_DEV_GPU_UTIL")
+        used, free = self._per_gpu("DCGM_FI_DEV_FB_USED"), self._per_gpu("DCGM_FI_DEV_FB_FREE")
+        return self._by_workload(
+            {
+                Resource.GPU: f"sum by (namespace, pod) ({active} or on (namespace, pod) {utilised} / 100)",
+                Resource.GPU_MEMORY: f"sum by (namespace, pod) ({used}) * {MEBIBYTE}",
+                capacity_of(Resource.GPU): f"count by (namespace, pod) ({used})",
+                capacity_of(Resource.GPU_MEMORY): f"sum by (namespace, pod) ({used} + {free}) * {MEBIBYTE}",
+            }
+        )
+
+    def requests(self) -> str:
+        """Requests per second to each Service, under the labels `subject_namespace` and `subject_service`."""
+        counter = self._select("nginx_ingress_controller_requests")
+        rate = _subject(f"rate({counter}[{self.counter_range}])", "namespace", "service")
+        return f"sum by (subject_namespace, subject_service) ({rate})"
+
+    def replicas(self) -> str:
+        """Replicas wanted of each workload; of a CronJob the jobs under way."""
+        kinds = (
+            ("kube_deployment_spec_replicas", "Deployment", "deployment"),
+            ("kube_statefulset_replicas", "StatefulSet", "statefulset"),
+            ("kube_daemonset_status_desired_number_scheduled", "DaemonSet", "daemonset"),
+            ("kube_cronjob_status_active", "CronJob", "cronjob"),
+        )
+        each = (
+            _set(_copy(self._select(metric), "owner_name", label), "owner_kind", kind) for metric, kind, label in kinds
+        )
+        return f"max by ({WORKLOAD}) ({' or '.join(each)})"
+
+    def pods_by_pool(self) -> str:
+        """How many pods each workload has in each node pool, with the label `node_pool`."""
+        info = self._select("kube_pod_info", 'node!=""')
+        node = f"topk by (namespace, pod) (1, max by (namespace, pod, node) ({info}))"
+        return (
+            f"sum by ({WORKLOAD}, node_pool) ({self._owners()}"
+            f" * on (namespace, pod) group_left (node) {node}"
+            f" * on (node) group_left (node_pool) {self._pool_of_node()})"
+        )
+
+    def pool_allocatable(self) -> str:
+        """What the nodes of each pool can give to pods, with the label `resource`."""
+        each = f"max by (node, resource) ({self._select('kube_node_status_allocatable', _RESOURCES)})"
+        return f"sum by (node_pool, resource) ({each} * on (node) group_left (node_pool) {self._pool_of_node()})"
+
+    def pool_nodes(self) -> str:
+        """How many nodes each pool has."""
+        return f"count by (node_pool) {self._pool_of_node()}"
+
+    def _select(self, metric: str, *matchers: str) -> str:
+        return selector(metric, *matchers, matchers=self.labels.matchers)
+
+    def _per_gpu(self, metric: str) -> str:
+        """One series per device (or MIG slice) and pod. A device that no pod holds is left out."""
+        held = self._select(metric, 'pod!=""')
+        # Without honor_labels an idle device carries the exporter's own pod.
+        idle = self._select(metric, 'exported_pod=""', 'pod=~".*dcgm-exporter.*"')
+        mean = _subject(f"(avg_over_time({held}[{self.gauge_range}]) unless {idle})", "namespace", "pod")
+        device = f"max by (subject_namespace, subject_pod, UUID, GPU_I_ID) ({mean})"
+        return _copy(_copy(device, "namespace", "subject_namespace"), "pod", "subject_pod")
+
+    def _container_resources(self, metric: str) -> str:
+        each = f"max by (namespace, pod, container, resource) ({self._select(metric, _RESOURCES)})"
+        phase = self._select("kube_pod_status_phase", 'phase=~"Succeeded|Failed"')
+        done = f"(max by (namespace, pod) ({phase}) == 1)"
+        return f"sum by (namespace, pod, resource) ({each}) unless on (namespace, pod) {done}"
+
+    def _by_workload(self, per_pod: Mapping[str, str], *more: str) -> str:
+        """Values per pod, added up per workload. The costly look-up of owners is done once for all of them."""
+        each = " or ".join(_set(f"({vector})", "what", what) for what, vector in per_pod.items())
+        joined = f"({each}) * on (namespace, pod) group_left (owner_kind, owner_name) {self._owners()}"
+        return f"sum by ({', '.join((WORKLOAD, 'what', *more))}) ({joined})"
+
+    def _owners(self) -> str:
+        """Value 1 for each pod, labelled with its workload; the first of these that knows the pod."""
+
+        def owned(metric: str, matcher: str) -> str:
+            return f"max_over_time({self._select(metric, matcher)}[{self.counter_range}])"
+
+        alone = owned("kube_pod_owner", 'owner_kind=~"Node|<none>|"')
+        known = (
+            _through(
+                owned("kube_pod_owner", 'owner_kind="ReplicaSet"'),
+                owned("kube_replicaset_owner", 'owner_kind!~"<none>|"'),
+                "replicaset",
+            ),
+            _through(
+                owned("kube_pod_owner", 'owner_kind="Job"'),
+                owned("kube_job_owner", 'owner_kind!~"<none>|"'),
+                "job_name",
+            ),
+            owned("kube_pod_owner", 'owner_kind!~"Node|<none>|"'),
+            _set(_copy(alone, "owner_name", "pod"), "owner_kind", "Pod"),
+        )
+        each = (f"max by (namespace, pod, owner_kind, owner_name) ({one})" for one in known)
+        return f"topk by (namespace, pod) (1, {' or on (namespace, pod) '.join(each)})"
+
+    def _pool_of_node(self) -> str:
+        """Value 1 for each node, labelled with its pool."""
+        named = _set(self._select("kube_node_labels"), "node_pool", NO_POOL)
+        for label in reversed(self.labels.node_pool):
+            named = _copy(named, "node_pool", label)
+        unlabelled = _set(f"max by (node) ({self._select('kube_node_info')})", "node_pool", NO_POOL)
+        return f"(topk by (node) (1, max by (node, node_pool) ({named})) or on (node) {unlabelled})"
+
+
+def selector(metric: str, *conditions: str, matchers: Mapping[str, str]) -> str:
+    """Series of a metric that meet the conditions and carry the labels."""
+    equal = (f"{name}={_quoted(value)}" for name, value in sorted(matchers.items()))
+    inside = ", ".join((*conditions, *equal))
+    return f"{metric}{{{inside}}}" if inside else metric
+
+
+def capacity_of(resource: Resource) -> str:
+    """What `what` says of the capacity for a resource."""
+    return f"{resource.value}_capacity"
+
+
+def _through(pods: str, middle: str, label: str) -> str:
+    """Pods with the workload that owns their owner in place of their owner."""
+    owners = f"max by (namespace, {label}, owner_kind, owner_name) ({middle})"
+    return (
+        f"{_copy(pods, label, 'owner_name')} * on (namespace, {label}) group_left (owner_kind, owner_name)"
+        f" topk by (namespace, {label}) (1, {owners})"
+    )
+
+
+def _subject(vector: str, *labels: str) -> str:
+    """Labels `subject_…` name what is measured rather than what exports it.
+
+    They are new labels: overwriting the exporter's own would make two exporters' series equal, which Prometheus
+    refuses.
+    """
+    for label in labels:
+        vector = _copy(_copy(vector, f"subject_{label}", label), f"subject_{label}", f"exported_{label}")
+    return vector
+
+
+def _copy(vector: str, to: str, source: str) -> str:
+    """The vector with one label copied to another name; as it was where the label is empty."""
+    return f'label_replace({vector}, "{to}", "$1", "{source}", "(.+)")'
+
+
+def _set(vector: str, label: str, value: str) -> str:
+    return f'label_replace({vector}, "{label}", "{value}", "", "")'
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -1,0 +1,128 @@
+"""Builds the predictor's objects from settings; the only place that knows both a port and its adapters."""
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from predictor.api.service import ForecastService
+    from predictor.registry.last_good import LastGoodStore
+    from predictor.serving.ports import UsageSource
+    from predictor.serving.predictor import Predictor
+    from predictor.settings import PredictorSettings, PrometheusSettings
+    from predictor.usage.panel import Resource
+
+ACCURACY_FILE = "accuracy.npz"
+CACHE_FOLDER = "cache"
+LAST_GOOD_FOLDER = "last_good"
+
+
+def build_source(settings: "PredictorSettings", history: Path | None = None) -> "UsageSource":
+    """The usage table in a file where one is given, else Prometheus with its answers cached in the state folder.
+
+    Raises SourceRefused for a token file that cannot be read.
+    """
+    if history is not None:
+        from predictor.sources.files import FileSource
+
+        return FileSource(history)
+    from predictor.sources.http import PrometheusEndpoint
+    from predictor.sources.prometheus import PrometheusSource
+    from predictor.sources.promql import ClusterLabels
+
+    given = settings.prometheus
+    password = given.password.get_secret_value() if given.password is not None else ""
+    endpoint = PrometheusEndpoint(
+        url=given.url,
+        timeout_seconds=given.timeout.total_seconds(),
+        bearer_token=_bearer_token(given),
+        basic_auth=(given.username, password) if given.username is not None else None,
+        ca_file=given.ca_file,
+        verify=given.verify_tls,
+        headers=given.headers,
+        max_parallel=given.max_parallel,
+        retries=given.retries,
+    )
+    pools = dict.fromkeys((given.node_pool_label, *ClusterLabels().node_pool))
+    return PrometheusSource(
+        endpoint,
+        labels=ClusterLabels(matchers=given.matchers, node_pool=tuple(pools)),
+        scrape_interval_seconds=int(given.scrape_interval.total_seconds()),
+        cache_folder=settings.state_folder / CACHE_FOLDER if given.cache else None,
+    )
+
+
+def build_store(settings: "PredictorSettings") -> "LastGoodStore":
+    """The MLflow registry, with its last good model kept in the state folder."""
+    from predictor.registry.last_good import LastGoodStore
+    from predictor.registry.mlflow import MlflowBundleStore
+
+    registry = settings.registry
+    inner = MlflowBundleStore(settings.tracking_uri, registry.model_name, registry.timeout)
+    return LastGoodStore(inner, settings.state_folder / LAST_GOOD_FOLDER / registry.model_name)
+
+
+def build_predictor(
+    settings: "PredictorSettings",
+    source: "UsageSource",
+    *,
+    levels: Sequence[float] | None = None,
+    model: str | None = None,
+    stale_after: timedelta | None = None,
+    resources: "Collection[Resource] | None" = None,
+) -> "Predictor":
+    """The predictor over a source, following the registry's alias; what is given stands in for the settings.
+
+    Without `stale_after` history of any age is forecast from.
+    """
+    from predictor.serving.predictor import Predictor
+    from predictor.usage.panel import Resource
+
+    store = build_store(settings)
+    return Predictor(
+        source,
+        store,
+        step_seconds=int(settings.history.step.total_seconds()),
+        span=settings.history.serving_span,
+        horizon=settings.forecast.horizon,
+        levels=tuple(levels or settings.forecast.levels),
+        stale_after=stale_after or timedelta.max,
+        model=model or settings.registry.alias,
+        refresh=settings.registry.refresh,
+        last_good=store.last_good,
+        resources=resources or tuple(Resource),
+    )
+
+
+def build_service(
+    settings: "PredictorSettings", source: "UsageSource", clock: Callable[[], float], *, keep_scores: bool
+) -> "ForecastService":
+    """The forecast service over a source; its scores are kept in the state folder where they are to survive."""
+    from predictor.api.accuracy_file import AccuracyFile
+    from predictor.api.service import ForecastService, restored_tracker
+    from predictor.serving.accuracy import followed_horizons
+
+    step = int(settings.history.step.total_seconds())
+    horizons = followed_horizons(step, int(settings.forecast.horizon.total_seconds()))
+    file = AccuracyFile(settings.state_folder / ACCURACY_FILE) if keep_scores else None
+    return ForecastService(
+        build_predictor(settings, source, stale_after=settings.serving.stale_after),
+        restored_tracker(file, settings.forecast.levels, horizons, step),
+        clock,
+        settings.serving.refresh,
+        accuracy_file=file,
+    )
+
+
+def _bearer_token(given: "PrometheusSettings") -> str | None:
+    from predictor.errors import SourceRefused
+
+    if given.bearer_token is not None:
+        return given.bearer_token.get_secret_value()
+    if given.bearer_token_file is None:
+        return None
+    try:
+        return given.bearer_token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceRefused(f"prometheus.bearer_token_file: {given.bearer_token_file}: {error}") from error

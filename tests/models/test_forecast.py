@@ -1,0 +1,60 @@
+"""Histories and the helpers that forecasters share."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from models.forecast import ForecastError, History, last_samples, row_quantiles
+from tests.support.histories import a_history
+
+samples = st.one_of(st.floats(0, 1e6), st.just(np.nan))
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 12)), elements=samples))
+def test_row_quantiles_are_those_of_numpy(values: np.ndarray) -> None:
+    """The fast one and NumPy's own agree for every row that has a sample."""
+    levels = np.asarray([0.05, 0.5, 0.93])
+    has_samples = ~np.isnan(values).all(axis=1)
+
+    found = row_quantiles(values, levels)
+
+    assert np.isnan(found[~has_samples]).all()
+    if has_samples.any():
+        np.testing.assert_allclose(found[has_samples], np.nanquantile(values[has_samples], levels, axis=1).T, rtol=1e-9)
+
+
+def test_the_last_sample_is_the_newest_that_exists() -> None:
+    """Missing newest samples are looked past; a row without any has none."""
+    usage = np.asarray([[1.0, 2.0, np.nan], [3.0, np.nan, 4.0], [np.nan, np.nan, np.nan]])
+
+    np.testing.assert_array_equal(last_samples(usage), [2.0, 4.0, np.nan])
+
+
+@given(st.integers(0, 30))
+def test_until_ends_at_the_cutoff(drop: int) -> None:
+    """An earlier view has exactly the samples up to its cutoff, however many those are."""
+    history = a_history(np.arange(20.0))
+    cutoff = history.end_seconds - drop * history.step_seconds
+
+    past = history.until(cutoff)
+
+    assert past.end_seconds == cutoff
+    np.testing.assert_array_equal(past.usage[0], np.arange(max(20 - drop, 0)))
+
+
+def test_a_cutoff_after_the_end_is_refused() -> None:
+    """The future is not known."""
+    history = a_history(np.arange(20.0))
+
+    with pytest.raises(ForecastError, match="after the history's end"):
+        history.until(history.end_seconds + history.step_seconds)
+
+
+def test_a_history_is_a_table_of_series() -> None:
+    """Bare rows and steps without a length are refused."""
+    with pytest.raises(ForecastError, match="1 dimensions"):
+        History(np.zeros(3), 0, 300)
+    with pytest.raises(ForecastError, match="must be positive"):
+        History(np.zeros((1, 3)), 0, 0)

@@ -1,0 +1,51 @@
+"""Builders of usage panels and settings for training tests: small, seeded, on a coarse grid."""
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+
+from foresize.settings import load_settings
+from models.forecast import FloatArray
+from pipelines.settings import Settings
+from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+from tests.support.histories import MONDAY, STEP_SECONDS, bursty_usage, daily_usage
+
+DAY_STEPS = 86_400 // STEP_SECONDS
+
+
+def a_panel(usage: FloatArray, *, resource: Resource = Resource.CPU, names: tuple[str, ...] = ()) -> UsagePanel:
+    """A panel of [series, steps], one workload of the shop per row."""
+    called = names or tuple(f"shop/Deployment/w{row}" for row in range(len(usage)))
+    keys = tuple(SeriesKey(name, resource) for name in called)
+    return UsagePanel(keys, MONDAY, STEP_SECONDS, np.asarray(usage, dtype=np.float64))
+
+
+def a_fleet(*, days: float = 12, series: int = 4, seed: int = 0) -> UsagePanel:
+    """Daily rhythms in cpu and memory, bursts in cpu, one constant workload and one born on the last day."""
+    rhythm = daily_usage(series=series, days=days, seed=seed)
+    burst = bursty_usage(series=1, days=days, seed=seed)
+    constant = np.full((1, rhythm.shape[1]), 2.5)
+    young = rhythm[:1] * 0.3
+    young[:, :-DAY_STEPS] = np.nan
+    cpu = np.concatenate([rhythm, burst, constant, young])
+    memory = 1e9 * (2 + daily_usage(series=series, days=days, seed=seed + 1))
+    names = (
+        *(f"shop/Deployment/w{n}" for n in range(series)),
+        "shop/CronJob/burst",
+        "shop/Deployment/flat",
+        "new/Job/young",
+    )
+    keys = [SeriesKey(name, Resource.CPU) for name in names]
+    keys += [SeriesKey(name, Resource.MEMORY) for name in names[:series]]
+    return UsagePanel(tuple(keys), MONDAY, STEP_SECONDS, np.concatenate([cpu, memory]))
+
+
+def a_settings(**training: Any) -> Settings:
+    """Settings for the grid of these panels, with a cycle short enough for a test."""
+    chosen = {"held_out": "2d", "calibration": "2d", "cutoffs": 4, "threads": 1} | training
+    overrides: dict[tuple[str, ...], Any] = {("training", key): value for key, value in chosen.items()}
+    overrides[("history", "step")] = timedelta(seconds=STEP_SECONDS)
+    overrides[("history", "span")] = timedelta(days=30)
+    overrides[("forecast", "horizon")] = timedelta(hours=2)
+    return load_settings(None, {}, overrides)

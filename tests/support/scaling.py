@@ -1,0 +1,115 @@
+"""Builders for the controller: workloads, a cluster in memory, and a predictor over history made up for the test."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import numpy as np
+
+from autoscaler.cluster.resources import Resources
+from autoscaler.controller.loop import Controller
+from autoscaler.controller.memory import MemoryCluster
+from autoscaler.controller.ports import ManagedWorkload
+from autoscaler.settings import ScalingSettings
+from models.forecast import FloatArray
+from predictor.errors import SourceUnavailable
+from predictor.registry.memory import MemoryBundleStore
+from predictor.serving.ports import Progress
+from predictor.serving.predictor import Predictor
+from predictor.sources.files import MemorySource
+from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+from tests.support.serving import LEVELS, START_SECONDS, STEP_SECONDS, ManualClock, a_store
+
+DAYS = 9
+NOON_SECONDS = START_SECONDS + (DAYS - 1) * 86_400 + 43_200
+"""Noon of the last day: demand doubles every day ten minutes later."""
+CART = "shop/Deployment/cart"
+
+
+def a_workload(
+    name: str = CART,
+    replicas: int = 3,
+    *,
+    cpu_cores: float = 1.0,
+    ready_replicas: int | None = None,
+    uid: str = "",
+    **annotations: str,
+) -> ManagedWorkload:
+    """A workload; annotations are written with _ for -."""
+    return ManagedWorkload(
+        name=name,
+        uid=uid or f"uid of {name}",
+        replicas=replicas,
+        ready_replicas=replicas if ready_replicas is None else ready_replicas,
+        request_per_replica=Resources(cpu_cores=cpu_cores),
+        annotations={key.replace("_", "-"): value for key, value in annotations.items()},
+    )
+
+
+def noon_rush(before: float, after: float) -> FloatArray:
+    """Usage that goes from `before` to `after` at ten past noon each day for four hours, [steps]."""
+    step = np.arange(DAYS * 288) % 288
+    rush = (step >= 146) & (step < 146 + 48)
+    return np.where(rush, after, before).astype(np.float64)
+
+
+def a_panel(usage_by_workload: Mapping[str, FloatArray], resource: Resource = Resource.CPU) -> UsagePanel:
+    """The panel of these workloads, from START_SECONDS on."""
+    keys = tuple(SeriesKey(name, resource) for name in usage_by_workload)
+    return UsagePanel(keys, START_SECONDS, STEP_SECONDS, np.stack(list(usage_by_workload.values())))
+
+
+@dataclass
+class SwitchableSource:
+    """A source that answers until it is told not to."""
+
+    panel: UsagePanel
+    is_down: bool = False
+    fetches: int = 0
+
+    def fetch(
+        self,
+        *,
+        start_seconds: int,
+        end_seconds: int,
+        step_seconds: int,
+        resources: Collection[Resource] = tuple(Resource),
+        progress: Progress | None = None,
+    ) -> UsagePanel:
+        self.fetches += 1
+        if self.is_down:
+            raise SourceUnavailable("http://prometheus:9090 did not answer within 60 s")
+        return MemorySource(self.panel).fetch(
+            start_seconds=start_seconds, end_seconds=end_seconds, step_seconds=step_seconds, resources=resources
+        )
+
+
+@dataclass
+class ScalingParts:
+    """What a controller is made of: by default one workload with 3 replicas of 1 core that is idle before a rush."""
+
+    usage_by_workload: Mapping[str, FloatArray] = field(default_factory=lambda: {CART: noon_rush(2.0, 5.6)})
+    workloads: tuple[ManagedWorkload, ...] = field(default_factory=lambda: (a_workload(),))
+    settings: ScalingSettings = field(default_factory=ScalingSettings)
+    clock: ManualClock = field(default_factory=lambda: ManualClock(float(NOON_SECONDS)))
+    resource: Resource = Resource.CPU
+    act: bool = True
+
+    def __post_init__(self) -> None:
+        panel = a_panel(self.usage_by_workload, self.resource)
+        self.source = SwitchableSource(panel)
+        self.store: MemoryBundleStore = a_store(panel, START_SECONDS + 7 * 86_400)
+        self.cluster = MemoryCluster({w.name: w for w in self.workloads})
+        self.predictor = Predictor(
+            source=self.source,
+            store=self.store,
+            step_seconds=STEP_SECONDS,
+            span=timedelta(days=8),
+            horizon=timedelta(hours=4),
+            levels=LEVELS,
+            stale_after=self.settings.stale_after,
+        )
+
+    def controller(self) -> Controller:
+        """The controller, nothing decided yet."""
+        return Controller(self.cluster, self.cluster, self.predictor, self.settings, self.clock, act=self.act)
