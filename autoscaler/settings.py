@@ -17,8 +17,10 @@ class ScalingSettings(Section):
     """Share of intervals, in percent, in which predicted demand must fit what is ready."""
     lead_time: Duration = timedelta(minutes=10)
     """How far ahead capacity must be ordered: from deciding to a Ready pod, plus one interval of the history."""
-    target_utilisation: float = Field(default=0.7, gt=0, le=1)
-    """Usage that one replica should carry at the demand quantile, as a share of its request."""
+    target_utilisation: float = Field(default=0.9, gt=0, le=1)
+    """Share of its request that one replica should carry at the demand quantile, which is headroom already."""
+    reactive_utilisation: float = Field(default=0.7, gt=0, le=1)
+    """The same where there is no forecast, as an HPA's target: the headroom must then cover the lead time."""
     min_replicas: int = Field(default=1, ge=1)
     """Fewest replicas where the workload names no own minimum."""
     max_replicas: int = Field(default=20, ge=1)
@@ -42,6 +44,11 @@ class ScalingSettings(Section):
     def _bounds(self) -> "ScalingSettings":
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} exceeds max_replicas {self.max_replicas}")
+        if self.reactive_utilisation > self.target_utilisation:
+            raise ValueError(
+                f"reactive_utilisation {self.reactive_utilisation} exceeds target_utilisation "
+                f"{self.target_utilisation}: without a forecast more headroom is needed, not less"
+            )
         return self
 
 

@@ -179,6 +179,161 @@ def backtest(
         click.echo(line)
 
 
+@click.command()
+@click.option("--history", type=HISTORY, help="Usage table (Parquet or CSV) instead of Prometheus.")
+@click.option("--prometheus", metavar="URL", help="Base address of Prometheus.")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="How many of the newest days are replayed.")
+@click.option("--step", metavar="DURATION", help="Spacing of samples, such as 5m.")
+@click.option("--span", metavar="DURATION", help="How much past is read, such as 21d.")
+@click.option("--workloads", metavar="PATTERN", help="Only workloads that match, such as 'shop/*'.")
+@click.option(
+    "--sla-percentile", type=float, metavar="P", help="Share of intervals in which demand must fit, in percent."
+)
+@click.option(
+    "--pod-ready", metavar="DURATION", default="2m", show_default=True, help="From a scale-out to Ready pods."
+)
+@click.option("--fit", is_flag=True, help="Fit forecasters for this replay and never ask the registry.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report.")
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure as JSON."
+)
+@click.pass_obj
+def simulate(
+    load: LoadSettings,
+    *,
+    history: Path | None,
+    prometheus: str | None,
+    days: float | None,
+    step: str | None,
+    span: str | None,
+    workloads: str | None,
+    sla_percentile: float | None,
+    pod_ready: str,
+    fit: bool,
+    report: Path | None,
+    json_path: Path | None,
+) -> None:
+    """Replay your newest days: what foresize would have done beside the HPA, and how far pools could be oversold.
+
+    Needs no cluster and changes nothing. The replayed days are unseen: the champion forecasts if it was trained
+    before them and knows the workloads, else forecasters are fitted on what lies before.
+
+    \b
+    Examples:
+      foresize simulate --prometheus http://prometheus:9090 --days 3 --report replay.html
+      foresize simulate --history usage.parquet --workloads 'shop/*' --sla-percentile 99.5
+      foresize simulate --history usage.csv --fit --json replay.json
+    """
+    _check_one_source(history, prometheus)
+    settings = load(
+        {
+            ("prometheus", "url"): prometheus,
+            ("history", "step"): step,
+            ("history", "span"): span,
+            ("scaling", "sla_percentile"): sla_percentile,
+        }
+    )
+    import json
+    from datetime import timedelta
+
+    from pipelines.flows import simulation_text, summary
+    from pipelines.flows.simulate import simulate as run_replay
+    from pipelines.report.page import write_page
+    from pipelines.wiring import build_training_store, fetch_history, fetch_pools
+    from predictor.registry.folder import replace_file
+    from predictor.settings import parse_duration
+    from predictor.wiring import build_source
+
+    try:
+        ready = parse_duration(pod_ready)
+    except ValueError as error:
+        raise click.BadParameter(f"--pod-ready: {error}") from None
+    with _bad_input(), _stopped_by_sigterm(), shown_progress() as told:
+        source = build_source(settings, history)
+        panel = fetch_history(settings, source, time.time(), told)
+        pools = fetch_pools(source, panel.start_seconds, panel.end_seconds, panel.step_seconds)
+        made = run_replay(
+            settings,
+            panel,
+            pools,
+            None if fit else build_training_store(settings),
+            span=timedelta(days=days) if days else None,
+            pod_ready=ready,
+            workloads=workloads,
+            told=told,
+        )
+    for line in [*simulation_text.text_lines(made), "", *summary.finding_lines(made.findings)]:
+        click.echo(line)
+    if json_path is not None:
+        replace_file(json_path, json.dumps(simulation_text.json_values(made), indent=1, ensure_ascii=False))
+    if report is not None:
+        write_page(simulation_text.page(made), report)
+        click.echo(f"report: {report}")
+
+
+@click.command()
+@click.option("--seed", type=int, default=7, show_default=True, help="Seed of the made-up cluster.")
+@click.option("--days", type=click.IntRange(min=14), default=21, show_default=True, help="Days of history.")
+@click.pass_obj
+def demo(load: LoadSettings, *, seed: int, days: int) -> None:
+    """The whole path on a cluster made up for you: Prometheus, training, replay, one table and one report.
+
+    Starts a real Prometheus on loopback over a history in the names and labels that clusters have (or reads the same
+    history from Parquet where there is no Prometheus, and says so), fits and registers forecasters in a local MLflow,
+    and replays the days that no fit has seen. Everything is kept in the folder `demo` of the state folder; a second
+    run reuses it. Nothing outside is needed or touched.
+
+    \b
+    Examples:
+      foresize demo
+      foresize demo --seed 11 --days 28
+    """
+    from pipelines.flows import simulation_text, summary
+    from pipelines.flows.demo import demo as run_demo
+    from pipelines.report.page import write_page
+    from pipelines.wiring import build_tracker, build_training_store, demo_history, fetch_pools
+
+    settings = load({})
+    begun = time.monotonic()
+    folder = settings.state_folder / "demo"
+    settings = load(
+        {
+            ("state_folder",): folder,
+            ("history", "span"): f"{days}d",
+            ("history", "step"): "5m",
+            ("registry", "tracking_uri"): "",
+            ("prometheus", "scrape_interval"): "5m",
+        }
+    )
+    with (
+        _stopped_by_sigterm(),
+        shown_progress() as told,
+        demo_history(settings, folder, seed=seed, days=days, now_seconds=time.time(), told=told) as world,
+    ):
+        made = run_demo(
+            settings,
+            world.source,
+            lambda start, end, step: fetch_pools(world.source, start, end, step),
+            build_training_store(settings),
+            build_tracker(settings),
+            end_seconds=world.end_seconds,
+            origin=world.origin,
+            told=told,
+        )
+    report = folder / "report.html"
+    write_page(made.page, report)
+    for line in ["", *summary.training_lines(made.training, settings.tracking_uri)]:
+        click.echo(line)
+    for line in ["", *simulation_text.text_lines(made.simulation)]:
+        click.echo(line)
+    click.echo("")
+    click.echo(f"usage came from  {world.origin}")
+    click.echo(f"report           {report.resolve()}")
+    click.echo(f"MLflow           mlflow ui --backend-store-uri {settings.tracking_uri}")
+    click.echo("dashboards       dashboards/grafana (how to import them: dashboards/README.md)")
+    click.echo(f"took             {time.monotonic() - begun:.0f} s")
+
+
 @contextmanager
 def shown_progress() -> "Iterator[Told]":
     """Bars on a terminal, one line per finished step elsewhere; on standard error, so that output stays clean."""

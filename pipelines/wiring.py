@@ -1,12 +1,19 @@
 """Builds what the flows are handed, from settings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pipelines.flows.clock import Told
     from pipelines.settings import Settings
     from pipelines.tracking.mlflow import MlflowTracker
     from predictor.registry.mlflow import MlflowBundleStore
     from predictor.serving.ports import UsageSource
+    from predictor.usage.node_pools import NodePools
+    from predictor.usage.panel import UsagePanel
 
 
 def build_tracker(settings: "Settings") -> "MlflowTracker":
@@ -36,3 +43,101 @@ def history_end_seconds(settings: "Settings", source: "UsageSource", now_seconds
     if isinstance(source, MemorySource):
         return source.panel.end_seconds
     return int(now_seconds) // step_seconds * step_seconds - step_seconds
+
+
+def fetch_history(settings: "Settings", source: "UsageSource", now_seconds: float, told: "Told") -> "UsagePanel":
+    """The newest `history.span` of the source on the settings' step."""
+    step_seconds = int(settings.history.step.total_seconds())
+    told("fetch", 0, 1)
+    end = history_end_seconds(settings, source, now_seconds) // step_seconds * step_seconds
+    start = end - int(settings.history.span.total_seconds()) // step_seconds * step_seconds + step_seconds
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            told("fetch", done, total)
+
+    panel = source.fetch(start_seconds=start, end_seconds=end, step_seconds=step_seconds, progress=progress)
+    told("fetch", 1, 1)
+    return panel
+
+
+def fetch_pools(source: "UsageSource", start_seconds: int, end_seconds: int, step_seconds: int) -> "NodePools | None":
+    """The node pools, or None where the source does not know any, as a file does not."""
+    from predictor.sources.prometheus import PrometheusSource
+
+    if not isinstance(source, PrometheusSource):
+        return None
+    pools = source.fetch_node_pools(start_seconds=start_seconds, end_seconds=end_seconds, step_seconds=step_seconds)
+    return pools if pools.names else None
+
+
+@dataclass(frozen=True)
+class DemoHistory:
+    """The demo's history, ready to be read."""
+
+    source: "UsageSource"
+    end_seconds: int
+    """When its last step starts."""
+    origin: str
+    """Where it is read from, for a person."""
+
+
+DEMO_REUSE_SECONDS = 7 * 86_400
+"""A history that ended longer ago is made anew, so that the demo speaks of this week."""
+
+
+@contextmanager
+def demo_history(
+    settings: "Settings", folder: Path, *, seed: int, days: int, now_seconds: float, told: "Told"
+) -> Iterator[DemoHistory]:
+    """The made-up cluster's history in a running Prometheus, or in Parquet where there is none to be had.
+
+    It ends at the midnight (UTC) before it was first made; the same one is reused for a week.
+    """
+    from pipelines.demo.local_prometheus import find_prometheus, local_prometheus
+    from pipelines.demo.openmetrics import demo_data
+    from pipelines.errors import DemoUnavailable
+    from predictor.wiring import build_source
+
+    end = _demo_end(folder, seed, days, int(now_seconds))
+    last_step = end - int(settings.history.step.total_seconds())
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            told("history", done, total)
+
+    told("history", 0, 1)
+    try:
+        programs = find_prometheus()
+    except DemoUnavailable as problem:
+        file = _demo_parquet(folder, seed, days, end)
+        told("history", 1, 1)
+        yield DemoHistory(build_source(settings, file), last_step, f"{file} ({problem})")
+        return
+    data = demo_data(folder, seed=seed, end_seconds=end, days=days, promtool=programs.promtool, progress=progress)
+    told("history", 1, 1)
+    with local_prometheus(data, programs=programs) as running:
+        prometheus = settings.prometheus.model_copy(update={"url": running.url})
+        source = build_source(settings.model_copy(update={"prometheus": prometheus}))
+        yield DemoHistory(source, last_step, f"a Prometheus on loopback over {data}")
+
+
+def _demo_end(folder: Path, seed: int, days: int, now_seconds: int) -> int:
+    """The end of the newest history of this seed and length that is recent enough, else last midnight."""
+    made = [path.name.split("-") for path in folder.glob(f"demo-{seed}-*-{days}d-*") if "unfinished" not in path.name]
+    ends = [int(parts[2]) for parts in made if parts[2].isdigit()]
+    recent = [end for end in ends if 0 <= now_seconds - end < DEMO_REUSE_SECONDS]
+    return max(recent) if recent else now_seconds // 86_400 * 86_400
+
+
+def _demo_parquet(folder: Path, seed: int, days: int, end_seconds: int) -> Path:
+    from pipelines.demo.world import demo_world
+    from predictor.usage.table import table_from_panel
+
+    file = folder / f"demo-{seed}-{end_seconds}-{days}d.parquet"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        table_from_panel(demo_world(seed=seed, end_seconds=end_seconds, days=days).truth).to_parquet(part)
+        part.replace(file)
+    return file

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from predictor.serving.ports import UsageSource
     from predictor.serving.predictor import Predictor
     from predictor.settings import PredictorSettings, PrometheusSettings
+    from predictor.sources.http import PrometheusEndpoint
+    from predictor.sources.promql import ClusterLabels
     from predictor.usage.panel import Resource
 
 ACCURACY_FILE = "accuracy.npz"
@@ -27,13 +29,24 @@ def build_source(settings: "PredictorSettings", history: Path | None = None) -> 
         from predictor.sources.files import FileSource
 
         return FileSource(history)
-    from predictor.sources.http import PrometheusEndpoint
     from predictor.sources.prometheus import PrometheusSource
-    from predictor.sources.promql import ClusterLabels
+
+    given = settings.prometheus
+    return PrometheusSource(
+        build_endpoint(settings),
+        labels=cluster_labels(settings),
+        scrape_interval_seconds=int(given.scrape_interval.total_seconds()),
+        cache_folder=settings.state_folder / CACHE_FOLDER if given.cache else None,
+    )
+
+
+def build_endpoint(settings: "PredictorSettings") -> "PrometheusEndpoint":
+    """Where Prometheus is and how to be let in. Raises SourceRefused for a token file that cannot be read."""
+    from predictor.sources.http import PrometheusEndpoint
 
     given = settings.prometheus
     password = given.password.get_secret_value() if given.password is not None else ""
-    endpoint = PrometheusEndpoint(
+    return PrometheusEndpoint(
         url=given.url,
         timeout_seconds=given.timeout.total_seconds(),
         bearer_token=_bearer_token(given),
@@ -44,13 +57,15 @@ def build_source(settings: "PredictorSettings", history: Path | None = None) -> 
         max_parallel=given.max_parallel,
         retries=given.retries,
     )
+
+
+def cluster_labels(settings: "PredictorSettings") -> "ClusterLabels":
+    """What this cluster's metrics are told apart by."""
+    from predictor.sources.promql import ClusterLabels
+
+    given = settings.prometheus
     pools = dict.fromkeys((given.node_pool_label, *ClusterLabels().node_pool))
-    return PrometheusSource(
-        endpoint,
-        labels=ClusterLabels(matchers=given.matchers, node_pool=tuple(pools)),
-        scrape_interval_seconds=int(given.scrape_interval.total_seconds()),
-        cache_folder=settings.state_folder / CACHE_FOLDER if given.cache else None,
-    )
+    return ClusterLabels(matchers=given.matchers, node_pool=tuple(pools))
 
 
 def build_store(settings: "PredictorSettings") -> "LastGoodStore":

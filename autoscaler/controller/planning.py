@@ -44,7 +44,11 @@ def rules_from(settings: ScalingSettings) -> ReplicaRules:
         settings.tolerance,
     )
     up = ScalingRules(defaults.up.stabilisation_seconds, defaults.up.policies, defaults.up.select, settings.tolerance)
-    return ReplicaRules(behaviour=Behaviour(up, down), stale_after_seconds=settings.stale_after.total_seconds())
+    return ReplicaRules(
+        behaviour=Behaviour(up, down),
+        stale_after_seconds=settings.stale_after.total_seconds(),
+        reactive_share=settings.reactive_utilisation / settings.target_utilisation,
+    )
 
 
 def plan(

@@ -4,7 +4,8 @@
 
 then tolerance, stabilisation, rate limits and bounds as in the HPA (guardrails.py). The forecast peak is the quantile,
 at the SLA's level, of the highest demand within the lead window: what must be Ready by the time an order placed now
-takes effect. Without a forecast the same formula on observed demand is the HPA's own (`AverageValue`).
+takes effect. Without a forecast the same formula on observed demand is the HPA's own (`AverageValue`), with the share
+of each replica that leaves room for what was not forecast.
 """
 
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class ReplicaRules:
     behaviour: Behaviour = HPA_BEHAVIOUR
     stale_after_seconds: float = 900.0
     """An observation, or the history behind a forecast, that ended longer ago is no answer."""
+    reactive_share: float = 1.0
+    """Share of a replica's capacity that is relied on where there is no forecast, whose quantile is headroom."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reactive_share <= 1:
+            raise ValueError(f"reactive_share must be in (0, 1], got {self.reactive_share}")
 
 
 class ReplicaOutcome(NamedTuple):
@@ -78,7 +85,7 @@ def decide_replicas(
         decision = Decision(name, now_seconds, 0, 0, _DISABLED, (_DISABLED.reason,), forecast, observed, Rung.HOLD)
         return ReplicaOutcome(decision, memory)
 
-    advice = _advised(workload, forecast, observed, rules.behaviour)
+    advice = _advised(workload, forecast, observed, rules)
     bounds = (workload.min_replicas, workload.max_replicas)
     result = guarded(current, advice.replicas, bounds, memory, rules.behaviour, now_seconds=now_seconds)
     desired = result.replicas
@@ -100,7 +107,7 @@ def _advised(
     workload: WorkloadSnapshot,
     forecast: DemandForecast | Hold,
     observed: ObservedDemand | Hold,
-    behaviour: Behaviour,
+    rules: ReplicaRules,
 ) -> _Advice:
     """Replicas that the larger of forecast peak and observed demand asks for."""
     current = workload.replicas
@@ -115,6 +122,7 @@ def _advised(
         if isinstance(observed, Hold):
             return _Advice(current, Rung.HOLD, observed.reason, (forecast.reason, observed.reason))
         rung, demand = Rung.REACTIVE, observed.value
+        capacity *= rules.reactive_share
         needed = replicas_for(demand, capacity)
         driver = _observed_reason(observed, needed, unit)
         reasons = (forecast.reason, driver)
@@ -134,7 +142,7 @@ def _advised(
                 demand, needed, driver = observed.value, needed_now, seen
     if needed == current:
         return _Advice(current, rung, _UNCHANGED, (*reasons, _UNCHANGED))
-    if current > 0 and behaviour.within_tolerance(ratio := demand / (capacity * current)):
+    if current > 0 and rules.behaviour.within_tolerance(ratio := demand / (capacity * current)):
         small = Reason(
             ReasonCode.WITHIN_TOLERANCE, f"{ratio:.3f} times what {current} replicas carry is within the tolerance"
         )

@@ -138,6 +138,9 @@ def replay_oversubscription(
     days, totals = [], []
     for now in range(begin, usage.shape[1], horizon_steps):
         runs = ~np.isnan(usage[:, max(0, now - horizon_steps) : now]).all(axis=1)
+        if not runs.any():
+            totals.append(np.full(horizon_steps, np.nan))
+            continue
         day = slice(now, now + horizon_steps)
         total = capped_totals(usage[runs, day], bounds[runs, day], horizon_steps)[0]
         seen = int(np.count_nonzero(~np.isnan(total)))

@@ -137,7 +137,13 @@ def _started(prometheus: Path, config: Path, data_folder: Path, log: Path) -> Lo
         ]
         with log.open("wb") as output:
             try:
-                process = subprocess.Popen(_dying_with_parent(command), stdout=output, stderr=output)
+                process = subprocess.Popen(
+                    _dying_with_parent(command),
+                    stdout=output,
+                    stderr=output,
+                    # Many big range queries on a small history: collecting garbage less often saves a sixth of the time.
+                    env={"GOGC": "400", **os.environ},
+                )
             except OSError as error:
                 raise DemoUnavailable(f"{prometheus} cannot be started: {error}; {HOW_TO_GET}") from error
         running = LocalPrometheus(url, process)

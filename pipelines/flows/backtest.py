@@ -3,7 +3,7 @@ every cutoff is forecast from the usage up to it. There is no retraining between
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -116,23 +116,11 @@ def _split(panel: UsagePanel, question: Question, training: TrainingSettings, cu
         inner = inner_split(
             panel, question.horizon_steps, training, _steps_until(panel, split.calibrated_until_seconds)
         )
-        return _with_cutoffs(inner, split.held_out_cutoffs, split.findings)
+        return replace(inner, held_out_cutoffs=split.held_out_cutoffs, findings=split.findings)
     given = tuple(sorted(set(cutoffs)))
     _check(panel, given)
     inner = inner_split(panel, question.horizon_steps, training, _steps_until(panel, given[0]))
-    return _with_cutoffs(inner, given, inner.findings)
-
-
-def _with_cutoffs(split: Split, cutoffs: tuple[int, ...], findings: tuple[Finding, ...]) -> Split:
-    return Split(
-        fitted_until_seconds=split.fitted_until_seconds,
-        calibrated_until_seconds=split.calibrated_until_seconds,
-        end_seconds=split.end_seconds,
-        calibration_cutoffs=split.calibration_cutoffs,
-        held_out_cutoffs=cutoffs,
-        fit_steps=split.fit_steps,
-        findings=findings,
-    )
+    return replace(inner, held_out_cutoffs=given)
 
 
 def _steps_until(panel: UsagePanel, seconds: int) -> int:

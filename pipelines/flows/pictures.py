@@ -8,18 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.forecast import FloatArray
+from pipelines.report.page import Plot
 from pipelines.report.plots import coverage_by_level, forecast_band
 from pipelines.steps.plan import Plan
 from pipelines.steps.score import HeldOut, ResourceAccuracy
-from predictor.usage.panel import Resource
+from predictor.backtest.rolling import Backtest
+from predictor.usage.panel import Resource, SeriesKey
 
-UNITS: Mapping[Resource, str] = {
-    Resource.CPU: "cores",
-    Resource.MEMORY: "bytes",
-    Resource.GPU: "devices",
-    Resource.GPU_MEMORY: "bytes",
-    Resource.REQUESTS: "requests / s",
+UNITS: Mapping[Resource, tuple[str, float]] = {
+    Resource.CPU: ("cores", 1.0),
+    Resource.MEMORY: ("GiB", 2.0**30),
+    Resource.GPU: ("devices", 1.0),
+    Resource.GPU_MEMORY: ("GiB", 2.0**30),
+    Resource.REQUESTS: ("requests / s", 1.0),
 }
+"""What people read each resource in, and how much of its base unit that is."""
 
 
 def training_pictures(plan: Plan, scored: HeldOut, accuracies: Sequence[ResourceAccuracy]) -> Mapping[str, bytes]:
@@ -36,7 +39,10 @@ def training_pictures(plan: Plan, scored: HeldOut, accuracies: Sequence[Resource
         "pinball_against_baseline": _gains(accuracies, plan.training.baseline),
     }
     for name, row in _exemplars(plan, scored).items():
-        pictures[f"forecast_{name}"] = _bands(scored, row, name)
+        key = scored.keys[row]
+        title = f"{key} ({name} against the baseline)"
+        plot = forecast_plot(scored.bundle, row, key, title=title, caption="Held-out days.")
+        pictures[f"forecast_{name}"] = base64.b64decode(plot.png_base64)
     return pictures
 
 
@@ -52,9 +58,8 @@ def _exemplars(plan: Plan, scored: HeldOut) -> dict[str, int]:
     return {"best": ordered[0], "median": ordered[len(ordered) // 2], "worst": ordered[-1]}
 
 
-def _bands(scored: HeldOut, row: int, name: str) -> bytes:
-    """Forecasts from successive cutoffs, end to end, with gaps where they do not touch."""
-    made, key = scored.bundle, scored.keys[row]
+def forecast_plot(made: Backtest, row: int, key: SeriesKey, *, title: str, caption: str) -> Plot:
+    """One series' forecasts from successive cutoffs over what happened, end to end, with gaps between them."""
     horizon = made.actual.shape[2]
     times: list[NDArray[np.int64]] = []
     actual: list[FloatArray] = []
@@ -68,17 +73,16 @@ def _bands(scored: HeldOut, row: int, name: str) -> bytes:
         times += [ahead[fresh], np.asarray([end])]
         actual += [made.actual[number, row, fresh], np.asarray([np.nan])]
         values += [made.forecast[number, row][:, fresh], np.full((len(made.levels), 1), np.nan)]
-    unit = UNITS[key.resource]
-    plot = forecast_band(
+    unit, scale = UNITS[key.resource]
+    return forecast_band(
         np.concatenate(times),
-        np.concatenate(actual),
+        np.concatenate(actual) / scale,
         made.levels,
-        np.concatenate(values, axis=1),
-        title=f"{key} ({name} against the baseline)",
+        np.concatenate(values, axis=1) / scale,
+        title=title,
         unit=unit,
-        caption="Held-out days.",
+        caption=caption,
     )
-    return base64.b64decode(plot.png_base64)
 
 
 def _gains(accuracies: Sequence[ResourceAccuracy], baseline: str) -> bytes:

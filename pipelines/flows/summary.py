@@ -51,9 +51,9 @@ def backtest_lines(report: BacktestReport, path: str) -> list[str]:
     return [*lines, "", *finding_lines(report.findings)]
 
 
-def accuracy_lines(resources: Sequence[ResourceAccuracy], levels: Sequence[float], baseline: str) -> list[str]:
-    """A table with a row per resource: series, what serves them, loss against the baseline, coverage."""
-    heads = ["resource", "series", "cold", "served by", "loss", "median", *(f"≤P{level * 100:g}" for level in levels)]
+def accuracy_rows(resources: Sequence[ResourceAccuracy], levels: Sequence[float], baseline: str) -> list[list[str]]:
+    """Heads, then a row per resource: series, what serves them, loss against the baseline's, coverage."""
+    heads = ["resource", "series", "cold", "served by", f"loss ÷ {baseline}", "median"]
     rows = [
         [
             each.resource.value,
@@ -66,8 +66,13 @@ def accuracy_lines(resources: Sequence[ResourceAccuracy], levels: Sequence[float
         ]
         for each in resources
     ]
+    return [[*heads, *(f"≤P{level * 100:g}" for level in levels)], *rows]
+
+
+def accuracy_lines(resources: Sequence[ResourceAccuracy], levels: Sequence[float], baseline: str) -> list[str]:
+    """The accuracy of each resource as a table of text, with how to read it."""
     return [
-        *aligned([heads, *rows]),
+        *aligned(accuracy_rows(resources, levels, baseline)),
         f"loss: pinball loss as a share of {baseline}'s, below 1 is better; median: of the typical series; "
         "≤P90: share of what happened that was at or below the 90 % quantile, ideally 90 %",
     ]

@@ -88,8 +88,8 @@ def planned(panel: UsagePanel, split: Split, question: Question, training: Train
             f"there is no forecaster {', '.join(map(repr, unknown))}; training.forecasters and training.baseline "
             f"accept {', '.join(catalog.names())}"
         )
-    warm = warm_keys(panel, split)
-    needed = warm_samples(split, panel.step_seconds)
+    needed = warm_samples(question.horizon_steps, panel.step_seconds)
+    warm = warm_keys(panel, split, needed)
     if not warm:
         raise NotEnoughHistory(
             f"none of the {len(panel.keys)} series has the {needed} samples that are needed in the part to fit on; "

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.forecast import SECONDS_PER_DAY
 from pipelines.errors import NotEnoughHistory
 from pipelines.settings import TrainingSettings
 from predictor.serving.bundle import MINIMUM_SAMPLES
@@ -19,12 +20,8 @@ IntArray = NDArray[np.int64]
 
 LARGEST_HELD_OUT = 1 / 4
 """Of a short history no more than this share is held out …"""
-LARGEST_CALIBRATION = 1 / 5
-"""… and no more than this share is for choosing and calibrating."""
-WARM_SHARE = 1 / 16
-"""A series is warm with samples in this share of the fit part …"""
-WARM_SECONDS = 86_400
-"""… or with a day of samples, whichever is less."""
+LARGEST_CALIBRATION = 1 / 4
+"""… and no more than this share of the rest is for choosing and calibrating."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +37,6 @@ class Split:
     end_seconds: int
     calibration_cutoffs: tuple[int, ...]
     held_out_cutoffs: tuple[int, ...]
-    fit_steps: int
-    """Observed steps in the fit part."""
     findings: tuple[Finding, ...] = ()
 
 
@@ -54,8 +49,8 @@ def split_in_time(panel: UsagePanel, horizon_steps: int, training: TrainingSetti
     held_out = _part_steps(training.held_out.total_seconds(), panel.step_seconds, len(times), LARGEST_HELD_OUT)
     inner = inner_split(panel, horizon_steps, training, len(times) - held_out)
     held_out_cutoffs = spread_cutoffs(times[-held_out - 1 :], horizon_steps * panel.step_seconds, training.cutoffs)
-    is_enough = len(held_out_cutoffs) >= min(2, training.cutoffs)
-    _check_room(panel, len(times), horizon_steps, "held out", is_enough=is_enough)
+    if len(held_out_cutoffs) < min(2, training.cutoffs):
+        raise _too_short(panel, len(times), horizon_steps, "held out")
     findings = list(inner.findings)
     asked = int(training.held_out.total_seconds()) // panel.step_seconds
     if held_out < asked:
@@ -66,7 +61,6 @@ def split_in_time(panel: UsagePanel, horizon_steps: int, training: TrainingSetti
         end_seconds=int(times[-1]),
         calibration_cutoffs=inner.calibration_cutoffs,
         held_out_cutoffs=held_out_cutoffs,
-        fit_steps=inner.fit_steps,
         findings=tuple(findings),
     )
 
@@ -83,7 +77,8 @@ def inner_split(panel: UsagePanel, horizon_steps: int, training: TrainingSetting
     cutoffs: tuple[int, ...] = ()
     if fit > 0:
         cutoffs = spread_cutoffs(times[fit - 1 :], horizon_steps * panel.step_seconds, training.cutoffs)
-    _check_room(panel, len(times), horizon_steps, "calibrated on", is_enough=len(cutoffs) >= 2)
+    if len(cutoffs) < 2:
+        raise _too_short(panel, len(observed_times(panel)), horizon_steps, "calibrated on")
     findings: tuple[Finding, ...] = ()
     if calibration < asked:
         findings = (_shortened("calibrated on", calibration, asked, panel.step_seconds, "training.calibration"),)
@@ -93,7 +88,6 @@ def inner_split(panel: UsagePanel, horizon_steps: int, training: TrainingSetting
         end_seconds=int(times[-1]),
         calibration_cutoffs=cutoffs,
         held_out_cutoffs=(),
-        fit_steps=fit,
         findings=findings,
     )
 
@@ -112,16 +106,15 @@ def spread_cutoffs(times: IntArray, horizon_seconds: int, count: int) -> tuple[i
     return tuple(int(t) for t in candidates[np.unique(places)])
 
 
-def warm_samples(split: Split, step_seconds: int) -> int:
-    """How many samples in the fit part make a series warm."""
-    return max(MINIMUM_SAMPLES, min(WARM_SECONDS // step_seconds, int(split.fit_steps * WARM_SHARE)))
+def warm_samples(horizon_steps: int, step_seconds: int) -> int:
+    """How many samples in the fit part make a series warm: as long as what is forecast, up to a day."""
+    return max(MINIMUM_SAMPLES, min(horizon_steps, SECONDS_PER_DAY // step_seconds))
 
 
-def warm_keys(panel: UsagePanel, split: Split) -> tuple[SeriesKey, ...]:
-    """The series with enough samples in the fit part; all others are cold."""
+def warm_keys(panel: UsagePanel, split: Split, needed: int) -> tuple[SeriesKey, ...]:
+    """The series with `needed` samples in the fit part; all others are cold."""
     known = panel.times <= split.fitted_until_seconds
     counts = np.sum(~np.isnan(panel.usage[:, known]), axis=1)
-    needed = warm_samples(split, panel.step_seconds)
     return tuple(key for key, count in zip(panel.keys, counts, strict=True) if count >= needed)
 
 
@@ -129,17 +122,15 @@ def _part_steps(wanted_seconds: float, step_seconds: int, steps: int, largest_sh
     return min(int(wanted_seconds) // step_seconds, int(steps * largest_share))
 
 
-def _check_room(panel: UsagePanel, steps: int, horizon_steps: int, part: str, *, is_enough: bool) -> None:
-    if is_enough:
-        return
-    held = _text(steps * panel.step_seconds)
-    horizon = _text(horizon_steps * panel.step_seconds)
-    # 1/5 of what is not held out is the smaller of the two parts.
-    needed = _text(int((horizon_steps + 2) / (LARGEST_CALIBRATION * (1 - LARGEST_HELD_OUT)) + 1) * panel.step_seconds)
-    raise NotEnoughHistory(
-        f"the history holds samples of {held} in all; the part {part} cannot hold two forecasts of {horizon}. "
-        f"Read at least {needed} (history.span, or --span), or forecast less far ahead (forecast.horizon, or "
-        "--horizon)"
+def _too_short(panel: UsagePanel, steps: int, horizon_steps: int, part: str) -> NotEnoughHistory:
+    share = LARGEST_CALIBRATION * (1 - LARGEST_HELD_OUT)
+    needed = int((horizon_steps + 2) / share) + 1
+    possible = max(int(steps * share) - 2, 0)
+    shorter = f"at most {_text(possible * panel.step_seconds)} ahead" if possible else "on finer steps"
+    return NotEnoughHistory(
+        f"{_text(steps * panel.step_seconds)} of history hold samples: the part {part} cannot hold two forecasts of "
+        f"{_text(horizon_steps * panel.step_seconds)}. Read at least {_text(needed * panel.step_seconds)} "
+        f"(history.span, or --span), or forecast {shorter} (forecast.horizon, or --horizon)"
     )
 
 

@@ -103,8 +103,9 @@ class ForecastService:
             problems.append(f"no model is loaded: {model.problem}")
         if self._latest.source_problem is not None and self._answer is None:
             problems.append(f"usage could not be read: {self._latest.source_problem}")
-        if (age := self._answer_age()) is not None and age > MISSED_REFRESHES * self.refresh_every.total_seconds():
-            problems.append(f"the last {MISSED_REFRESHES} refreshes failed; the forecasts are {age:.0f} s old")
+        every = self.refresh_every.total_seconds()
+        if (age := self._answer_age()) is not None and age > MISSED_REFRESHES * every:
+            problems.append(f"the last refresh that went well is {age:.0f} s ago; one is due every {every:.0f} s")
         if self._answer is not None:
             stale_after = self.predictor.stale_after.total_seconds()
             if (data_age := self._data_age()) is None:

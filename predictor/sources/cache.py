@@ -1,16 +1,15 @@
 """Days of query answers kept on disk, so that a retrain fetches only what is new.
 
-One npz per endpoint, UTC day, query text and step. A file appears only whole (written beside its place, then renamed)
-and is believed only if its checksums hold and it says that it answers this very query; anything else is deleted and
-fetched again. When the disk is full or read-only the cache says so once and stands aside.
+One file per endpoint, UTC day, query text and step: an npz behind its own SHA-256. It appears only whole (written beside
+its place, then renamed) and is believed only if its checksum holds and it says that it answers this very query;
+anything else is deleted and fetched again. When the disk is full or read-only the cache says so once and stands aside.
 """
 
 import hashlib
+import io
 import os
 import tempfile
 import threading
-import zipfile
-import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import orjson
 from predictor.sources.matrix import Matrix
 
 FORMAT = 1
+SUFFIX = ".npz-checked"
 UNUSED_SECONDS = 60 * 86_400
 """A file that nothing has read for this long is deleted."""
 
@@ -41,7 +41,7 @@ class DayCache:
         """The answer for the steps that start in this day; None where it is not there or cannot be believed."""
         path = self._path(query, step_seconds, day_seconds)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(_checked(path.read_bytes())), allow_pickle=False) as stored:
                 meta = orjson.loads(stored["meta"].tobytes())
                 values = np.asarray(stored["values"], dtype=np.float64)
             labels = tuple(tuple((str(k), str(v)) for k, v in each) for each in meta.pop("labels"))
@@ -51,7 +51,7 @@ class DayCache:
             os.utime(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError, KeyError) as error:
             self._drop(path, error)
             return None
         return Matrix(labels, values)
@@ -62,12 +62,15 @@ class DayCache:
             return
         meta = {**_identity(query, step_seconds, day_seconds), "labels": answer.labels}
         path = self._path(query, step_seconds, day_seconds)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, meta=np.frombuffer(orjson.dumps(meta), dtype=np.uint8), values=answer.values)
         unfinished = ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
             with os.fdopen(descriptor, "wb") as file:
-                np.savez_compressed(file, meta=np.frombuffer(orjson.dumps(meta), dtype=np.uint8), values=answer.values)
+                file.write(hashlib.sha256(packed.getbuffer()).digest())
+                file.write(packed.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             Path(unfinished).replace(path)
@@ -100,7 +103,15 @@ class DayCache:
     def _path(self, query: str, step_seconds: int, day_seconds: int) -> Path:
         day = datetime.fromtimestamp(day_seconds, tz=UTC).strftime("%Y-%m-%d")
         name = hashlib.sha256(f"{FORMAT}\n{step_seconds}\n{query}".encode()).hexdigest()[:24]
-        return self.folder / day / f"{name}.npz"
+        return self.folder / day / f"{name}{SUFFIX}"
+
+
+def _checked(stored: bytes) -> bytes:
+    """What lies behind the checksum. Raises ValueError where they do not belong together."""
+    digest = hashlib.sha256().digest_size
+    if hashlib.sha256(stored[digest:]).digest() != stored[:digest]:
+        raise ValueError("checksum does not hold")
+    return stored[digest:]
 
 
 def _identity(query: str, step_seconds: int, day_seconds: int) -> dict[str, object]:

@@ -63,6 +63,20 @@ def test_of_several_policies_max_allows_most_and_min_allows_least() -> None:
     assert up_limit(10, (), ScalingRules(0, (), Select.DISABLED), 0.0) == 10
 
 
+def test_every_change_within_the_longest_period_is_remembered() -> None:
+    """At most 2 pods within 15 s and 3 within 60 s: 10, 12, 13, then none until the first two are a minute old."""
+    behaviour = Behaviour(up=ScalingRules(0, (pods(2, 15), pods(3, 60)), Select.MIN), down=DOWN_DEFAULT)
+    memory, current = NO_MEMORY, 10
+    replicas = []
+    for now in (0.0, 15.0, 30.0, 45.0, 60.0, 75.0):
+        result = guarded(current, 100, WIDE, memory, behaviour, now_seconds=now)
+        memory = remembered_scale(result.memory, result.replicas - current, behaviour, now)
+        current = result.replicas
+        replicas.append(current)
+
+    assert replicas == [12, 13, 13, 13, 15, 16]
+
+
 def test_percentages_round_towards_more_replicas_upwards_and_fewer_downwards() -> None:
     """10 % of 3 replicas: up to 4 (else one could never grow), down to 2."""
     rules = ScalingRules(0, (percent(10, 60),))

@@ -28,7 +28,7 @@ FREE = ReplicaRules(
     behaviour=Behaviour(ScalingRules(0, ANY_POLICY), ScalingRules(0, (ScalingPolicy(PolicyKind.PERCENT, 100, 15),)))
 )
 """No window and no rate limit; the tolerance stays."""
-demands = st.floats(0, 1e4)
+demands = st.floats(0, 1e4, allow_subnormal=False)
 
 
 def decide(
@@ -45,7 +45,7 @@ def calm(replicas: int) -> ReplicaMemory:
     return ReplicaMemory((Recommendation(NOW - 60, replicas),))
 
 
-@given(demand=st.floats(0, 1e9), capacity=st.floats(1e-3, 1e6))
+@given(demand=st.floats(0, 1e9, allow_subnormal=False), capacity=st.floats(1e-3, 1e6))
 def test_replicas_keep_the_peak_under_the_target(demand: float, capacity: float) -> None:
     """However the inputs fall, no replica carries more than its capacity, and one fewer would not do."""
     n = replicas_for(demand, capacity)
@@ -273,3 +273,14 @@ def test_the_unit_of_demand_does_not_matter(demand: float, peak: float, replicas
 def test_the_fallback_rung_is_carried_into_the_decision() -> None:
     """A reader sees that a simpler forecaster served."""
     assert decide(a_workload(), a_forecast(9.0, rung=Rung.FALLBACK)).rung is Rung.FALLBACK
+
+
+def test_without_a_forecast_the_headroom_is_larger() -> None:
+    """A replica relied on for half its capacity: 4 cores need 8 replicas reactively, 4 under a forecast of 4."""
+    rules = ReplicaRules(reactive_share=0.5)
+    workload = a_workload(replicas=4, demand=4.0)
+
+    assert decide(workload, NOT_FORECAST, rules=rules).desired == 8
+    assert decide(workload, a_forecast(4.0), rules=rules).desired == 4
+    with pytest.raises(ValueError, match="reactive_share"):
+        ReplicaRules(reactive_share=0.0)

@@ -1,0 +1,370 @@
+"""`foresize doctor`: what is configured, reachable and allowed, and how to mend what is not. Changes nothing.
+
+Each area is checked in a thread of its own against a deadline, so the whole takes seconds even when nothing answers.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from pipelines.settings import Settings
+
+DEADLINE_SECONDS = 12.0
+"""Longest any area may take."""
+REQUEST_SECONDS = 4.0
+LITTLE_SPACE_BYTES = 1 << 30
+NO_SPACE_BYTES = 100 << 20
+HISTORY_WANTED_DAYS = 8
+EXPORTERS: tuple[tuple[str, str, str], ...] = (
+    ("container_", "cAdvisor, which the kubelet exports at /metrics/cadvisor", "needed"),
+    ("kube_pod_owner", "kube-state-metrics", "needed"),
+    ("kube_replicaset_owner", "kube-state-metrics", "needed"),
+    ("kube_", "kube-state-metrics", "wanted"),
+    ("DCGM_", "NVIDIA's dcgm-exporter", "optional"),
+    ("nginx_", "ingress-nginx", "optional"),
+)
+"""By the start of a metric's name: what exports it, and how much it is needed."""
+PERMISSIONS: tuple[tuple[str, str, str], ...] = (
+    ("list", "deployments", ""),
+    ("list", "statefulsets", ""),
+    ("get", "deployments", "scale"),
+    ("get", "statefulsets", "scale"),
+    ("patch", "deployments", "scale"),
+    ("patch", "statefulsets", "scale"),
+)
+"""Exactly what the controller asks of `apps`; `patch` only when it acts."""
+
+Status = Literal["OK", "WARN", "FAIL"]
+LoadSettings = Callable[[Mapping[tuple[str, ...], Any]], "Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    area: str
+    status: Status
+    message: str
+    advice: str = ""
+    """What to do about it; empty where all is well."""
+
+
+Checks = Iterator[Check]
+
+
+@click.command()
+@click.option("--prometheus", metavar="URL", help="Base address of Prometheus.")
+@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Default: the pod's own, else ~/.kube/config.")
+@click.option("--context", metavar="NAME", help="Context of the kubeconfig (default: its current one).")
+@click.option("--skip-prometheus", is_flag=True, help="Do not ask Prometheus.")
+@click.option("--skip-mlflow", is_flag=True, help="Do not ask MLflow.")
+@click.option("--skip-cluster", is_flag=True, help="Do not ask the Kubernetes API.")
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@click.pass_context
+def doctor(
+    ctx: click.Context,
+    prometheus: str | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    skip_prometheus: bool,
+    skip_mlflow: bool,
+    skip_cluster: bool,
+    as_json: bool,
+) -> None:
+    """Check configuration, disk, Prometheus, MLflow, the cluster and permissions, and say what to mend.
+
+    Nothing is changed. Ends with exit code 0 where foresize can work (warnings are allowed), 1 where it cannot.
+
+    \b
+    Examples:
+      foresize doctor
+      foresize doctor --prometheus http://prom:9090 --context staging
+      foresize doctor --skip-cluster                 before there is one
+      foresize doctor --json | jq '.checks[] | select(.status != "OK")'
+    """
+    load: LoadSettings = ctx.obj
+    settings = load({("prometheus", "url"): prometheus})
+    areas: dict[str, Callable[[], Checks]] = {"disk": lambda: disk_checks(settings)}
+    if not skip_prometheus:
+        areas["prometheus"] = lambda: prometheus_checks(settings, time.time())
+    if not skip_mlflow:
+        areas["mlflow"] = lambda: mlflow_checks(settings)
+    if not skip_cluster:
+        areas["cluster"] = lambda: cluster_checks(settings, kubeconfig, context)
+    given = ctx.parent.params.get("config") if ctx.parent is not None else None
+    checks = [*configuration_checks(settings, given, os.environ), *all_checks(areas, DEADLINE_SECONDS)]
+    fails = sum(check.status == "FAIL" for check in checks)
+    if as_json:
+        import orjson
+
+        body = {"ok": fails == 0, "checks": [asdict(check) for check in checks]}
+        click.echo(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
+    else:
+        _print(checks, fails)
+    if fails:
+        ctx.exit(1)
+
+
+def all_checks(areas: Mapping[str, Callable[[], Checks]], deadline_seconds: float) -> list[Check]:
+    """The checks of all areas, in their order; an area that is not done in time fails with what it had so far."""
+    from autoscaler.errors import AutoscalerError
+    from predictor.errors import PredictorError
+
+    done: dict[str, list[Check]] = {area: [] for area in areas}
+
+    def work(area: str, checks: Callable[[], Checks]) -> None:
+        try:
+            for check in checks():
+                done[area].append(check)
+        except (PredictorError, AutoscalerError) as error:
+            done[area].append(Check(area, "FAIL", str(error), "see the message"))
+        except Exception as error:  # a check that breaks must not hide the others
+            done[area].append(
+                Check(area, "FAIL", f"the check itself broke: {type(error).__name__}: {error}", "report it")
+            )
+
+    # Daemons: one that hangs must not keep the process.
+    threads = {a: threading.Thread(target=work, args=(a, c), name=a, daemon=True) for a, c in areas.items()}
+    until = time.monotonic() + deadline_seconds
+    for thread in threads.values():
+        thread.start()
+    checks: list[Check] = []
+    for area, thread in threads.items():
+        thread.join(max(0.0, until - time.monotonic()))
+        checks += done[area]
+        if thread.is_alive():
+            late = f"no answer within {deadline_seconds:g} s"
+            checks.append(Check(area, "FAIL", late, "check the address, the network and whether it is overloaded"))
+    return checks
+
+
+def configuration_checks(settings: "Settings", given: Path | None, environ: Mapping[str, str]) -> Checks:
+    """Where the settings come from and which are not the defaults. Values that may be secret are not shown."""
+    from foresize.settings import DEFAULT_FILE, OTHER_VARIABLES, PREFIX
+    from pipelines.settings import Settings
+
+    named = environ.get("FORESIZE_CONFIG")
+    file = given or (Path(named) if named else DEFAULT_FILE)
+    variables = sorted(name for name in environ if name.startswith(PREFIX) and name not in OTHER_VARIABLES)
+    source = f"file {file}" if file.exists() else "no settings file"
+    yield Check("config", "OK", f"{source}; variables: {', '.join(variables) or 'none'}")
+    own, defaults = (s.model_dump(mode="json") for s in (settings, Settings()))
+    changed = [f"{name} = {value}" for name, value in _differences(own, defaults)]
+    yield Check("config", "OK", f"not the defaults: {'; '.join(changed) or 'nothing'}")
+
+
+def disk_checks(settings: "Settings") -> Checks:
+    """Whether the state folder can be written, and how much room there is."""
+    folder = settings.state_folder
+    place = next(p for p in (folder, *folder.resolve().parents) if p.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        advice = "mount a volume there, or set state_folder"
+        yield Check("disk", "FAIL", f"state folder {folder} cannot be written ({place})", advice)
+        return
+    free = shutil.disk_usage(place).free
+    text = f"state folder {folder} can be written; {free / 1e9:.1f} GB free"
+    status: Status = "FAIL" if free < NO_SPACE_BYTES else "WARN" if free < LITTLE_SPACE_BYTES else "OK"
+    yield Check(
+        "disk", status, text, "" if status == "OK" else "free some space, or set state_folder to a larger volume"
+    )
+
+
+def prometheus_checks(settings: "Settings", now_seconds: float) -> Checks:
+    """Whether Prometheus answers, has the metrics, how often it scrapes and how far back it reaches."""
+    from predictor.sources.discovery import find_metrics
+    from predictor.sources.http import PrometheusClient
+    from predictor.sources.promql import METRICS, POOL_METRICS, selector
+    from predictor.wiring import build_endpoint
+
+    configured = build_endpoint(settings)
+    endpoint = replace(configured, timeout_seconds=min(REQUEST_SECONDS, configured.timeout_seconds), retries=0)
+    matchers = settings.prometheus.matchers
+    names = sorted({*sum(METRICS.values(), ()), *POOL_METRICS, "kube_pod_container_resource_requests"})
+    now = int(now_seconds)
+    found = find_metrics(endpoint, names, start_seconds=now - 3600, end_seconds=now, matchers=matchers)
+    yield Check("prometheus", "OK", f"{endpoint.shown_url} answers")
+    yield from _missing(found.missing, len(names))
+    sample = next(
+        (name for name in ("container_cpu_usage_seconds_total", "kube_pod_owner") if name in found.present), ""
+    )
+    if not sample:
+        return
+    series = selector(sample, matchers=matchers)
+    client = PrometheusClient(endpoint)
+    try:
+        newest = client.range(f"max(count_over_time({series}[10m]))", start_seconds=now, points=1, step_seconds=60)
+        if newest.values.size and newest.values[0, 0] > 1:
+            yield _scrape_interval(600 / float(newest.values[0, 0]), settings)
+        span = settings.history.span.days + 1
+        past = client.range(f"group({series})", start_seconds=now - span * 86_400, points=span + 1, step_seconds=86_400)
+    finally:
+        client.close()
+    yield _history_length(settings, [bool(v == v) for v in past.values[0]] if past.values.size else [])
+
+
+def mlflow_checks(settings: "Settings") -> Checks:
+    """Whether the registry answers, and the model under the alias exists, can be loaded and fits the settings."""
+    from datetime import UTC, datetime, timedelta
+
+    from predictor.errors import ModelNotFound
+    from predictor.registry.mlflow import MlflowBundleStore
+
+    registry = settings.registry
+    limit = min(registry.timeout, timedelta(seconds=REQUEST_SECONDS))
+    store = MlflowBundleStore(settings.tracking_uri, registry.model_name, limit)
+    named = f"{registry.model_name}@{registry.alias}"
+    try:
+        version = store.version_of(registry.alias)
+    except ModelNotFound as error:
+        advice = "run `foresize train`; until then last week's same hour is the forecast"
+        yield Check("mlflow", "WARN", str(error), advice)
+        return
+    yield Check("mlflow", "OK", f"{settings.tracking_uri} answers; {named} is version {version}")
+    bundle = store.load(version)
+    until = datetime.fromtimestamp(bundle.trained_until_seconds, UTC)
+    step = int(settings.history.step.total_seconds())
+    if bundle.step_seconds != step:
+        text = f"version {version} forecasts steps of {bundle.step_seconds} s, but history.step is {step} s"
+        yield Check("mlflow", "FAIL", text, "run `foresize train`, or set history.step to the model's")
+        return
+    yield Check(
+        "mlflow",
+        "OK",
+        f"version {version} loads: {len(bundle.series)} series, trained until {until:%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str | None) -> Checks:
+    """Whether the API server answers, allows what the controller does, and how many workloads are managed."""
+    from autoscaler.errors import ClusterUnavailable
+    from autoscaler.kube.client import KubeClient
+    from autoscaler.kube.cluster import KubeCluster
+
+    try:
+        client = KubeClient.connect(kubeconfig, context)
+    except ClusterUnavailable as error:
+        yield Check("cluster", "FAIL", str(error), "name a kubeconfig, or leave the cluster out with --skip-cluster")
+        return
+    client.timeout_seconds = (REQUEST_SECONDS / 2, REQUEST_SECONDS)
+    version = client.get("/version").get("gitVersion", "of unknown version")
+    yield Check("cluster", "OK", f"{client.server} answers: Kubernetes {version}")
+    scaling = settings.scaling
+    may_list = True
+    for namespace in scaling.namespaces or ("",):
+        where = f"in namespace {namespace}" if namespace else "in all namespaces"
+        denied = [p for p in PERMISSIONS if not _is_allowed(client, namespace, *p)]
+        may_list = may_list and not any(verb == "list" for verb, _, _ in denied)
+        if not denied:
+            yield Check("cluster", "OK", f"may do everything that the controller does {where}")
+        for verb, resource, part in denied:
+            what = f"{verb} {resource}.apps{'/' + part if part else ''}"
+            status: Status = "WARN" if verb == "patch" else "FAIL"
+            role = "a Role in the namespace" if namespace else "a ClusterRole"
+            advice = f"bind {role} that allows it" + (
+                "; only needed for `foresize run --act`" if verb == "patch" else ""
+            )
+            yield Check("cluster", status, f"may not {what} {where}", advice)
+    if may_list:
+        count = len(KubeCluster(client, scaling.selector, scaling.namespaces).observe(time.time()).workloads)
+        advice = "" if count else f"label a Deployment: kubectl label deployment NAME {scaling.selector.split(',')[0]}"
+        yield Check("cluster", "OK" if count else "WARN", f"{count} workloads carry {scaling.selector}", advice)
+
+
+def _is_allowed(client: Any, namespace: str, verb: str, resource: str, part: str) -> bool:
+    from kubernetes.client import AuthorizationV1Api
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    from autoscaler.errors import ClusterUnavailable
+
+    attributes = {"group": "apps", "verb": verb, "resource": resource, "subresource": part, "namespace": namespace}
+    body: Any = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {name: value for name, value in attributes.items() if value}},
+    }
+    try:
+        answer: Any = AuthorizationV1Api(client.api).create_self_subject_access_review(
+            body, _request_timeout=client.timeout_seconds
+        )
+    except (ApiException, HTTPError, OSError) as error:
+        raise ClusterUnavailable(f"{client.server} did not say what is allowed: {error}") from error
+    return bool(answer.status.allowed)
+
+
+def _missing(missing: tuple[str, ...], asked: int) -> Checks:
+    if len(missing) < asked:
+        yield Check("prometheus", "OK", f"{asked - len(missing)} of the {asked} metrics are there")
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for name in missing:
+        exporter, need = next((e, n) for start, e, n in EXPORTERS if name.startswith(start))
+        grouped.setdefault((exporter, need), []).append(name)
+    for (exporter, need), names in grouped.items():
+        text = f"no series within the last hour of {', '.join(names)}"
+        if need == "optional":
+            yield Check("prometheus", "OK", f"{text}; only needed where you have {exporter}")
+        else:
+            advice = f"have Prometheus scrape {exporter}; if it does, check prometheus.matchers"
+            yield Check("prometheus", "FAIL" if need == "needed" else "WARN", text, advice)
+
+
+def _scrape_interval(seconds: float, settings: "Settings") -> Check:
+    configured = settings.prometheus.scrape_interval.total_seconds()
+    text = f"scraped about every {seconds:.0f} s; prometheus.scrape_interval is {configured:.0f} s"
+    # A tenth of a scrape more or less in ten minutes says nothing.
+    if seconds > 1.5 * configured:
+        return Check(
+            "prometheus", "WARN", text, f"set prometheus.scrape_interval to {seconds:.0f}s, or rates have gaps"
+        )
+    return Check("prometheus", "OK", text)
+
+
+def _history_length(settings: "Settings", is_there: list[bool]) -> Check:
+    first = is_there.index(True) if True in is_there else len(is_there)
+    days = max(0, len(is_there) - 1 - first)
+    wanted = settings.history.span.days
+    text = f"history reaches back {days} days; history.span is {wanted}"
+    if days < min(HISTORY_WANTED_DAYS, wanted):
+        advice = (
+            f"wait, or read from a store that keeps more: {HISTORY_WANTED_DAYS} days are the least for a weekly rhythm"
+        )
+        return Check("prometheus", "WARN", text, advice)
+    return Check("prometheus", "OK", text)
+
+
+def _differences(own: Mapping[str, Any], defaults: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in own.items():
+        default, place = defaults.get(name), f"{path}{name}"
+        if value == default:
+            continue
+        if isinstance(value, dict) and isinstance(default, dict) and name not in ("headers", "matchers"):
+            yield from _differences(value, default, f"{place}.")
+        elif name in ("headers", "username") or "token" in name or "password" in name:
+            yield place, "(not shown)"
+        else:
+            yield place, _without_login(str(value))
+
+
+def _without_login(text: str) -> str:
+    import re
+
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def _print(checks: list[Check], fails: int) -> None:
+    colours = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
+    for check in checks:
+        click.echo(f"{click.style(f'{check.status:<4}', fg=colours[check.status])}  {check.area:<10}  {check.message}")
+        if check.advice:
+            click.echo(f"{'':18}→ {check.advice}")
+    warnings = sum(check.status == "WARN" for check in checks)
+    ending = "foresize can work" if not fails else "foresize cannot work yet"
+    click.echo(f"\n{ending}: {len(checks) - warnings - fails} OK, {warnings} warnings, {fails} failures")

@@ -1,0 +1,297 @@
+"""A simulation as a person reads it: lines for the terminal, a page for the browser, values for a program."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from autoscaler.simulator.oracle import ORACLE
+from autoscaler.simulator.outcome import PolicyTotals
+from autoscaler.simulator.oversubscription import OversubscriptionReplay
+from pipelines.flows.pictures import UNITS
+from pipelines.flows.simulate import FORESIZE, HPA, SimulationReport, shortfall_order
+from pipelines.flows.summary import aligned
+from pipelines.report.page import Headline, Page, PageSection, Plot, Table
+from pipelines.report.plots import peak_over_usage, replicas_over_demand
+from predictor.usage.panel import Resource
+
+POLICY_NAMES = {FORESIZE: "foresize", HPA: "HPA", ORACLE: "oracle (sees the future)"}
+WORKLOAD_PLOTS = 4
+POOL_PLOTS = 4
+LIMITS = (
+    "Demand is taken as given: users who would have left or retried during a shortage do not.",
+    "Demand within a step is held at its mean, so spikes shorter than a step are not seen by any policy.",
+    "What is not served in time is lost, not queued; latency is not modelled.",
+    "All pods of a workload carry the same share, become ready after the same time, and nodes always have room.",
+    "History that ran under an autoscaler shows usage, which saturates; the demand behind it may have been higher.",
+)
+"""What a simulation cannot show."""
+
+
+def policy_table(report: SimulationReport) -> Table:
+    """Each policy over all workloads."""
+    rows = []
+    for totals in report.replay.totals():
+        rows.append(
+            (
+                POLICY_NAMES.get(totals.policy, totals.policy),
+                f"{totals.under_provisioned_minutes:,.0f} min",
+                f"{totals.under_provisioned_share:.3%}",
+                f"{totals.unserved_share:.3%}",
+                f"{totals.core_hours:,.0f}",
+                f"{totals.mean_utilisation:.0%}",
+                f"{totals.scale_actions:,}",
+            )
+        )
+    columns = (
+        "policy", "under-provisioned", "share of time", "unserved demand", "core-hours", "utilisation", "scale actions",
+    )  # fmt: skip
+    return Table(columns, rows, f"{len(report.plan.keys)} workloads, {_span(report)}")
+
+
+def pool_table(report: SimulationReport) -> Table:
+    """Each pool and resource over the replayed days."""
+    rows = [
+        (
+            f"{each.pool} {each.resource.value}",
+            f"{each.days[-1].rate.ratio:.2f}",
+            f"{each.mean_ratio:.2f}",
+            _oracle_ratio(each),
+            f"{sum(day.violated_steps > 0 for day in each.days)} of {len(each.days)}",
+            f"{each.violated_step_share:.2%}",
+            f"{each.worst_severity:.1%}",
+        )
+        for each in report.pools
+    ]
+    columns = (
+        "pool", "ratio, last day", "mean ratio", "oracle's", "days violated", "time violated", "worst excess",
+    )  # fmt: skip
+    return Table(columns, rows, "requests allowed ÷ allocatable; each day decided from what lay before it")
+
+
+def text_lines(report: SimulationReport) -> list[str]:
+    """The tables, and what to know about them."""
+    lines = [
+        f"replayed {_span(report)} with {report.model}, which has seen nothing after "
+        f"{_time(report.trained_until_seconds)}",
+        f"foresize: P{report.level * 100:g} of the demand peak within the lead time at "
+        f"{report.plan.workloads[0].target_utilisation:.0%} utilisation; HPA: target {report.hpa_utilisation:.0%}; "
+        f"pods ready after {report.plan.settings.pod_ready_seconds} s",
+        "",
+        *table_lines(policy_table(report)),
+    ]
+    if report.pools:
+        lines += ["", *table_lines(pool_table(report))]
+    return lines
+
+
+def table_lines(table: Table) -> list[str]:
+    """A table as lines of text under its caption."""
+    return [table.caption, *aligned([tuple(table.columns), *(tuple(row) for row in table.rows)])]
+
+
+def headlines(report: SimulationReport) -> list[Headline]:
+    """What a reader should take away."""
+    ours, peer = _totals(report, FORESIZE), _totals(report, HPA)
+    made = [
+        Headline(
+            f"{ours.under_provisioned_minutes:,.0f} vs {peer.under_provisioned_minutes:,.0f} min",
+            "workload-minutes in which demand exceeded what was ready: foresize, HPA",
+            "good" if ours.under_provisioned_minutes <= peer.under_provisioned_minutes else "bad",
+        )
+    ]
+    if peer.core_hours > 0:
+        saved = 1 - ours.core_hours / peer.core_hours
+        made.append(
+            Headline(
+                f"{abs(saved):.0%} {'fewer' if saved >= 0 else 'more'}",
+                f"core-hours than the HPA: {ours.core_hours:,.0f} instead of {peer.core_hours:,.0f}",
+                "good" if saved >= 0 else "bad",
+            )
+        )
+    oversold = [each for each in report.pools if each.resource is Resource.CPU]
+    if oversold:
+        best = max(oversold, key=lambda each: each.mean_ratio)
+        violated = sum(day.violated_steps > 0 for each in report.pools for day in each.days)
+        days = sum(len(each.days) for each in report.pools)
+        made.append(
+            Headline(
+                f"{best.mean_ratio:.2f} ×", f"of its cores could have been requested on pool {best.pool}", "neutral"
+            )
+        )
+        made.append(
+            Headline(
+                f"{violated} of {days}",
+                "pool-days in which usage would have exceeded an oversold pool",
+                "good" if violated == 0 else "bad",
+            )
+        )
+    return made
+
+
+def sections(report: SimulationReport) -> list[PageSection]:
+    """The replay's part of a page."""
+    replicas = PageSection(
+        "Replicas: foresize beside the HPA",
+        "Both policies saw the same demand through the same metrics, delay and pod start-up time. Under-provisioned is "
+        "time in which demand exceeded what the ready replicas could serve at full utilisation. The oracle knows the "
+        "future and has the same start-up time: nothing that is never short costs less.",
+        (policy_table(report), _workload_table(report)),
+        tuple(_workload_plot(report, row) for row in shortfall_order(report)[:WORKLOAD_PLOTS]),
+        LIMITS,
+    )
+    if not report.pools:
+        return [replicas]
+    pools = PageSection(
+        "Oversubscription: how much more than its nodes hold a pool may sell",
+        "Each day's ratio comes from the days before it: the predicted peak of what really runs there must fit. A "
+        "violation is a step in which the pool, sold up to that ratio with the same mix, would be full. With few "
+        "past days a high SLA percentile can only be extrapolated, which widens the margin.",
+        (pool_table(report),),
+        tuple(_pool_plot(report, each) for each in report.pools[:POOL_PLOTS]),
+    )
+    return [replicas, pools]
+
+
+def page(report: SimulationReport) -> Page:
+    """A report of the replay alone."""
+    return Page(
+        "foresize: your history, replayed",
+        f"{len(report.plan.keys)} workloads, {_span(report)}; forecasts by {report.model}",
+        headlines(report),
+        sections(report),
+        _footer(report),
+    )
+
+
+def json_values(report: SimulationReport) -> dict[str, Any]:
+    """Every figure, for a program."""
+    return {
+        "model": report.model,
+        "trained_until": _iso(report.trained_until_seconds),
+        "from": _iso(report.plan.start_seconds),
+        "steps": report.plan.steps,
+        "step_seconds": report.plan.settings.step_seconds,
+        "level": report.level,
+        "policies": {
+            totals.policy: {
+                "under_provisioned_minutes": totals.under_provisioned_minutes,
+                "under_provisioned_share": totals.under_provisioned_share,
+                "unserved_share": totals.unserved_share,
+                "core_hours": totals.core_hours,
+                "replica_hours": totals.replica_hours,
+                "scale_actions": totals.scale_actions,
+                "mean_utilisation": totals.mean_utilisation,
+            }
+            for totals in report.replay.totals()
+        },
+        "workloads": [
+            {
+                "policy": each.policy,
+                "workload": each.workload,
+                "under_provisioned_minutes": each.under_provisioned_minutes,
+                "core_hours": each.core_hours,
+                "scale_actions": each.scale_actions,
+            }
+            for each in report.replay.outcomes
+        ],
+        "pools": [
+            {
+                "pool": each.pool,
+                "resource": each.resource.value,
+                "ratios": [day.rate.ratio for day in each.days],
+                "violated_day_share": each.violated_day_share,
+                "violated_step_share": each.violated_step_share,
+                "worst_severity": each.worst_severity,
+            }
+            for each in report.pools
+        ],
+        "findings": [str(finding) for finding in report.findings],
+        "seconds": report.seconds_by_step,
+    }
+
+
+def _workload_table(report: SimulationReport) -> Table:
+    ours, peer, best = (report.replay.of(policy) for policy in (FORESIZE, HPA, ORACLE))
+    rows = [
+        (
+            ours[row].workload,
+            f"{ours[row].under_provisioned_minutes:,.0f}",
+            f"{peer[row].under_provisioned_minutes:,.0f}",
+            f"{ours[row].core_hours:,.0f}",
+            f"{peer[row].core_hours:,.0f}",
+            f"{best[row].core_hours:,.0f}",
+            f"{ours[row].scale_actions:,}",
+            f"{peer[row].scale_actions:,}",
+        )
+        for row in shortfall_order(report)
+    ]
+    columns = (
+        "workload", "short, min", "HPA short", "core-hours", "HPA's", "oracle's", "actions", "HPA's actions",
+    )  # fmt: skip
+    return Table(columns, rows, "Each workload, those first on which the two differ most")
+
+
+def _workload_plot(report: SimulationReport, row: int) -> Plot:
+    plan = report.plan
+    workload = plan.workloads[row]
+    demand = np.nan_to_num(plan.demand[row])
+    needed = np.ceil(demand / workload.request_per_replica - 1e-9)
+    times = plan.start_seconds + plan.settings.step_seconds * np.arange(plan.steps, dtype=np.int64)
+    outcomes = {policy: report.replay.of(policy)[row] for policy in (FORESIZE, HPA)}
+    ready = {POLICY_NAMES[policy]: each.series.ready_min for policy, each in outcomes.items()}
+    short = ", ".join(f"{POLICY_NAMES[p]} {each.under_provisioned_minutes:,.0f} min" for p, each in outcomes.items())
+    return replicas_over_demand(
+        times,
+        needed,
+        ready,
+        title=workload.name,
+        caption=f"Ready replicas over those that demand needed at full utilisation. Short of them: {short} (dots).",
+    )
+
+
+def _pool_plot(report: SimulationReport, each: OversubscriptionReplay) -> Plot:
+    unit, scale = UNITS[each.resource]
+    steps = each.total_usage.size
+    horizon = steps // len(each.days) if len(each.days) else steps
+    allowed = np.repeat([day.rate.allowed_usage for day in each.days], horizon)[:steps]
+    usage = each.total_usage[: allowed.size]
+    times = report.plan.start_seconds + report.plan.settings.step_seconds * np.arange(allowed.size, dtype=np.int64)
+    return peak_over_usage(
+        times,
+        usage / scale,
+        allowed / scale,
+        requested=each.days[-1].rate.requested / scale,
+        title=f"{each.pool}, {each.resource.value}",
+        unit=unit,
+        caption=f"Usage of the whole pool under the peak that was predicted for each day. Ratio on the last day: "
+        f"{each.days[-1].rate.ratio:.2f} ({each.days[-1].rate.reasons[-1].message}).",
+    )
+
+
+def _oracle_ratio(each: OversubscriptionReplay) -> str:
+    return f"{float(np.mean([day.oracle_ratio for day in each.days])):.2f}"
+
+
+def _totals(report: SimulationReport, policy: str) -> PolicyTotals:
+    return next(t for t in report.replay.totals() if t.policy == policy)
+
+
+def _footer(report: SimulationReport) -> str:
+    seconds = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds_by_step.items())
+    return f"Made by foresize on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. Took: {seconds}."
+
+
+def _span(report: SimulationReport) -> str:
+    plan = report.plan
+    end = plan.start_seconds + plan.steps * plan.settings.step_seconds
+    days = plan.steps * plan.settings.step_seconds / 86_400
+    return f"{days:.1f} days from {_time(plan.start_seconds)} to {_time(end)}"
+
+
+def _time(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -1,0 +1,209 @@
+"""Makes held-out history ready to be replayed: which workloads, what a replica of each carries, what was forecast when.
+
+Every forecast that the replay uses is made from samples of earlier steps only, by a bundle that has seen none of the
+replayed days.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.settings import OversubscriptionSettings, ScalingSettings
+from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
+from autoscaler.simulator.oversubscription import OversubscriptionReplay, PoolHistory, replay_oversubscription
+from models.forecast import FloatArray
+from pipelines.errors import PipelineError
+from predictor.serving.bundle import Bundle
+from predictor.usage.node_pools import NodePools
+from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
+
+SCALABLE_KINDS = frozenset({"Deployment", "StatefulSet"})
+ASSUMED_REPLICAS_AT_PEAK = 5
+"""Where a history names no requests, one replica is taken to request this part of the highest past demand."""
+WHOLE_POOL = "all"
+"""Name of the one pool of a history that names none."""
+
+
+class NothingToReplay(PipelineError):
+    """No workload of the history can be replayed, or no day of it is left to replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """What is replayed; rows of `demand` and `workloads` belong together."""
+
+    keys: tuple[SeriesKey, ...]
+    workloads: tuple[ReplayWorkload, ...]
+    demand: FloatArray
+    """[workloads, steps], cores."""
+    start_seconds: int
+    settings: ReplaySettings
+    findings: tuple[Finding, ...]
+
+    @property
+    def steps(self) -> int:
+        """How many steps are replayed."""
+        return int(self.demand.shape[1])
+
+
+def replay_plan(
+    panel: UsagePanel, start_seconds: int, end_seconds: int, scaling: ScalingSettings, settings: ReplaySettings
+) -> ReplayPlan:
+    """The workloads that can be scaled, with what one replica requested when the replay starts.
+
+    A replica's request is the workload's CPU request ÷ replicas, as last known before the start; where the history
+    names none, a part of the highest demand before the start. The ceiling on replicas is the settings', raised to
+    twice what the past needed, so that no policy is judged by a ceiling. Raises NothingToReplay.
+    """
+    kinds = {key.workload: key.workload.split("/")[1] for key in panel.keys if key.workload.count("/") == 2}
+    past = panel.between(panel.start_seconds, start_seconds - panel.step_seconds)
+    replayed = panel.between(start_seconds, end_seconds)
+    keys: list[SeriesKey] = []
+    workloads: list[ReplayWorkload] = []
+    rows: list[int] = []
+    findings: list[Finding] = []
+    for row in panel.rows(Resource.CPU):
+        key = panel.keys[row]
+        if kinds.get(key.workload, "Deployment") not in SCALABLE_KINDS:
+            continue
+        before = past.usage[row]
+        if np.isnan(before).all() or np.isnan(replayed.usage[row]).all():
+            findings.append(_finding(key, "no usage before or within the replayed days: not replayed"))
+            continue
+        highest = float(np.nanmax(before))
+        request = _request_per_replica(past, int(row))
+        if request is None:
+            if highest <= 0:
+                findings.append(_finding(key, "no request and no usage: not replayed"))
+                continue
+            request = highest / ASSUMED_REPLICAS_AT_PEAK
+            text = f"no request: one replica is taken to request {request:.3g} cores, 1/{ASSUMED_REPLICAS_AT_PEAK}"
+            findings.append(_finding(key, f"{text} of the highest past demand"))
+        needed = math.ceil(highest / (request * scaling.reactive_utilisation))
+        keys.append(key)
+        rows.append(int(row))
+        workloads.append(
+            ReplayWorkload(
+                name=key.workload,
+                request_per_replica=request,
+                cores_per_replica=request,
+                target_utilisation=scaling.target_utilisation,
+                min_replicas=scaling.min_replicas,
+                max_replicas=max(scaling.max_replicas, 2 * needed),
+            )
+        )
+    if not keys or replayed.steps == 0:
+        raise NothingToReplay(
+            "nothing can be replayed: the history needs CPU usage of a Deployment or StatefulSet (or of workloads "
+            "without a kind) both before and within the replayed days"
+        )
+    return ReplayPlan(
+        tuple(keys), tuple(workloads), replayed.usage[rows], replayed.start_seconds, settings, tuple(findings)
+    )
+
+
+def lead_steps(settings: ReplaySettings) -> int:
+    """Steps that a forecast made at the beginning of a step must reach: the step itself, then the lead time."""
+    return math.ceil((settings.step_seconds + settings.pod_ready_seconds) / settings.step_seconds)
+
+
+def lead_peaks(
+    bundle: Bundle,
+    panel: UsagePanel,
+    plan: ReplayPlan,
+    *,
+    level: float,
+    past_steps: int,
+    progress: Callable[[int, int], None],
+) -> FloatArray:
+    """The highest forecast quantile within the lead window that begins with each replayed step, [workloads, steps].
+
+    Made from samples of earlier steps only. It is the largest of the steps' own quantiles, which is less than the
+    quantile of the window's maximum; with windows of two or three steps the difference is small.
+    """
+    rows = [panel.row(key) for key in plan.keys]
+    history = panel.select(rows).history()
+    horizon = lead_steps(plan.settings)
+    peaks = np.full((len(plan.keys), plan.steps), np.nan)
+    for step in range(plan.steps):
+        cutoff = plan.start_seconds + (step - 1) * panel.step_seconds
+        made = bundle.forecast_history(plan.keys, history.until(cutoff).last(past_steps), horizon, (level,))
+        peaks[:, step] = made.forecast.values[:, 0, :].max(axis=1)
+        progress(step + 1, plan.steps)
+    return peaks
+
+
+def pool_replays(
+    panel: UsagePanel, pools: NodePools | None, start_seconds: int, settings: OversubscriptionSettings
+) -> tuple[tuple[OversubscriptionReplay, ...], tuple[Finding, ...]]:
+    """Each pool and resource with each day from `start_seconds` on decided from what lay before it.
+
+    Without node pools everything is one pool; what its nodes hold is then not known and the requests stand for it.
+    """
+    horizon_steps = max(1, int(settings.horizon.total_seconds()) // panel.step_seconds)
+    held_out = int((panel.end_seconds - start_seconds) // panel.step_seconds + 1) // horizon_steps
+    replays: list[OversubscriptionReplay] = []
+    findings: list[Finding] = []
+    if held_out < 1 or "request" not in panel.attributes:
+        reason = "the history names no requests" if held_out >= 1 else "less than one horizon is left to replay"
+        return (), (Finding("", "", Severity.NOTE, f"oversubscription is not replayed: {reason}"),)
+    names = pools.names if pools is not None else (WHOLE_POOL,)
+    for place, pool in enumerate(names):
+        for resource in map(Resource, settings.resources):
+            history = _pool_history(panel, pools, place, pool, resource)
+            if history is None:
+                continue
+            replays.append(
+                replay_oversubscription(
+                    history,
+                    level=1.0 - settings.violation_probability,
+                    horizon_steps=horizon_steps,
+                    held_out=held_out,
+                    max_ratio=settings.max_ratio,
+                )
+            )
+    return tuple(replays), tuple(findings)
+
+
+def _pool_history(
+    panel: UsagePanel, pools: NodePools | None, place: int, pool: str, resource: Resource
+) -> PoolHistory | None:
+    rows: Sequence[int] = [
+        i
+        for i, key in enumerate(panel.keys)
+        if key.resource == resource and (pools is None or panel.node_pool.get(key.workload) == pool)
+    ]
+    requests = panel.attributes["request"][rows]
+    if not rows or np.isnan(panel.usage[rows]).all() or not np.nansum(requests) > 0:
+        return None
+    unlimited = np.full((len(rows), panel.steps), np.nan)
+    if pools is None:
+        allocatable = float(np.nansum(requests[:, -1]))
+    else:
+        known = pools.allocatable.get(resource, np.full((len(pools.names), 1), np.nan))[place]
+        known = known[~np.isnan(known)]
+        if known.size == 0 or known[-1] <= 0:
+            return None
+        allocatable = float(known[-1])
+    return PoolHistory(
+        pool=pool,
+        resource=resource,
+        usage=panel.usage[rows],
+        limits=panel.attributes["limit"][rows] if "limit" in panel.attributes else unlimited,
+        requests=requests,
+        allocatable=allocatable,
+    )
+
+
+def _request_per_replica(past: UsagePanel, row: int) -> float | None:
+    if not {"request", "replicas"} <= past.attributes.keys():
+        return None
+    request, replicas = past.attributes["request"][row], past.attributes["replicas"][row]
+    known = np.flatnonzero((request > 0) & (replicas > 0))
+    return float(request[known[-1]] / replicas[known[-1]]) if known.size else None
+
+
+def _finding(key: SeriesKey, message: str) -> Finding:
+    return Finding(key.workload, key.resource.value, Severity.NOTE, message)

@@ -1,0 +1,249 @@
+"""The best candidate serves each series, the quantiles are calibrated, and only a better bundle is promoted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.forecast import FloatArray
+from pipelines.settings import Settings
+from pipelines.steps.choose import chosen, made_bundle
+from pipelines.steps.fit import fitted
+from pipelines.steps.judge import judged
+from pipelines.steps.plan import Plan, planned, question_of
+from pipelines.steps.prepare import prepared
+from pipelines.steps.record import forecast_rows, metrics_of, tables_of
+from pipelines.steps.score import added, held_out, on_common_points, part_ends, resource_accuracy
+from pipelines.steps.split import split_in_time
+from predictor.backtest.rolling import Backtest
+from predictor.serving.bundle import Bundle
+from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+from tests.support.panels import a_fleet, a_settings
+
+KEYS = (SeriesKey("shop/Deployment/a", Resource.CPU), SeriesKey("shop/Deployment/b", Resource.MEMORY))
+LEVELS = (0.5, 0.9)
+SETTINGS = a_settings(forecasters=["seasonal_naive", "decaying_histogram"])
+
+
+def a_backtest(miss: float, *, actual: FloatArray | None = None, top: float = 0.0) -> Backtest:
+    """One cutoff, two series, three steps: every forecast is `miss` under the actual (2), the top level `top` more."""
+    happened = np.full((1, 2, 3), 2.0) if actual is None else actual
+    forecast = np.full((1, 2, 2, 3), 2.0 - miss)
+    forecast[:, :, 1] += top
+    return Backtest((0,), 300, LEVELS, forecast, happened)
+
+
+def a_plan(panel: UsagePanel, settings: Settings = SETTINGS) -> Plan:
+    ready = prepared(panel).panel
+    split = split_in_time(ready, question_of(settings).horizon_steps, settings.training)
+    return planned(ready, split, question_of(settings), settings.training)
+
+
+def a_bundle(plan: Plan) -> Bundle:
+    return made_bundle(plan, fitted(plan))
+
+
+def test_the_candidate_with_the_least_loss_serves() -> None:
+    """And the reason says by how much it beat the baseline."""
+    made = {"seasonal_naive": a_backtest(1.0), "other": a_backtest(0.5)}
+
+    choice = chosen(KEYS, made, "seasonal_naive")[0]
+
+    assert (choice.forecaster, choice.gate_passed) == ("other", True)
+    assert "0.50 of the pinball loss" in choice.reason
+
+
+def test_the_baseline_serves_where_nothing_beats_it() -> None:
+    """A tie is no win, and the gate's reason names the nearest candidate."""
+    made = {"seasonal_naive": a_backtest(1.0), "other": a_backtest(1.0)}
+
+    choice = chosen(KEYS, made, "seasonal_naive")[0]
+
+    assert (choice.forecaster, choice.gate_passed) == ("seasonal_naive", False)
+    assert "other" in choice.reason
+
+
+def test_a_series_that_was_not_observed_is_served_by_the_baseline() -> None:
+    """With nothing to choose by there is no score, not a score of zero."""
+    nothing = np.full((1, 2, 3), np.nan)
+    made = {name: a_backtest(1.0, actual=nothing) for name in ("seasonal_naive", "other")}
+
+    choice = chosen(KEYS, made, "seasonal_naive")[0]
+
+    assert choice.forecaster == "seasonal_naive"
+    assert not choice.pinball
+
+
+def test_a_candidate_that_leaves_points_out_is_not_chosen() -> None:
+    """Answering only the easy questions is no merit."""
+    lazy = a_backtest(0.0)
+    lazy.forecast[0, :, :, 1:] = np.nan
+
+    choices = chosen(KEYS, {"seasonal_naive": a_backtest(1.0), "lazy": lazy}, "seasonal_naive")
+
+    assert {choice.forecaster for choice in choices} == {"seasonal_naive"}
+
+
+def test_held_out_days_change_nothing_in_the_bundle() -> None:
+    """No peeking: another future gives the same forecasters, choices and offsets, bit for bit."""
+    panel = a_fleet()
+    plan = a_plan(panel)
+    changed = panel.usage.copy()
+    changed[:, panel.times > plan.split.calibrated_until_seconds] *= 7.0
+    other = a_plan(replace(panel, usage=changed))
+
+    first, second = a_bundle(plan), a_bundle(other)
+
+    assert first.series.keys() == second.series.keys()
+    for key, model in first.series.items():
+        twin = second.series[key]
+        assert (twin.forecaster, twin.reason, twin.scores) == (model.forecaster, model.reason, model.scores)
+        np.testing.assert_array_equal(twin.offsets, model.offsets)
+    past = plan.panel.between(plan.panel.start_seconds, plan.split.calibrated_until_seconds)
+    np.testing.assert_array_equal(first.forecast(past).forecast.values, second.forecast(past).forecast.values)
+
+
+def test_calibration_days_change_no_fit() -> None:
+    """What is learned across series comes from the fit part alone; the later days only choose and correct."""
+    panel = a_fleet()
+    learned = a_settings(forecasters=["lightgbm_quantiles"])
+    plan = a_plan(panel, learned)
+    changed = panel.usage.copy()
+    changed[:, panel.times > plan.split.fitted_until_seconds] *= 3.0
+
+    first, second = fitted(plan), fitted(a_plan(replace(panel, usage=changed), learned))
+
+    assert any(model.to_state().texts for model in first.values())
+    for key, model in first.items():
+        assert model.to_state().parameters == second[key].to_state().parameters
+        assert dict(model.to_state().texts) == dict(second[key].to_state().texts)
+
+
+def test_a_constant_workload_is_forecast_at_its_constant() -> None:
+    """The baseline makes no error on it, so it serves, and no correction moves it."""
+    plan = a_plan(a_fleet())
+    key = SeriesKey("shop/Deployment/flat", Resource.CPU)
+
+    bundle = a_bundle(plan)
+
+    assert bundle.series[key].forecaster == "seasonal_naive"
+    row = plan.panel.row(key)
+    np.testing.assert_allclose(bundle.forecast(plan.panel).forecast.values[row], 2.5)
+
+
+def test_tables_and_metrics_speak_of_every_series_and_stay_small() -> None:
+    """Per workload in tables, cold ones included; fewer than 200 aggregates in metrics, none of them NaN."""
+    plan = a_plan(a_fleet())
+    models = fitted(plan)
+    bundle = made_bundle(plan, models)
+
+    scored = held_out(plan, bundle, models)
+    accuracies = resource_accuracy(scored.keys, *scored.scores(), bundle)
+    tables, metrics = tables_of(plan, scored, bundle), metrics_of(accuracies, plan.question.levels)
+
+    assert len(tables["series"]) == len(plan.panel.keys) * len(plan.question.levels)
+    assert set(tables["series"].loc[tables["series"]["is_cold"], "workload"]) == {"new/Job/young"}
+    assert len(tables["findings"]) == len(plan.findings) + len(plan.panel.findings)
+    assert 0 < len(metrics) < 200
+    assert np.isfinite(list(metrics.values())).all()
+
+
+def test_forecast_rows_are_one_per_level_and_step() -> None:
+    """The long table of a bundle's forecast, without rows for a series that has none."""
+    plan = a_plan(a_fleet())
+    panel = plan.panel
+    panel.usage[0] = np.nan
+
+    rows = forecast_rows(a_bundle(plan), panel)
+
+    counts = rows.groupby(["workload", "resource"]).size()
+    assert len(counts) == len(panel.keys) - 1
+    assert set(counts) == {plan.question.horizon_steps * len(plan.question.levels)}
+
+
+def test_sums_of_two_cutoffs_are_those_of_both_together() -> None:
+    """A backtest may be scored piece by piece."""
+    plan = a_plan(a_fleet())
+    models = fitted(plan)
+    bundle = made_bundle(plan, models)
+    whole = held_out(plan, bundle, models)
+
+    pieces = [
+        held_out(replace(plan, split=replace(plan.split, held_out_cutoffs=(cutoff,))), bundle, models).scores()[0]
+        for cutoff in plan.split.held_out_cutoffs
+    ]
+    total = pieces[0]
+    for piece in pieces[1:]:
+        total = added(total, piece)
+
+    np.testing.assert_allclose(total.pinball, whole.scores()[0].pinball)
+
+
+def test_parts_of_the_horizon_end_with_it() -> None:
+    """Half an hour, an hour and the rest of two hours, at a quarter of an hour each."""
+    assert part_ends(8, 900) == (2, 4, 8)
+    assert part_ends(1, 900) == (1,)
+
+
+def test_scores_are_compared_over_the_same_points() -> None:
+    """A point that one of the two does not forecast counts for neither."""
+    one, other = a_backtest(0.0), a_backtest(1.0)
+    one.forecast[0, 0, 0, 0] = np.nan
+
+    masked = on_common_points(one, other)
+
+    assert all(np.isnan(each.actual[0, 0, 0]) for each in masked)
+    assert all(np.isfinite(each.actual[0, 0, 1:]).all() for each in masked)
+
+
+def test_the_first_model_must_beat_the_baseline() -> None:
+    """Half the baseline's loss is promoted, the same loss is not."""
+    better = judged(KEYS, a_backtest(0.5), a_backtest(1.0), None, minimum_gain=0.01)
+    same = judged(KEYS, a_backtest(1.0), a_backtest(1.0), None, minimum_gain=0.01)
+
+    assert (better.promote, same.promote) == (True, False)
+    assert better.challenger.loss == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("miss", "promoted"), [(0.5, True), (0.795, False), (0.9, False)])
+def test_a_challenger_needs_a_gain_over_the_champion(miss: float, *, promoted: bool) -> None:
+    """The champion misses by 0.8: less than 1 % better is not enough, worse even less so."""
+    verdict = judged(KEYS, a_backtest(miss), a_backtest(1.0), a_backtest(0.8), minimum_gain=0.01)
+
+    assert verdict.promote is promoted
+    assert "the champion's is 0.800" in " ".join(verdict.reasons)
+
+
+def test_a_challenger_that_covers_less_at_the_top_is_not_promoted() -> None:
+    """A lower loss does not buy violations: at the top level a miss is one."""
+    champion = a_backtest(1.0, top=1.2)
+    challenger = a_backtest(0.1)
+
+    verdict = judged(KEYS, challenger, a_backtest(2.0), champion, minimum_gain=0.01)
+
+    assert not verdict.promote
+    assert verdict.champion is not None
+    assert verdict.challenger.loss < verdict.champion.loss
+    assert "more than 1% less" in " ".join(verdict.reasons)
+
+
+def test_the_unit_of_a_resource_does_not_weigh_in_the_verdict() -> None:
+    """Bytes are a billion times cores; each resource counts as much as the other."""
+    scale = np.asarray([1.0, 1e9])[None, :, None]
+
+    def scaled(made: Backtest) -> Backtest:
+        return replace(made, forecast=made.forecast * scale[:, :, None], actual=made.actual * scale)
+
+    plain = judged(KEYS, a_backtest(0.5), a_backtest(1.0), None, minimum_gain=0.01)
+    large = judged(KEYS, scaled(a_backtest(0.5)), scaled(a_backtest(1.0)), None, minimum_gain=0.01)
+
+    assert large.challenger.loss == pytest.approx(plain.challenger.loss)
+
+
+def test_nothing_scored_promotes_nothing() -> None:
+    """Without a single sample on the held-out days there is no verdict in favour."""
+    nothing = np.full((1, 2, 3), np.nan)
+    verdict = judged(KEYS, a_backtest(0.5, actual=nothing), a_backtest(1.0, actual=nothing), None, minimum_gain=0.01)
+
+    assert not verdict.promote
+    assert "nothing could be scored" in verdict.reasons[-1]

@@ -1,0 +1,177 @@
+"""A history is checked, fingerprinted and cut in time before anything learns from it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.errors import NotEnoughHistory
+from pipelines.steps.plan import Question, planned
+from pipelines.steps.prepare import fingerprint, prepared
+from pipelines.steps.split import observed_times, split_in_time, spread_cutoffs
+from predictor.errors import InvalidUsage, UnknownWorkload
+from predictor.usage.panel import SeriesKey
+from tests.support.histories import STEP_SECONDS, daily_usage
+from tests.support.panels import DAY_STEPS, a_fleet, a_panel, a_settings
+
+QUESTION = Question(horizon_steps=8, levels=(0.5, 0.9), past_steps=8 * DAY_STEPS)
+
+
+def test_the_order_of_the_series_does_not_change_the_fingerprint() -> None:
+    """Two sources that list the same workloads differently hold the same data."""
+    panel = a_fleet()
+
+    assert fingerprint(panel) == fingerprint(panel.select(range(len(panel.keys) - 1, -1, -1)))
+
+
+@pytest.mark.parametrize("changed", ["value", "key", "gap"])
+def test_any_change_of_the_data_changes_the_fingerprint(changed: str) -> None:
+    """One value, one name or one lost sample is another data set."""
+    panel = a_panel(daily_usage(series=2))
+    usage, names = panel.usage.copy(), [key.workload for key in panel.keys]
+    if changed == "value":
+        usage[1, 5] += 1e-9
+    elif changed == "gap":
+        usage[1, 5] = np.nan
+    else:
+        names[1] += "x"
+
+    assert fingerprint(a_panel(usage, names=tuple(names))) != fingerprint(panel)
+
+
+def test_preparing_sorts_the_series_and_drops_empty_ends() -> None:
+    """Steps before the first and after the last sample say nothing and would only shorten the parts."""
+    usage = np.full((2, 40), np.nan)
+    usage[0, 10:30], usage[1, 12:25] = 1.0, 2.0
+
+    ready = prepared(a_panel(usage, names=("b/Deployment/b", "a/Deployment/a")))
+
+    assert [key.workload for key in ready.panel.keys] == ["a/Deployment/a", "b/Deployment/b"]
+    assert ready.panel.steps == 20
+
+
+def test_a_pattern_selects_workloads() -> None:
+    """`new/*` is every workload of the namespace."""
+    ready = prepared(a_fleet(), "new/*")
+
+    assert ready.panel.workloads == ("new/Job/young",)
+
+
+def test_a_pattern_that_matches_nothing_names_what_there_is() -> None:
+    """A typing error is answered with the nearest names."""
+    with pytest.raises(UnknownWorkload, match="did you mean shop/Deployment/w"):
+        prepared(a_fleet(), "shop/Deployment/w")
+
+
+def test_a_history_without_any_sample_says_what_to_check() -> None:
+    """An empty answer is not a history."""
+    with pytest.raises(NotEnoughHistory, match="no sample of any workload"):
+        prepared(a_panel(np.full((2, 50), np.nan)))
+
+
+def test_a_sparse_series_is_reported() -> None:
+    """Who reads the findings learns that a series is mostly gaps."""
+    usage = daily_usage(series=1, days=4)
+    usage[0, ::2] = np.nan
+    usage[0, ::3] = np.nan
+
+    (finding,) = prepared(a_panel(usage)).findings
+
+    assert "of the steps" in finding.message
+
+
+@settings(max_examples=40, deadline=None)
+@given(days=st.floats(1.5, 20), horizon=st.integers(1, 10), gap=st.integers(0, 3))
+def test_nothing_crosses_a_cut(days: float, horizon: int, gap: int) -> None:
+    """Whatever the length: fit before calibration before held-out, and no forecast reaches over its part's end."""
+    usage = np.ones((2, int(days * DAY_STEPS)))
+    usage[:, 20 : 20 + gap * 10] = np.nan
+    panel = a_panel(usage)
+
+    split = split_in_time(panel, horizon, a_settings().training)
+
+    reach = horizon * STEP_SECONDS
+    assert split.fitted_until_seconds < split.calibrated_until_seconds < split.end_seconds
+    assert all(
+        split.fitted_until_seconds <= c and c + reach <= split.calibrated_until_seconds
+        for c in split.calibration_cutoffs
+    )
+    assert all(split.calibrated_until_seconds <= c and c + reach <= split.end_seconds for c in split.held_out_cutoffs)
+    assert len(split.held_out_cutoffs) >= 2 and len(split.calibration_cutoffs) >= 2
+
+
+def test_a_short_history_gets_shorter_parts_and_says_so() -> None:
+    """Two days cannot hold out two days; a quarter is held out and the reader is told."""
+    split = split_in_time(a_panel(daily_usage(days=2)), 8, a_settings().training)
+
+    assert (split.end_seconds - split.calibrated_until_seconds) // STEP_SECONDS == 2 * DAY_STEPS // 4
+    assert any("training.held_out" in finding.message for finding in split.findings)
+
+
+def test_a_history_too_short_for_the_horizon_says_what_to_change() -> None:
+    """The message has the span that is needed and the two ways out."""
+    with pytest.raises(NotEnoughHistory, match=r"Read at least .*--span.*--horizon"):
+        split_in_time(a_panel(daily_usage(days=1)), 40, a_settings().training)
+
+
+def test_separate_days_are_split_by_what_was_observed() -> None:
+    """Two days a month apart: the held-out part is the newest quarter of the samples, not of the calendar."""
+    usage = np.full((2, 32 * DAY_STEPS), np.nan)
+    usage[:, :DAY_STEPS], usage[:, -DAY_STEPS:] = 1.0, 2.0
+    panel = a_panel(usage)
+
+    split = split_in_time(panel, 4, a_settings().training)
+
+    times = observed_times(panel)
+    assert np.sum(times > split.calibrated_until_seconds) == len(times) // 4
+
+
+def test_one_cutoff_is_a_backtest_too() -> None:
+    """A single cutoff is the earliest possible one."""
+    assert spread_cutoffs(np.arange(0, 100, 10), 30, 1) == (0,)
+
+
+def test_a_workload_born_yesterday_is_cold_and_listed() -> None:
+    """It has no samples where the fit looks; it is reported, not silently dropped."""
+    panel = prepared(a_fleet()).panel
+    training = a_settings().training
+
+    plan = planned(panel, split_in_time(panel, 8, training), QUESTION, training)
+
+    assert [key.workload for key in plan.cold] == ["new/Job/young"]
+    assert any(f.workload == "new/Job/young" and "cold" in f.message for f in plan.findings)
+
+
+def test_a_fleet_of_newborns_cannot_be_trained_on() -> None:
+    """If every series is cold, the message says how many samples are needed."""
+    usage = np.full((3, 8 * DAY_STEPS), np.nan)
+    usage[0, :10], usage[1:, -20:] = 1.0, 1.0
+    usage[0, -40:-20] = np.nan
+    panel = a_panel(usage)
+    training = a_settings(held_out="1h", calibration="1h").training
+    split = split_in_time(panel, 2, training)
+
+    with pytest.raises(NotEnoughHistory, match="none of the 3 series"):
+        planned(panel, split, Question(40, (0.5,), DAY_STEPS), training)
+
+
+def test_an_unknown_forecaster_is_answered_with_the_catalogue() -> None:
+    """The setting and the accepted names are in the message."""
+    panel = a_panel(daily_usage(days=8))
+    training = a_settings(forecasters=["prophet"]).training
+
+    with pytest.raises(InvalidUsage, match=r"'prophet'.*seasonal_naive"):
+        planned(panel, split_in_time(panel, 8, training), QUESTION, training)
+
+
+def test_ended_series_are_told_apart_from_cold_ones() -> None:
+    """A workload that was deleted has been fitted on but cannot be scored."""
+    usage = daily_usage(series=2, days=10)
+    usage[1, 5 * DAY_STEPS :] = np.nan
+    panel = a_panel(usage)
+    training = a_settings().training
+
+    plan = planned(panel, split_in_time(panel, 8, training), QUESTION, training)
+
+    assert SeriesKey("shop/Deployment/w1", panel.keys[1].resource) in plan.warm
+    assert any("has ended" in f.message for f in plan.findings)

@@ -1,0 +1,339 @@
+"""What a real Prometheus with a real cluster's oddities is read as."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.forecast import FloatArray
+from pipelines.demo.exporters import RawSeries
+from pipelines.demo.local_prometheus import LocalPrometheus
+from predictor.errors import SourceRefused
+from predictor.sources.discovery import find_metrics
+from predictor.sources.http import PrometheusClient, PrometheusEndpoint
+from predictor.sources.prometheus import PrometheusSource
+from predictor.sources.promql import ClusterLabels
+from predictor.usage.panel import Resource, SeriesKey, Severity, UsagePanel
+from tests.support.prometheus import STEP, a_counter, a_pod, a_prometheus, a_series
+
+pytestmark = pytest.mark.real
+
+STEPS = 576
+START = (int(time.time()) // 86_400 - 4) * 86_400
+"""Two whole days that ended two days ago: long enough to be settled."""
+END = START + (STEPS - 1) * STEP
+GIB = 2**30
+
+
+def the_series() -> list[RawSeries]:
+    """One cluster with everything that can go wrong in one."""
+    nan = float("nan")
+    series: list[RawSeries] = []
+    # A Deployment of two pods, the second of which replaces the first at step 300; two kube-state-metrics.
+    series += a_pod("cart-v1-a", cores=[2.0] * 300, owner=("ReplicaSet", "cart-v1"))
+    series += a_pod("cart-v2-b", cores=[3.0] * (STEPS - 299), owner=("ReplicaSet", "cart-v2"), first=299)
+    for version, first, count in (("v1", 0, 300), ("v2", 299, STEPS - 299)):
+        owner = {"namespace": "shop", "replicaset": f"cart-{version}", "owner_kind": "Deployment"}
+        series.append(a_series("kube_replicaset_owner", [1] * count, first, **owner, owner_name="cart"))
+        twin = {**owner, "instance": "second-kube-state-metrics"}
+        series.append(a_series("kube_replicaset_owner", [1] * count, first, **twin, owner_name="cart"))
+    for pod, version, first, count in (("cart-v1-a", "v1", 0, 300), ("cart-v2-b", "v2", 299, STEPS - 299)):
+        labels = {"namespace": "shop", "pod": pod, "owner_kind": "ReplicaSet", "owner_name": f"cart-{version}"}
+        series.append(a_series("kube_pod_owner", [1] * count, first, **labels, instance="second"))
+        asked = {"namespace": "shop", "pod": pod, "container": "main", "resource": "cpu"}
+        for instance in ("first", "second"):
+            values = [4.0] * count
+            series.append(a_series("kube_pod_container_resource_requests", values, first, **asked, instance=instance))
+        # The kubelet is scraped by a second job; and the pod's own cgroup, which holds the same CPU time again.
+        twice = {"namespace": "shop", "pod": pod, "id": f"/{pod}"}
+        cores = [2.0 if version == "v1" else 3.0] * count
+        series.append(
+            a_counter("container_cpu_usage_seconds_total", cores, first, **twice, container="main", job="again")
+        )
+        series.append(a_counter("container_cpu_usage_seconds_total", cores, first, **twice, container=""))
+    wanted = [1.0] * STEPS
+    series.append(a_series("kube_deployment_spec_replicas", wanted, namespace="shop", deployment="cart"))
+    # A counter that starts anew at step 200, as after a container restart.
+    resets = 1000.0 + STEP * np.arange(STEPS, dtype=np.float64)
+    resets[200:] -= resets[200] - 150.0
+    ids = {"namespace": "shop", "pod": "resets-0"}
+    series.append(a_series("container_cpu_usage_seconds_total", resets, **ids, container="main", id="/resets"))
+    series.append(a_series("kube_pod_owner", wanted, **ids, owner_kind="StatefulSet", owner_name="resets"))
+    # Three samples, only NaN, constant, a day's gap, a bare pod, a static pod, a pod deleted in mid-window.
+    series += a_pod("brief-0", cores=[1.0] * 4, owner=("StatefulSet", "brief"), first=100)[::2]
+    ids = {"namespace": "shop", "pod": "void-0"}
+    series.append(a_series("container_memory_working_set_bytes", [nan] * STEPS, **ids, container="main"))
+    series += a_pod("gap-0", cores=[1.0] * 100, owner=("StatefulSet", "gap"))
+    series += a_pod("gap-0", cores=[1.0] * 100, owner=("StatefulSet", "gap"), first=450)
+    series += a_pod("alone", cores=[0.5] * STEPS, owner=("<none>", "<none>"))
+    series += a_pod("etcd-node-1", cores=[0.25] * STEPS, owner=("Node", "node-1"), namespace="kube-system")
+    # A CronJob: one job of 20 steps; its pod stays listed as done and keeps its request.
+    done = {"namespace": "batch", "pod": "report-1-x"}
+    series += a_pod("report-1-x", cores=[2.0] * 20, owner=("Job", "report-1"), first=50, namespace="batch")[:2]
+    series.append(a_series("kube_pod_owner", [1] * 200, 50, **done, owner_kind="Job", owner_name="report-1"))
+    job = {"namespace": "batch", "job_name": "report-1", "owner_kind": "CronJob", "owner_name": "report"}
+    series.append(a_series("kube_job_owner", [1] * 200, 50, **job))
+    series.append(a_series("kube_pod_status_phase", [0] * 20 + [1] * 180, 50, **done, phase="Succeeded"))
+    asked = {**done, "container": "main", "resource": "cpu"}
+    series.append(a_series("kube_pod_container_resource_requests", [1.5] * 200, 50, **asked))
+    active = np.zeros(STEPS)
+    active[50:70] = 1
+    series.append(a_series("kube_cronjob_status_active", active, namespace="batch", cronjob="report"))
+    # GPUs, seen by an exporter that was itself replaced: one busy, one idle in the exporter's own name.
+    for exporter, first in (("dcgm-exporter-a", 0), ("dcgm-exporter-b", 288)):
+        own = {"namespace": "gpu-operator", "pod": exporter, "instance": "10.0.0.1:9400"}
+        held = {**own, "exported_namespace": "shop", "exported_pod": "alone", "UUID": "GPU-1"}
+        series.append(a_series("DCGM_FI_DEV_GPU_UTIL", [60.0] * 288, first, **held))
+        series.append(a_series("DCGM_FI_DEV_FB_USED", [1024.0] * 288, first, **held))
+        series.append(a_series("DCGM_FI_DEV_FB_FREE", [3072.0] * 288, first, **held))
+        series.append(a_series("DCGM_FI_DEV_GPU_UTIL", [0.0] * 288, first, **own, UUID="GPU-2"))
+        exporter_pod = {"namespace": "gpu-operator", "pod": exporter, "owner_kind": "DaemonSet"}
+        series.append(a_series("kube_pod_owner", [1] * 288, first, **exporter_pod, owner_name="dcgm-exporter"))
+    # The ingress counts by Service: one named as its workload, one not.
+    for service, rate in (("cart", 10.0), ("gap-http", 5.0), ("nobody", 1.0)):
+        labels = {"namespace": "ingress", "exported_namespace": "shop", "exported_service": service}
+        for status in ("200", "500"):
+            series.append(a_counter("nginx_ingress_controller_requests", [rate / 2] * STEPS, **labels, status=status))
+    # Nodes of two pools, one without a label.
+    for node, pool in (("node-1", "blue"), ("node-2", "")):
+        series.append(a_series("kube_node_info", wanted, node=node))
+        series.append(a_series("kube_node_labels", wanted, node=node, **({"label_node_pool": pool} if pool else {})))
+        for instance in ("first", "second"):
+            given = {"node": node, "resource": "cpu", "instance": instance}
+            series.append(a_series("kube_node_status_allocatable", [8.0] * STEPS, **given))
+    series.append(a_series("kube_pod_info", [1] * 300, namespace="shop", pod="cart-v1-a", node="node-2"))
+    later = [1] * (STEPS - 299)
+    series.append(a_series("kube_pod_info", later, 299, namespace="shop", pod="cart-v2-b", node="node-1"))
+    # A rise that starts at step 400: nothing before it may know.
+    series += a_pod("rise-0", cores=[1.0] * 400 + [9.0] * 176, owner=("StatefulSet", "rise"))
+    return series
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrometheus]:
+    """One Prometheus for all tests here; they only read."""
+    with a_prometheus(tmp_path_factory.mktemp("oddities"), the_series(), start_seconds=START) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def panel(prometheus: LocalPrometheus) -> UsagePanel:
+    """Everything in it, as read."""
+    return a_source(prometheus).fetch(start_seconds=START, end_seconds=END, step_seconds=STEP)
+
+
+def a_source(prometheus: LocalPrometheus, **more: object) -> PrometheusSource:
+    """A source of the Prometheus."""
+    services = {"shop/gap-http": "shop/StatefulSet/gap"}
+    endpoint = PrometheusEndpoint(url=prometheus.url)
+    return PrometheusSource(endpoint, scrape_interval_seconds=STEP, service_workloads=services, **more)  # type: ignore[arg-type]
+
+
+def row(panel: UsagePanel, workload: str, resource: Resource = Resource.CPU) -> FloatArray:
+    """One series' usage."""
+    return np.asarray(panel.usage[panel.row(SeriesKey(workload, resource))])
+
+
+def said(panel: UsagePanel, workload: str) -> str:
+    """All findings on a workload."""
+    return "; ".join(str(finding) for finding in panel.findings if finding.workload == workload)
+
+
+def test_a_deployment_is_one_series_through_a_deploy_and_counts_once(panel: UsagePanel) -> None:
+    """Two kube-state-metrics, two kubelet jobs and the pod's cgroup beside its container: still 2, then 3 cores."""
+    usage = row(panel, "shop/Deployment/cart")
+
+    np.testing.assert_allclose(usage[1:299], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(usage[301:], 3.0, rtol=1e-6)
+
+
+def test_a_request_counts_once_and_only_for_pods_that_are_not_done(panel: UsagePanel) -> None:
+    """The done job's pod is still listed with its request, but asks for nothing."""
+    request = panel.attributes["request"]
+
+    np.testing.assert_allclose(request[panel.row(SeriesKey("shop/Deployment/cart", Resource.CPU))][1:298], 4.0)
+    report = request[panel.row(SeriesKey("batch/CronJob/report", Resource.CPU))]
+    np.testing.assert_allclose(report[51:69], 1.5)
+    np.testing.assert_allclose(report[72:], 0.0)
+
+
+def test_a_counter_reset_gives_neither_a_negative_nor_a_huge_rate(panel: UsagePanel) -> None:
+    """One core before, one after, and for the two ranges that the reset lies in less, never more."""
+    usage = row(panel, "shop/StatefulSet/resets")
+
+    assert np.nanmin(usage) >= 0
+    assert np.nanmax(usage) <= 1.0 + 1e-6
+    np.testing.assert_allclose(np.delete(usage[1:], [199, 200]), 1.0, rtol=1e-6)
+
+
+def test_a_cronjob_uses_nothing_between_its_jobs(panel: UsagePanel) -> None:
+    """No active job is a known zero, not a missing sample."""
+    usage = row(panel, "batch/CronJob/report")
+
+    np.testing.assert_allclose(usage[51:70], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(usage[72:], 0.0)
+
+
+def test_pods_of_no_controller_are_workloads_of_their_own(panel: UsagePanel) -> None:
+    """Bare pods, and static pods that their node owns."""
+    np.testing.assert_allclose(row(panel, "shop/Pod/alone")[1:], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(row(panel, "kube-system/Pod/etcd-node-1")[1:], 0.25, rtol=1e-6)
+
+
+def test_unusable_and_odd_series_are_left_out_or_used_with_a_finding(panel: UsagePanel) -> None:
+    """Three samples and only NaN are left out, a gap and a constant are used; each is said."""
+    assert "3 samples, need 4" in said(panel, "shop/StatefulSet/brief")
+    assert "a gap of 29.2 h" in said(panel, "shop/StatefulSet/gap")
+    assert "constant" in said(panel, "shop/Pod/alone")
+    assert "shop/StatefulSet/brief" not in panel.workloads
+    assert np.isnan(row(panel, "shop/StatefulSet/gap")[102:449]).all()
+
+
+def test_gpu_usage_goes_to_the_pod_that_holds_the_device(panel: UsagePanel) -> None:
+    """Not to the exporter, not twice when the exporter was replaced, and an idle device to nobody."""
+    np.testing.assert_allclose(row(panel, "shop/Pod/alone", Resource.GPU), 0.6)
+    memory = panel.row(SeriesKey("shop/Pod/alone", Resource.GPU_MEMORY))
+    np.testing.assert_allclose(panel.usage[memory], GIB)
+    np.testing.assert_allclose(panel.attributes["capacity"][memory], 4 * GIB)
+    assert not [key for key in panel.keys if "dcgm" in key.workload]
+
+
+def test_requests_go_to_the_workload_behind_the_service(panel: UsagePanel) -> None:
+    """By name, by the map that was given, and with a note where neither helps."""
+    np.testing.assert_allclose(row(panel, "shop/Deployment/cart", Resource.REQUESTS)[1:], 10.0, rtol=1e-6)
+    np.testing.assert_allclose(row(panel, "shop/StatefulSet/gap", Resource.REQUESTS)[1:], 5.0, rtol=1e-6)
+    assert any("Service shop/nobody bears no workload's name" in str(finding) for finding in panel.findings)
+
+
+def test_nothing_after_a_step_is_seen_in_it(panel: UsagePanel) -> None:
+    """The step before a rise knows nothing of it, and the rise shows in its own step."""
+    usage = row(panel, "shop/StatefulSet/rise")
+
+    np.testing.assert_allclose(usage[399], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(usage[400], 9.0, rtol=1e-6)
+
+
+def test_a_shorter_fetch_gives_the_same_values(prometheus: LocalPrometheus, panel: UsagePanel) -> None:
+    """What was known at a cutoff does not depend on what was fetched after it."""
+    end = START + 400 * STEP
+    short = a_source(prometheus).fetch(start_seconds=START, end_seconds=end, step_seconds=STEP)
+
+    for key in short.keys:
+        np.testing.assert_array_equal(short.usage[short.row(key)], panel.usage[panel.row(key), :401], str(key))
+
+
+def test_a_workload_is_in_the_pool_where_most_of_its_pods_were(panel: UsagePanel) -> None:
+    """300 steps without a pool label, 277 in `blue`."""
+    assert panel.node_pool["shop/Deployment/cart"] == "default"
+
+
+def test_node_pools_add_up_their_nodes_once(prometheus: LocalPrometheus) -> None:
+    """Two kube-state-metrics, one node each: 8 cores per pool; a node without a label is in `default`."""
+    pools = a_source(prometheus).fetch_node_pools(start_seconds=START, end_seconds=END, step_seconds=STEP)
+
+    assert pools.names == ("blue", "default")
+    np.testing.assert_allclose(pools.allocatable[Resource.CPU], 8.0)
+    np.testing.assert_allclose(pools.node_counts, 1.0)
+    assert Resource.GPU not in pools.allocatable
+
+
+def test_a_resource_that_nothing_has_is_noted_and_the_others_are_read(prometheus: LocalPrometheus) -> None:
+    """No GPU metrics under these labels in this time: a note that names them."""
+    source = PrometheusSource(PrometheusEndpoint(url=prometheus.url), scrape_interval_seconds=STEP)
+    early = START + 40 * STEP
+    panel = source.fetch(start_seconds=START, end_seconds=early, step_seconds=STEP)
+
+    assert Resource.CPU in {key.resource for key in panel.keys}
+    resources = (Resource.MEMORY, Resource.REQUESTS)
+    noted = source.fetch(start_seconds=START, end_seconds=early, step_seconds=STEP, resources=resources)
+    assert {key.resource for key in noted.keys} == set(resources)
+
+
+def test_nothing_at_all_names_the_missing_metrics(prometheus: LocalPrometheus) -> None:
+    """Another cluster's labels: the error names what is not there and under which labels."""
+    source = a_source(prometheus, labels=ClusterLabels(matchers={"cluster": 'eu "1"'}))
+
+    with pytest.raises(SourceRefused, match=r"no series of container_cpu_usage_seconds_total.*'cluster'") as caught:
+        source.fetch(start_seconds=START, end_seconds=END, step_seconds=STEP, resources=(Resource.CPU,))
+
+    assert "kube_pod_owner" in str(caught.value)
+
+
+def test_a_wrong_scrape_interval_is_named_as_the_reason(prometheus: LocalPrometheus) -> None:
+    """Metrics that exist but never twice in a range: the setting is named."""
+    source = PrometheusSource(PrometheusEndpoint(url=prometheus.url), scrape_interval_seconds=15)
+
+    with pytest.raises(SourceRefused, match="scrape_interval"):
+        source.fetch(start_seconds=START, end_seconds=END, step_seconds=60, resources=(Resource.REQUESTS,))
+
+
+def test_steps_that_are_not_over_hold_no_sample(prometheus: LocalPrometheus) -> None:
+    """A fetch up to tomorrow ends in missing samples, not in an error or in half a step."""
+    end = int(time.time()) // STEP * STEP + 86_400
+    panel = a_source(prometheus).fetch(start_seconds=START, end_seconds=end, step_seconds=STEP)
+
+    assert panel.end_seconds == end
+    assert np.isnan(panel.usage[:, -288:]).all()
+
+
+def test_the_cap_on_points_is_met_on_a_real_server(prometheus: LocalPrometheus) -> None:
+    """12,000 points: Prometheus itself would refuse them in one query."""
+    client = PrometheusClient(PrometheusEndpoint(url=prometheus.url))
+    try:
+        matrix = client.range("vector(1)", start_seconds=START, points=12_000, step_seconds=1)
+    finally:
+        client.close()
+
+    np.testing.assert_array_equal(matrix.values, np.ones((1, 12_000)))
+
+
+def test_a_second_fetch_asks_only_for_what_is_new(prometheus: LocalPrometheus, tmp_path: Path) -> None:
+    """Settled days come from the disk: with Prometheus out of reach they still do, and they are the same."""
+    known = PrometheusEndpoint(url=prometheus.url, cache_name="here")
+    away = PrometheusEndpoint(url="http://127.0.0.1:9", cache_name="here", retries=0)
+    sources = [PrometheusSource(each, scrape_interval_seconds=STEP, cache_folder=tmp_path) for each in (known, away)]
+    resources = (Resource.CPU, Resource.MEMORY, Resource.GPU)
+
+    first, second = (
+        source.fetch(start_seconds=START + 12 * STEP, end_seconds=END, step_seconds=STEP, resources=resources)
+        for source in sources
+    )
+
+    assert first.keys == second.keys
+    np.testing.assert_array_equal(first.usage, second.usage)
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(prometheus: LocalPrometheus, tmp_path: Path) -> None:
+    """The fetch goes on without it and says so."""
+    (tmp_path / "cache").write_text("not a folder")
+    source = a_source(prometheus, cache_folder=tmp_path / "cache")
+
+    panel = source.fetch(start_seconds=START, end_seconds=END, step_seconds=STEP, resources=(Resource.CPU,))
+
+    warnings = [finding for finding in panel.findings if finding.severity is Severity.WARNING]
+    assert any("went on without it" in finding.message for finding in warnings)
+
+
+def test_progress_ends_at_its_total(prometheus: LocalPrometheus) -> None:
+    """Told of each piece, ascending to the whole."""
+    told: list[tuple[int, int]] = []
+    a_source(prometheus).fetch(
+        start_seconds=START, end_seconds=END, step_seconds=STEP, progress=lambda done, total: told.append((done, total))
+    )
+
+    assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))
+
+
+def test_discovery_tells_what_is_there_from_what_is_not(prometheus: LocalPrometheus) -> None:
+    """In the time asked for."""
+    found = find_metrics(
+        PrometheusEndpoint(url=prometheus.url),
+        ("kube_pod_owner", "kube_nothing"),
+        start_seconds=START,
+        end_seconds=END,
+    )
+
+    assert found.present == ("kube_pod_owner",)
+    assert found.missing == ("kube_nothing",)
