@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from pipelines.cli import backtest, demo, simulate, train
 
 from autoscaler.cli import explain, run
 from foresize.doctor import doctor
+from pipelines.cli import backtest, demo, simulate, train
 from predictor.cli import forecast, serve
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ for command in (demo, train, backtest, forecast, simulate, run, serve, explain, 
 def main() -> None:
     """Run the command line; a known error becomes one message and an exit code, never a stack trace."""
     try:
-        main_group.main(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        outcome = main_group.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -84,6 +82,8 @@ def main() -> None:
             raise
         click.echo(f"foresize: {error}", err=True)
         sys.exit(1)
+    # Outside its standalone mode click returns the code that a command exits with.
+    sys.exit(outcome if isinstance(outcome, int) else 0)
 
 
 def _is_ours(error: Exception) -> bool:

@@ -3,8 +3,10 @@
 Each area is checked in a thread of its own against a deadline, so the whole takes seconds even when nothing answers.
 """
 
+import math
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -71,6 +73,7 @@ Checks = Iterator[Check]
 @click.pass_context
 def doctor(
     ctx: click.Context,
+    *,
     prometheus: str | None,
     kubeconfig: Path | None,
     context: str | None,
@@ -110,7 +113,7 @@ def doctor(
     else:
         _print(checks, fails)
     if fails:
-        ctx.exit(1)
+        sys.exit(1)
 
 
 def all_checks(areas: Mapping[str, Callable[[], Checks]], deadline_seconds: float) -> list[Check]:
@@ -125,7 +128,9 @@ def all_checks(areas: Mapping[str, Callable[[], Checks]], deadline_seconds: floa
             for check in checks():
                 done[area].append(check)
         except (PredictorError, AutoscalerError) as error:
-            done[area].append(Check(area, "FAIL", str(error), "see the message"))
+            done[area].append(
+                Check(area, "FAIL", str(error), f"check the {area} settings (docs/settings.md) and the network")
+            )
         except Exception as error:  # a check that breaks must not hide the others
             done[area].append(
                 Check(area, "FAIL", f"the check itself broke: {type(error).__name__}: {error}", "report it")
@@ -179,6 +184,7 @@ def disk_checks(settings: "Settings") -> Checks:
 
 def prometheus_checks(settings: "Settings", now_seconds: float) -> Checks:
     """Whether Prometheus answers, has the metrics, how often it scrapes and how far back it reaches."""
+    from predictor.errors import PredictorError
     from predictor.sources.discovery import find_metrics
     from predictor.sources.http import PrometheusClient
     from predictor.sources.promql import METRICS, POOL_METRICS, selector
@@ -189,17 +195,22 @@ def prometheus_checks(settings: "Settings", now_seconds: float) -> Checks:
     matchers = settings.prometheus.matchers
     names = sorted({*sum(METRICS.values(), ()), *POOL_METRICS, "kube_pod_container_resource_requests"})
     now = int(now_seconds)
-    found = find_metrics(endpoint, names, start_seconds=now - 3600, end_seconds=now, matchers=matchers)
-    yield Check("prometheus", "OK", f"{endpoint.shown_url} answers")
-    yield from _missing(found.missing, len(names))
-    sample = next(
-        (name for name in ("container_cpu_usage_seconds_total", "kube_pod_owner") if name in found.present), ""
-    )
-    if not sample:
-        return
-    series = selector(sample, matchers=matchers)
     client = PrometheusClient(endpoint)
     try:
+        try:
+            client.range("vector(1)", start_seconds=now, points=1, step_seconds=60)
+        except PredictorError as error:
+            advice = "check prometheus.url, its credentials (bearer_token, username, headers) and the network"
+            yield Check("prometheus", "FAIL", str(error), advice)
+            return
+        yield Check("prometheus", "OK", f"{endpoint.shown_url} answers")
+        found = find_metrics(endpoint, names, start_seconds=now - 3600, end_seconds=now, matchers=matchers)
+        yield from _missing(found.missing, len(names))
+        frequent = ("container_cpu_usage_seconds_total", "kube_pod_owner")
+        sample = next((name for name in frequent if name in found.present), "")
+        if not sample:
+            return
+        series = selector(sample, matchers=matchers)
         newest = client.range(f"max(count_over_time({series}[10m]))", start_seconds=now, points=1, step_seconds=60)
         if newest.values.size and newest.values[0, 0] > 1:
             yield _scrape_interval(600 / float(newest.values[0, 0]), settings)
@@ -207,7 +218,7 @@ def prometheus_checks(settings: "Settings", now_seconds: float) -> Checks:
         past = client.range(f"group({series})", start_seconds=now - span * 86_400, points=span + 1, step_seconds=86_400)
     finally:
         client.close()
-    yield _history_length(settings, [bool(v == v) for v in past.values[0]] if past.values.size else [])
+    yield _history_length(settings, [not math.isnan(v) for v in past.values[0]] if past.values.size else [])
 
 
 def mlflow_checks(settings: "Settings") -> Checks:

@@ -91,7 +91,7 @@ def train(
     from pipelines.wiring import build_tracker, build_training_store, history_end_seconds
     from predictor.wiring import build_source
 
-    with _bad_input(), _stopped_by_sigterm(), shown_progress() as told:
+    with _bad_input(), stopped_by_sigterm(), shown_progress() as told:
         source = build_source(settings, history)
         report = run_cycle(
             settings,
@@ -170,7 +170,7 @@ def backtest(
     from pipelines.tracking.forecast_file import ForecastFile
     from predictor.sources.files import FileSource
 
-    with _bad_input(), _stopped_by_sigterm(), ForecastFile(out) as file, shown_progress() as told:
+    with _bad_input(), stopped_by_sigterm(), ForecastFile(out) as file, shown_progress() as told:
         told("read", 0, 1)
         panel = FileSource(history).panel(int(settings.history.step.total_seconds()))
         told("read", 1, 1)
@@ -248,7 +248,7 @@ def simulate(
         ready = parse_duration(pod_ready)
     except ValueError as error:
         raise click.BadParameter(f"--pod-ready: {error}") from None
-    with _bad_input(), _stopped_by_sigterm(), shown_progress() as told:
+    with _bad_input(), stopped_by_sigterm(), shown_progress() as told:
         source = build_source(settings, history)
         panel = fetch_history(settings, source, time.time(), told)
         pools = fetch_pools(source, panel.start_seconds, panel.end_seconds, panel.step_seconds)
@@ -306,7 +306,7 @@ def demo(load: LoadSettings, *, seed: int, days: int) -> None:
         }
     )
     with (
-        _stopped_by_sigterm(),
+        stopped_by_sigterm(),
         shown_progress() as told,
         demo_history(settings, folder, seed=seed, days=days, now_seconds=time.time(), told=told) as world,
     ):
@@ -376,7 +376,7 @@ def _bad_input() -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
+def stopped_by_sigterm() -> Iterator[None]:
     """A pod that is told to stop ends as if interrupted at the keyboard: the run is marked, nothing is left behind."""
 
     def stop(_number: int, _frame: "FrameType | None") -> None:

@@ -117,7 +117,7 @@ def demo_history(
     data = demo_data(folder, seed=seed, end_seconds=end, days=days, promtool=programs.promtool, progress=progress)
     told("history", 1, 1)
     with local_prometheus(data, programs=programs) as running:
-        prometheus = settings.prometheus.model_copy(update={"url": running.url})
+        prometheus = settings.prometheus.model_copy(update={"url": running.url, "cache_name": data.name})
         source = build_source(settings.model_copy(update={"prometheus": prometheus}))
         yield DemoHistory(source, last_step, f"a Prometheus on loopback over {data}")
 

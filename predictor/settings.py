@@ -90,9 +90,11 @@ class PrometheusSettings(Section):
     node_pool_label: str = "label_node_pool"
     """Label of `kube_node_labels` that names a node's pool."""
     scrape_interval: Duration = timedelta(seconds=60)
-    """How often the cluster's metrics are scraped; rates look back over at least four scrapes."""
+    """How often the cluster's metrics are scraped; rates look back over one step, or two scrapes if that is longer."""
     cache: bool = True
     """Whether complete days are kept on disk, so that a retrain fetches only what is new."""
+    cache_name: str = ""
+    """What the kept days belong to where the address changes, as behind a port-forward; empty: the address."""
 
     @field_validator("url")
     @classmethod

@@ -56,6 +56,7 @@ def build_endpoint(settings: "PredictorSettings") -> "PrometheusEndpoint":
         headers=given.headers,
         max_parallel=given.max_parallel,
         retries=given.retries,
+        cache_name=given.cache_name or None,
     )
 
 

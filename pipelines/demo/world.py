@@ -36,6 +36,7 @@ from pipelines.demo.exporters import (
 )
 from pipelines.demo.patterns import demand, wander
 from pipelines.demo.pods import Node, Pod, deploy_steps, hpa_replicas, job_pods, place, running_pods, suffix
+from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
 VERSION = 1
@@ -56,6 +57,8 @@ class DemoWorld:
     series: tuple[RawSeries, ...]
     truth: UsagePanel
     """Usage as it was, without outages, scrapes and counters in between."""
+    node_pools: NodePools
+    """What the nodes can give to pods."""
 
     @property
     def end_seconds(self) -> int:
@@ -120,7 +123,31 @@ def demo_world(
         )
         if progress is not None:
             progress(done, len(WORKLOADS))
-    return DemoWorld(seed, int(times[0]), STEP_SECONDS, steps, tuple(out.series), _panel(truth, int(times[0])))
+    return DemoWorld(
+        seed,
+        int(times[0]),
+        STEP_SECONDS,
+        steps,
+        tuple(out.series),
+        _panel(truth, int(times[0])),
+        _node_pools(int(times[0]), steps),
+    )
+
+
+def _node_pools(start_seconds: int, steps: int) -> NodePools:
+    pools = sorted(POOLS, key=lambda pool: pool.name)
+    each = {
+        Resource.CPU: [pool.nodes * pool.cores for pool in pools],
+        Resource.MEMORY: [pool.nodes * pool.memory_gib * GIB for pool in pools],
+        Resource.GPU: [pool.nodes * pool.gpus or np.nan for pool in pools],
+    }
+    return NodePools(
+        tuple(pool.name for pool in pools),
+        start_seconds,
+        STEP_SECONDS,
+        {resource: np.repeat(np.asarray(amounts)[:, np.newaxis], steps, axis=1) for resource, amounts in each.items()},
+        np.repeat(np.asarray([[float(pool.nodes)] for pool in pools]), steps, axis=1),
+    )
 
 
 def _dice(seed: int, name: str) -> np.random.Generator:

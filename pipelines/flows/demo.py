@@ -67,7 +67,7 @@ def _page(
     top = training.levels[-1]
     forecasts = PageSection(
         "Forecasts: can they be trusted?",
-        "Each workload has the forecaster that did best on its own past; scores are from held-out days. Loss is pinball "
+        "Each workload has the forecaster that did best on its past; scores are from held-out days. Loss is pinball "
         f"loss as a share of {training.baseline}'s: below 1 is better. The columns ≤P… are the share of what happened "
         f"that lay at or under that quantile: under ≤P{top * 100:g} it should say {top:.0%}.",
         (Table(*_split(accuracy_rows(training.resources, training.levels, training.baseline))),),

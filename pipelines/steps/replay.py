@@ -14,7 +14,7 @@ from autoscaler.settings import OversubscriptionSettings, ScalingSettings
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
 from autoscaler.simulator.oversubscription import OversubscriptionReplay, PoolHistory, replay_oversubscription
 from models.forecast import FloatArray
-from pipelines.errors import PipelineError
+from pipelines.errors import NotEnoughHistory
 from predictor.serving.bundle import Bundle
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
@@ -26,7 +26,7 @@ WHOLE_POOL = "all"
 """Name of the one pool of a history that names none."""
 
 
-class NothingToReplay(PipelineError):
+class NothingToReplay(NotEnoughHistory):
     """No workload of the history can be replayed, or no day of it is left to replay."""
 
 

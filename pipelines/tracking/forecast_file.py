@@ -44,10 +44,9 @@ class ForecastFile:
                 self._writer = "csv"
                 table.to_csv(self._part, mode="a", header=is_first, index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
                 return
-            import pyarrow as pa
             import pyarrow.parquet as pq
 
-            rows = pa.Table.from_pandas(table, preserve_index=False)
+            rows = _arrow(table)
             if self._writer is None:
                 self._writer = pq.ParquetWriter(self._part, rows.schema, compression="zstd")
             self._writer.write_table(rows)
@@ -71,3 +70,18 @@ class ForecastFile:
                 raise InvalidUsage(f"{self.path}: cannot be written: {problem}") from problem
         finally:
             self._part.unlink(missing_ok=True)
+
+
+def _arrow(table: "pd.DataFrame") -> Any:
+    """The table for Parquet. Times are given as whole seconds UTC: pyarrow's own way asks pandas for what it drops."""
+    import pandas as pd
+    import pyarrow as pa
+
+    columns = {}
+    for name, column in table.items():
+        if isinstance(column.dtype, pd.DatetimeTZDtype):
+            seconds = column.dt.tz_convert(None).to_numpy().astype("datetime64[s]")
+            columns[str(name)] = pa.array(seconds, type=pa.timestamp("s", tz="UTC"))
+        else:
+            columns[str(name)] = pa.array(column.array)
+    return pa.table(columns)

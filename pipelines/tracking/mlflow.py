@@ -5,6 +5,7 @@ The client is used explicitly, never MLflow's global state, so a process may tal
 
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,7 +176,6 @@ class MlflowRun:
             log.warning("run left open", run_id=self.run_id, wanted=status, error=str(error))
 
     def _write_model(self, submission: Submission, folder: Path, logged: Any) -> None:
-        import mlflow.pyfunc
         from mlflow.models import Model
 
         from predictor.usage.table import table_from_panel
@@ -183,16 +183,22 @@ class MlflowRun:
         place = folder.parent / BUNDLE_FOLDER
         submission.bundle.save(place)
         usage = table_from_panel(submission.example)[["workload", "resource", "timestamp", "usage"]]
-        usage = usage.astype({"workload": str, "resource": str})
-        mlflow.pyfunc.save_model(
-            str(folder),
-            python_model=str(MODEL_CODE),
-            artifacts={"bundle": str(place)},
-            signature=_signature(),
-            input_example=usage,
-            pip_requirements=_requirements(),
-            mlflow_model=Model(run_id=self.run_id, model_id=logged.model_id, artifact_path=logged.artifact_location),
-        )
+        with warnings.catch_warnings():
+            # MLflow warns of type hints, its own as well as ours, though the signature is given.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")
+            import mlflow.pyfunc
+
+            mlflow.pyfunc.save_model(
+                str(folder),
+                python_model=str(MODEL_CODE),
+                artifacts={"bundle": str(place)},
+                signature=_signature(),
+                input_example=usage.astype({"workload": str, "resource": str}),
+                pip_requirements=_requirements(),
+                mlflow_model=Model(
+                    run_id=self.run_id, model_id=logged.model_id, artifact_path=logged.artifact_location
+                ),
+            )
 
 
 @contextmanager

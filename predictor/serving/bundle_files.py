@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -71,7 +72,7 @@ def read(folder: Path) -> Parts:
         raise _damaged(folder, str(error)) from error
 
 
-def _manifest(folder: Path) -> dict[str, JsonValue]:
+def _manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,7 +1,7 @@
 """Days of query answers kept on disk, so that a retrain fetches only what is new.
 
-One file per endpoint, UTC day, query text and step: an npz behind its own SHA-256. It appears only whole (written beside
-its place, then renamed) and is believed only if its checksum holds and it says that it answers this very query;
+One file per endpoint, UTC day, query text and step: an npz behind its own SHA-256. It appears only whole (written
+beside its place, then renamed) and is believed only if its checksum holds and it says that it answers this very query;
 anything else is deleted and fetched again. When the disk is full or read-only the cache says so once and stands aside.
 """
 

@@ -105,7 +105,7 @@ def test_held_out_days_change_nothing_in_the_bundle() -> None:
 
 def test_calibration_days_change_no_fit() -> None:
     """What is learned across series comes from the fit part alone; the later days only choose and correct."""
-    panel = a_fleet()
+    panel = a_fleet(days=8, series=2)
     learned = a_settings(forecasters=["lightgbm_quantiles"])
     plan = a_plan(panel, learned)
     changed = panel.usage.copy()

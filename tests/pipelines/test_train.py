@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,10 +59,12 @@ class FailingSource:
 
 
 def a_cycle(
-    tracker: MemoryTracker, panel: UsagePanel | None = None, settings: Settings = SETTINGS, **given: str
+    tracker: MemoryTracker, panel: UsagePanel | None = None, settings: Settings = SETTINGS, workloads: str | None = None
 ) -> TrainingReport:
     usage = a_fleet() if panel is None else panel
-    return train(settings, MemorySource(usage), tracker.store, tracker, end_seconds=usage.end_seconds, **given)
+    return train(
+        settings, MemorySource(usage), tracker.store, tracker, end_seconds=usage.end_seconds, workloads=workloads
+    )
 
 
 def noisy_then_learnable() -> UsagePanel:
@@ -187,9 +190,9 @@ def test_an_alias_that_moved_meanwhile_is_left_alone() -> None:
     rival = a_cycle(MemoryTracker(), panel).bundle
 
     class Meddling(MemorySource):
-        def fetch(self, **asked: object) -> UsagePanel:  # type: ignore[override]
+        def fetch(self, **asked: Any) -> UsagePanel:
             tracker.store.set_alias("champion", tracker.store.add(rival))
-            return super().fetch(**asked)  # type: ignore[arg-type]
+            return super().fetch(**asked)
 
     report = train(SETTINGS, Meddling(panel), tracker.store, tracker, end_seconds=panel.end_seconds)
 

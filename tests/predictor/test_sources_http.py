@@ -1,7 +1,10 @@
 """What the client makes of a Prometheus that is away, slow, wrong, or says only half of it."""
 
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,6 +221,38 @@ def test_no_secret_reaches_a_message(status: int) -> None:
 
             assert secret not in str(caught.value)
             assert secret not in repr(endpoint)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for this machine that only itself vouches for, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+            "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", str(key), "-out", str(cert),
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program to make a certificate")
+def test_a_private_authority_is_trusted_when_it_is_named(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    """Unknown authorities are refused; the CA file, or switching the check off, lets them in; a bad file is named."""
+    with answering(lambda asked, _: a_matrix(evaluated(asked)), certificate=certificate) as server:
+        with pytest.raises(SourceUnavailable, match="check the URL, the network and TLS"):
+            ask(PrometheusEndpoint(url=server.url, retries=0))
+        trusting = ask(PrometheusEndpoint(url=server.url, ca_file=certificate[0]))
+        careless = ask(PrometheusEndpoint(url=server.url, verify=False))
+        (tmp_path / "ca.pem").write_text("no certificate")
+        with pytest.raises(SourceRefused, match=r"ca\.pem cannot be read as PEM"):
+            ask(PrometheusEndpoint(url=server.url, ca_file=tmp_path / "ca.pem"))
+
+    np.testing.assert_array_equal(trusting.values, careless.values)
 
 
 @pytest.mark.parametrize("url", ["prometheus:9090", "ftp://host", "http://", "http://host:port"])

@@ -1,11 +1,13 @@
 """A tiny real HTTP server that answers what it is told, badly where asked, and remembers what it was asked."""
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 import orjson
@@ -43,8 +45,13 @@ class AnsweringServer:
 
 
 @contextmanager
-def answering(answer: Callable[[Asked, int], Answer] | Answer) -> Iterator[AnsweringServer]:
-    """A server whose answer is always the same or follows from the request and its number (from 0)."""
+def answering(
+    answer: Callable[[Asked, int], Answer] | Answer, *, certificate: tuple[Path, Path] | None = None
+) -> Iterator[AnsweringServer]:
+    """A server whose answer is always the same or follows from the request and its number (from 0).
+
+    With a certificate and its key it speaks TLS.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -84,7 +91,11 @@ def answering(answer: Callable[[Asked, int], Answer] | Answer) -> Iterator[Answe
     lock, stopped = threading.Lock(), threading.Event()
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.daemon_threads = True
-    server = AnsweringServer(f"http://127.0.0.1:{httpd.server_address[1]}")
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True, do_handshake_on_connect=False)
+    server = AnsweringServer(f"http{'s' if certificate else ''}://127.0.0.1:{httpd.server_address[1]}")
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

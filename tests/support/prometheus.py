@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from models.forecast import FloatArray
 from pipelines.demo.exporters import RawSeries
 from pipelines.demo.local_prometheus import LocalPrometheus, find_prometheus, local_prometheus
 from pipelines.demo.openmetrics import write_series
 from pipelines.errors import DemoUnavailable
+from tests.support.missing import without
 
 STEP = 300
 SCRAPED_AFTER = 290
@@ -36,7 +36,7 @@ def a_prometheus(
     try:
         programs = find_prometheus()
     except DemoUnavailable as reason:
-        pytest.skip(str(reason))
+        without(reason)
     data = folder / "prometheus-data"
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)

@@ -1,0 +1,162 @@
+"""The replay of a history: what it may look at, what it says, and when it refuses."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from autoscaler.simulator.outcome import ReplaySettings
+from foresize.cli import main_group
+from models.forecast import FloatArray
+from pipelines.flows.simulate import FORESIZE, HPA, simulate
+from pipelines.flows.simulation_text import json_values, page, text_lines
+from pipelines.report.page import html
+from pipelines.settings import Settings, TrainingSettings
+from pipelines.steps.replay import NothingToReplay, lead_steps, replay_plan
+from predictor.settings import HistorySettings
+from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+from predictor.usage.table import table_from_panel
+
+STEP = 1800
+DAYS = 12
+SETTINGS = Settings(
+    history=HistorySettings.model_validate({"step": "30m"}),
+    training=TrainingSettings(forecasters=("seasonal_naive",), cutoffs=4),
+)
+
+
+def a_panel(*, with_requests: bool = True, kind: str = "Deployment") -> UsagePanel:
+    """Twelve days of three workloads with a daily rhythm, on steps of half an hour."""
+    steps = DAYS * 86_400 // STEP
+    hours = np.arange(steps) * STEP / 3600
+    rng = np.random.default_rng(5)
+    rows: list[FloatArray] = [
+        (2 + scale * (1 + np.sin(2 * np.pi * hours / 24))) * rng.lognormal(0, 0.05, steps) for scale in (1, 2, 4)
+    ]
+    usage = np.stack(rows)
+    keys = tuple(SeriesKey(f"shop/{kind}/w{i}", Resource.CPU) for i in range(3))
+    attributes = {}
+    if with_requests:
+        attributes = {"request": np.full_like(usage, 12.0), "replicas": np.full_like(usage, 12.0)}
+    return UsagePanel(keys, 1_780_272_000, STEP, usage, attributes)
+
+
+def test_both_policies_and_the_oracle_are_told_side_by_side() -> None:
+    """Every workload is replayed under every policy, and nothing that is never short costs less than the oracle."""
+    made = simulate(SETTINGS, a_panel(), None, None)
+
+    totals = {each.policy: each for each in made.replay.totals()}
+    assert set(totals) == {FORESIZE, HPA, "oracle"}
+    assert {each.workloads for each in totals.values()} == {3}
+    assert totals["oracle"].under_provisioned_minutes == 0
+    assert totals["oracle"].core_hours <= min(totals[FORESIZE].core_hours, totals[HPA].core_hours)
+
+
+def test_no_forecast_looks_at_its_own_step_or_later() -> None:
+    """Whatever happens in the replayed days, the forecasts made before it stay as they were."""
+    panel = a_panel()
+    changed = panel.usage.copy()
+    changed[:, -48:] *= 7
+    before = simulate(SETTINGS, panel, None, None)
+
+    after = simulate(SETTINGS, replace(panel, usage=changed), None, None)
+
+    known = before.plan.steps - 48 + 1
+    assert np.array_equal(before.peaks[:, :known], after.peaks[:, :known])
+    assert not np.array_equal(before.peaks[:, known:], after.peaks[:, known:])
+
+
+def test_without_requests_a_replica_is_assumed_and_said() -> None:
+    """A bare usage history can be replayed; what a replica is taken to carry is reported for each workload."""
+    made = simulate(SETTINGS, a_panel(with_requests=False), None, None)
+
+    assert sum("one replica is taken to request" in each.message for each in made.findings) == 3
+    assert any("oversubscription is not replayed" in each.message for each in made.findings)
+
+
+def test_what_cannot_be_scaled_is_not_replayed() -> None:
+    """DaemonSets and Jobs have no replicas to choose."""
+    with pytest.raises(NothingToReplay, match="CPU usage of a Deployment or StatefulSet"):
+        simulate(SETTINGS, a_panel(kind="DaemonSet"), None, None)
+
+
+def test_the_forecast_reaches_past_its_step_by_the_lead_time() -> None:
+    """A decision at the end of a step has the forecast of its beginning, and takes effect a lead time later."""
+    assert lead_steps(ReplaySettings(step_seconds=300, pod_ready_seconds=120)) == 2
+    assert lead_steps(ReplaySettings(step_seconds=300, pod_ready_seconds=300)) == 2
+    assert lead_steps(ReplaySettings(step_seconds=300, pod_ready_seconds=301)) == 3
+
+
+def test_a_request_is_the_last_one_known_before_the_replay() -> None:
+    """Requests that are changed within the replayed days are not known when it starts."""
+    panel = a_panel()
+    panel.attributes["request"][:, -24:] = 48.0
+    start = int(panel.times[-24])
+
+    plan = replay_plan(panel, start, panel.end_seconds, SETTINGS.scaling, ReplaySettings(step_seconds=STEP))
+
+    assert {each.request_per_replica for each in plan.workloads} == {1.0}
+
+
+def test_the_figures_are_the_same_in_text_page_and_json() -> None:
+    """A reader of any of the three sees the same core-hours."""
+    made = simulate(SETTINGS, a_panel(), None, None)
+    ours = made.replay.totals()[0]
+
+    assert f"{ours.core_hours:,.0f}" in "\n".join(text_lines(made))
+    assert f"{ours.core_hours:,.0f}" in html(page(made))
+    assert json_values(made)["policies"][FORESIZE]["core_hours"] == ours.core_hours
+    assert json.dumps(json_values(made), allow_nan=False)
+
+
+def test_the_command_replays_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`foresize simulate --history` needs no server and writes what it was asked for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORESIZE_TRAINING__FORECASTERS", "[seasonal_naive]")
+    table_from_panel(a_panel()).to_parquet("usage.parquet")
+    command = [
+        "simulate",
+        "--history",
+        "usage.parquet",
+        "--step",
+        "30m",
+        "--fit",
+        "--report",
+        "r.html",
+        "--json",
+        "r.json",
+    ]
+
+    result = CliRunner().invoke(main_group, command)
+
+    assert result.exit_code == 0, result.output
+    assert "under-provisioned" in result.output
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert json.loads((tmp_path / "r.json").read_text())["level"] == 0.99
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--days", "0"], "--days"),
+        (["--pod-ready", "soon"], "is not a duration"),
+        (["--days", "400"], "cannot be replayed after a past"),
+        (["--workloads", "nobody/*"], "nobody/*"),
+    ],
+)
+def test_a_wrong_option_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    """Each mistake ends with a message about itself and no stack trace."""
+    monkeypatch.chdir(tmp_path)
+    table_from_panel(a_panel()).to_parquet("usage.parquet")
+
+    result = CliRunner().invoke(
+        main_group, ["simulate", "--history", "usage.parquet", "--step", "30m", "--fit", *options]
+    )
+
+    assert result.exit_code != 0
+    assert message in result.output + str(result.exception)

@@ -1,0 +1,112 @@
+"""`foresize train`: what it prints, what it writes, and how it ends."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from foresize.settings import load_settings
+from pipelines.cli import train
+from pipelines.settings import Settings
+from predictor.usage.table import table_from_panel
+from tests.support.mlflow_server import free_port
+from tests.support.panels import a_fleet
+
+
+def a_loader(folder: Path) -> Any:
+    """What the front door hands to every command."""
+
+    def load(overrides: Mapping[tuple[str, ...], Any]) -> Settings:
+        given = {path: value for path, value in overrides.items() if value is not None}
+        return load_settings(None, {}, {("state_folder",): folder} | given)
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve days of a small fleet as Parquet."""
+    path = tmp_path_factory.mktemp("history") / "usage.parquet"
+    table_from_panel(a_fleet()).to_parquet(path)
+    return path
+
+
+def run(folder: Path, *arguments: str | Path) -> Result:
+    quick = ["--step", "15m", "--horizon", "2h", "--held-out", "2d", "--forecasters", "decaying_histogram"]
+    return CliRunner().invoke(train, [*quick, *map(str, arguments)], obj=a_loader(folder))
+
+
+def test_training_on_a_file_prints_the_table_the_verdict_and_where_mlflow_is(history: Path, tmp_path: Path) -> None:
+    """Everything under the state folder; the report as JSON too."""
+    done = run(tmp_path, "--history", history, "--json", tmp_path / "report.json")
+
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert done.exit_code == 0, done.output
+    assert "decaying_histogram" in done.stdout
+    assert "cold" in done.stdout
+    assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path / 'mlflow.db'}" in done.stdout
+    assert report["version"] == "1"
+    assert "fetch: " in done.stderr
+    assert "fetch: " not in done.stdout
+
+
+def test_a_dry_run_makes_no_store(history: Path, tmp_path: Path) -> None:
+    """Nothing is written at all."""
+    done = run(tmp_path, "--history", history, "--dry-run")
+
+    assert done.exit_code == 0, done.output
+    assert "dry run" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workloads", "shop/Deployment/x*"], "did you mean"),
+        (["--levels", "0.9,half"], "not a list of numbers"),
+        (["--levels", "0.9,0.5"], "levels must ascend"),
+        (["--span", "21"], "is not a duration"),
+        (["--horizon", "7d"], "--horizon"),
+        (["--forecasters", "prophet"], "seasonal_naive"),
+        (["--prometheus", "http://prometheus:9090"], "exclude each other"),
+    ],
+)
+def test_bad_input_names_itself_and_ends_with_2(
+    history: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    """Each mistake says what is accepted, without a stack trace."""
+    done = run(tmp_path, "--history", history, "--dry-run", *options)
+
+    assert done.exit_code == 2
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_file_that_is_no_usage_table_ends_with_2(tmp_path: Path) -> None:
+    """It names the columns that are needed."""
+    path = tmp_path / "wrong.csv"
+    path.write_text("a,b\n1,2\n")
+
+    done = run(tmp_path / "state", "--history", path, "--dry-run")
+
+    assert done.exit_code == 2
+    assert "workload, resource, timestamp, usage" in done.output
+
+
+def test_a_tracking_server_that_is_down_fails_before_the_history_is_read(history: Path, tmp_path: Path) -> None:
+    """The error is one that the front door prints and ends with 1 for."""
+    done = run(tmp_path, "--history", history, "--tracking-uri", f"http://127.0.0.1:{free_port()}")
+
+    assert done.exit_code == 1
+    assert "registry.tracking_uri" in str(done.exception)
+    assert "fetch" not in done.stderr
+
+
+def test_help_shows_examples() -> None:
+    """One line each, as they would be typed."""
+    done = CliRunner().invoke(train, ["--help"])
+
+    assert "foresize train --prometheus http://prometheus:9090\n" in done.output
