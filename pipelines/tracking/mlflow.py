@@ -18,7 +18,14 @@ import structlog
 
 from pipelines.errors import TrackingUnavailable
 from pipelines.steps.record import Record, Submission
-from predictor.registry.mlflow import BUNDLE_FOLDER, bounded_requests, one_at_a_time, prepare_mlflow, sqlite_file
+from predictor.registry.mlflow import (
+    BUNDLE_FOLDER,
+    bounded_requests,
+    one_at_a_time,
+    prepare_mlflow,
+    sqlite_file,
+    store_problems,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -205,13 +212,12 @@ class MlflowRun:
 def _telling(tracking_uri: str) -> Iterator[None]:
     """MLflow's and the network's exceptions as one that says what to do."""
     from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
 
     try:
         yield
     except MlflowException as error:
         raise TrackingUnavailable(_advice(tracking_uri, str(error.message))) from error
-    except (RequestException, OSError) as error:
+    except store_problems() as error:
         raise TrackingUnavailable(_advice(tracking_uri, str(error))) from error
 
 

@@ -86,6 +86,17 @@ def one_at_a_time(tracking_uri: str) -> Iterator[None]:
         yield
 
 
+def store_problems() -> tuple[type[Exception], ...]:
+    """What reaches us beside MLflow's own exceptions: of the network, of files and, where it is there, of SQL."""
+    from requests.exceptions import RequestException
+
+    try:
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError:
+        return (RequestException, OSError)
+    return (RequestException, OSError, SQLAlchemyError)
+
+
 @dataclass(frozen=True)
 class MlflowBundleStore:
     """Versions of one registered model.
@@ -148,11 +159,16 @@ class MlflowBundleStore:
             raise ModelNotFound(f"{self.tracking_uri}: there is no {what} yet; train one with `foresize train`")
         prepare_mlflow()
         from mlflow.exceptions import MlflowException
-        from requests.exceptions import RequestException
+        from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
         try:
             with one_at_a_time(self.tracking_uri), bounded_requests(self.timeout):
                 yield
+        except UnsupportedModelRegistryStoreURIException as error:
+            raise RegistryUnavailable(
+                f"{self.tracking_uri}: this kind of store cannot be opened by this installation; set "
+                "registry.tracking_uri to an MLflow server (http://…), or install foresize[pipelines]"
+            ) from error
         except MlflowException as error:
             # An alias nobody set and a version that is no number are answered as invalid parameters.
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -160,5 +176,5 @@ class MlflowBundleStore:
                     f"{self.tracking_uri}: there is no {what}: {error.message}; train one with `foresize train`"
                 ) from error
             raise RegistryUnavailable(f"{self.tracking_uri}: asking for {what} failed: {error.message}") from error
-        except (RequestException, OSError) as error:
+        except store_problems() as error:
             raise RegistryUnavailable(f"{self.tracking_uri}: asking for {what} failed: {error}") from error

@@ -102,7 +102,7 @@ def test_the_peak_looks_as_far_as_it_is_asked_to() -> None:
 
     assert answer.peak(0.99, NOON_SECONDS + 600) == pytest.approx(2.0)
     assert answer.peak(0.99, NOON_SECONDS + 660) == pytest.approx(5.6)
-    with pytest.raises(ForecastError, match="raise forecast.horizon"):
+    with pytest.raises(ForecastError, match="raise forecast\\.horizon"):
         answer.peak(0.99, NOON_SECONDS + 5 * 3600)
 
 

@@ -196,6 +196,22 @@ def test_an_address_that_is_not_mlflow_is_unavailable(status: int, body: bytes) 
         MlflowBundleStore(uri, "foresize", timedelta(seconds=2)).version_of("champion")
 
 
+@pytest.mark.parametrize("content", [b"no database at all", b"SQLite format 3\x00 cut short"])
+def test_a_store_file_that_is_no_database_is_unavailable(tmp_path: Path, content: bytes) -> None:
+    """It is said which file, without a stack trace of the database's library."""
+    file = tmp_path / "mlflow.db"
+    file.write_bytes(content)
+
+    with pytest.raises(RegistryUnavailable, match=r"mlflow\.db"):
+        MlflowBundleStore(f"sqlite:///{file}", "foresize").version_of("champion")
+
+
+def test_an_address_of_an_unknown_kind_says_which_kinds_there_are() -> None:
+    """As an SQLite file is to the controller's profile, which has no database library."""
+    with pytest.raises(RegistryUnavailable, match=r"http://"):
+        MlflowBundleStore("ftp://models", "foresize").version_of("champion")
+
+
 def test_limits_hold_for_the_request_and_are_put_back() -> None:
     """MLflow reads them from the environment; another user of it in the process keeps its own."""
     os.environ.pop("MLFLOW_HTTP_REQUEST_TIMEOUT", None)
