@@ -46,10 +46,10 @@ if ! fetch; then
     fetch
 fi
 for package in "$work"/*.deb; do
-    dpkg-deb -x "$package" "$work/root"
+    dpkg-deb -x "$package" "$work/unpacked"
 done
 mkdir -p "$work/bin"
-mv "$work/root/usr/bin/prometheus" "$work/root/usr/bin/promtool" "$work/bin/"
+mv "$work/unpacked/usr/bin/prometheus" "$work/unpacked/usr/bin/promtool" "$work/bin/"
 if ! works "$work/bin"; then
     say "The package was unpacked, but its programs do not run here."
     exit 1

@@ -11,7 +11,7 @@ import numpy as np
 from models.forecast import FloatArray
 from predictor.errors import InvalidUsage, SourceUnavailable
 from predictor.serving.ports import Progress
-from predictor.usage.panel import Resource, UsagePanel
+from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
 from predictor.usage.table import checked_series, panel_from_table
 
 if TYPE_CHECKING:
@@ -38,10 +38,16 @@ class MemorySource:
         """The part of the panel that was asked for; steps outside it hold no sample."""
         rows = [i for i, key in enumerate(self.panel.keys) if key.resource in resources]
         asked = on_grid(self.panel.select(rows), start_seconds, end_seconds, step_seconds)
-        kept, found = checked_series(asked)
+        has_sample = np.sum(~np.isnan(asked.usage), axis=1) > 0
+        silent = tuple(
+            Finding(key.workload, key.resource.value, Severity.NOTE, "no sample in the span that is read; left out")
+            for key, known in zip(asked.keys, has_sample.tolist(), strict=True)
+            if not known
+        )
+        kept, found = checked_series(asked.select(np.flatnonzero(has_sample)))
         if progress is not None:
             progress(1, 1)
-        return replace(kept, findings=tuple(dict.fromkeys((*self.panel.findings, *found))))
+        return replace(kept, findings=tuple(dict.fromkeys((*self.panel.findings, *silent, *found))))
 
 
 @dataclass
