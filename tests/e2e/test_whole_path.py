@@ -1,0 +1,143 @@
+"""The whole path on real servers: Prometheus → trained model in MLflow → replicas on a Kubernetes API server."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.forecast import FloatArray
+from pipelines.demo.exporters import RawSeries
+from tests.support.controlplane import ControlPlane, deployment, wait_until
+from tests.support.mlflow_server import mlflow_server
+from tests.support.prometheus import STEP, a_pod, a_prometheus, a_series
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+FORESIZE = Path(sys.executable).parent / "foresize"
+DAYS = 10
+LOW_CORES, HIGH_CORES = 1.0, 4.0
+RISE_AFTER_SECONDS = 300
+"""From now to the daily rise: within the lead time of ten minutes, so its capacity must be ordered now."""
+
+
+@dataclass
+class Shell:
+    """Runs foresize as a user would, in a folder of its own."""
+
+    folder: Path
+    variables: dict[str, str]
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FORESIZE_")}
+        return subprocess.run(
+            [str(FORESIZE), *arguments],
+            cwd=self.folder,
+            env=clean | self.variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+
+def daily_rise(times: FloatArray, now: float) -> FloatArray:
+    """Low until five minutes after the present time of day, then high for two hours; the same every day."""
+    since = np.mod(times - now - RISE_AFTER_SECONDS, 86_400)
+    level = np.where(since < 7200, HIGH_CORES, LOW_CORES)
+    return np.asarray(level * np.random.default_rng(1).lognormal(0, 0.02, times.size))
+
+
+def history(namespace: str, start: int, now: int) -> list[RawSeries]:
+    """Ten days of a Deployment with the rise, and of another one that is always the same."""
+    times = np.arange(start, now, STEP, dtype=np.float64)
+    series: list[RawSeries] = []
+    for name, cores in (("web", daily_rise(times, now)), ("flat", np.full(times.size, 0.5))):
+        owner = f"{name}-5c9f"
+        series += a_pod(f"{owner}-x", cores=list(cores), owner=("ReplicaSet", owner), namespace=namespace)
+        series.append(
+            a_series(
+                "kube_replicaset_owner",
+                [1] * times.size,
+                namespace=namespace,
+                replicaset=owner,
+                owner_kind="Deployment",
+                owner_name=name,
+            )
+        )
+    return series
+
+
+def test_a_rise_is_met_before_it_comes_and_outages_shrink_nothing(control_plane: ControlPlane, tmp_path: Path) -> None:
+    """Trained on history, the controller raises a Deployment before its daily rise; outages make it hold."""
+    now = int(time.time()) // STEP * STEP
+    start = now - DAYS * 86_400
+    with (
+        control_plane.namespace() as namespace,
+        mlflow_server(tmp_path / "mlflow") as mlflow,
+        a_prometheus(tmp_path, history(namespace, start, now), start_seconds=start) as prometheus,
+    ):
+        foresize = Shell(
+            tmp_path,
+            {
+                "FORESIZE_PROMETHEUS__URL": prometheus.url,
+                "FORESIZE_PROMETHEUS__SCRAPE_INTERVAL": "5m",
+                "FORESIZE_PROMETHEUS__RETRIES": "0",
+                "FORESIZE_REGISTRY__TRACKING_URI": mlflow.uri,
+                "FORESIZE_HISTORY__SPAN": f"{DAYS}d",
+                "FORESIZE_FORECAST__HORIZON": "1h",
+                "FORESIZE_SCALING__NAMESPACES": f"[{namespace}]",
+            },
+        )
+        manifest = deployment("web", namespace, replicas=3, requests={"cpu": "500m"})
+        manifest["metadata"]["labels"] = {"app": "web", "foresize.io/managed": "true"}
+        control_plane.apply(manifest)
+        selector = "app=web"
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/web"
+
+        def replicas() -> int:
+            return int(control_plane.get(path)["spec"]["replicas"])
+
+        def run(*options: str) -> subprocess.CompletedProcess[str]:
+            return foresize("run", "--once", "--port", "0", "--kubeconfig", str(control_plane.kubeconfig), *options)
+
+        wait_until(lambda: len(control_plane.ready_pods(namespace, selector)) == 3, 60, "3 ready pods")
+
+        trained = foresize("train")
+        assert trained.returncode == 0, trained.stderr
+        assert "version 1 is the new champion" in trained.stdout
+
+        rehearsal = run()
+        assert rehearsal.returncode == 0, rehearsal.stderr
+        assert replicas() == 3, "a dry run writes nothing"
+
+        acted = run("--act")
+        raised = replicas()
+        assert acted.returncode == 0, acted.stderr
+        assert "ForecastPeak" in acted.stderr
+        assert raised > 3, acted.stderr
+        wait_until(lambda: len(control_plane.ready_pods(namespace, selector)) == raised, 60, f"{raised} ready pods")
+
+        why = foresize("explain", f"{namespace}/web", "--kubeconfig", str(control_plane.kubeconfig))
+        assert why.returncode == 0, why.stderr
+        assert "ceil(" in why.stdout
+        nobody = foresize("explain", f"{namespace}/nobody", "--kubeconfig", str(control_plane.kubeconfig))
+        assert nobody.returncode != 0
+        assert "nobody" in nobody.stderr
+        assert "Traceback" not in nobody.stderr
+
+        mlflow.stop()
+        without_registry = run("--act")
+        assert without_registry.returncode == 0, without_registry.stderr
+        assert replicas() >= raised
+        assert "champion" in without_registry.stderr, "the last good model goes on serving"
+
+        before = replicas()
+        prometheus.stop()
+        blind = run("--act")
+        assert blind.returncode == 3, blind.stderr
+        assert replicas() == before, "without usage nothing is changed"
+        assert "Traceback" not in blind.stderr
