@@ -23,6 +23,7 @@ from models.forecast import (
     History,
     JsonValue,
     QuantileForecast,
+    checked_horizon,
     checked_levels,
 )
 from predictor.errors import CorruptModel
@@ -151,7 +152,8 @@ class Bundle:
         are the bundle's.
 
         A series unknown to the bundle is served by the fallback, uncalibrated, and marked cold; one with fewer
-        than MINIMUM_SAMPLES samples gets NoForecast. Raises ForecastError for another step length.
+        than MINIMUM_SAMPLES samples gets NoForecast. Raises ForecastError for another step length and for
+        impossible levels or horizons.
         """
         return self.forecast_history(panel.keys, panel.history(), horizon_steps, levels)
 
@@ -168,8 +170,8 @@ class Bundle:
                 f"the model was trained on steps of {self.step_seconds} s and cannot forecast steps of "
                 f"{history.step_seconds} s"
             )
-        horizon = self.horizon_steps if horizon_steps is None else horizon_steps
-        wanted = self.levels if levels is None else tuple(levels)
+        horizon = checked_horizon(self.horizon_steps if horizon_steps is None else horizon_steps)
+        wanted = tuple(checked_levels(self.levels if levels is None else levels).tolist())
         values = np.full((len(keys), len(wanted), horizon), np.nan)
         outcomes = [self._outcome(key, int(n)) for key, n in zip(keys, _sample_counts(history), strict=True)]
         rows_by_forecaster: dict[tuple[Resource, str], list[int]] = {}

@@ -1,0 +1,227 @@
+"""The controller's cycle: what it writes, what it leaves alone, and what it says about both."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoscaler.cluster.commands import ScaleReplicas
+from autoscaler.cluster.reasons import Hold, ReasonCode
+from autoscaler.controller.loop import CycleReport
+from autoscaler.controller.memory import MemoryCluster
+from autoscaler.controller.ports import Scale
+from autoscaler.controller.records import DecisionRecord, Outcome
+from autoscaler.errors import ClusterUnavailable
+from autoscaler.settings import ScalingSettings
+from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_workload, noon_rush
+from tests.support.serving import ManualClock
+
+
+def only(report: CycleReport) -> DecisionRecord:
+    """The record of the one workload."""
+    assert len(report.records) == 1
+    return report.records[0]
+
+
+def reasons(record: DecisionRecord) -> set[ReasonCode]:
+    return {each.code for each in record.plan.decision.reasons}
+
+
+def before_the_rush(**changes: Any) -> ScalingParts:
+    """A minute past noon: the rush begins within the lead time of ten minutes."""
+    return ScalingParts(clock=ManualClock(NOON_SECONDS + 60.0), **changes)
+
+
+def test_a_rise_that_is_forecast_is_met_before_it_is_seen() -> None:
+    """Two cores are used and three replicas are enough; 5.6 cores come within the lead time, so more are ordered."""
+    parts = before_the_rush()
+
+    record = only(parts.controller().cycle())
+
+    assert isinstance(record.plan.decision.outcome, ScaleReplicas)
+    assert record.plan.decision.reason.code is ReasonCode.FORECAST_PEAK
+    assert record.result.outcome is Outcome.APPLIED
+    assert parts.cluster.workloads[CART].replicas == record.plan.decision.desired > 3
+
+
+def test_a_dry_run_decides_the_same_and_writes_nothing() -> None:
+    """Without --act the decision is made and told, and the cluster stays as it is."""
+    real, rehearsal = before_the_rush(), before_the_rush(act=False)
+
+    acted, told = only(real.controller().cycle()), only(rehearsal.controller().cycle())
+
+    assert told.plan.decision.desired == acted.plan.decision.desired
+    assert told.result.outcome is Outcome.DRY_RUN
+    assert rehearsal.cluster.workloads[CART].replicas == 3
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ScalingParts(settings=ScalingSettings(paused=True)),
+        ScalingParts(workloads=(a_workload(paused="true"),)),
+    ],
+    ids=["everything", "one workload"],
+)
+def test_pause_writes_nothing(parts: ScalingParts) -> None:
+    """One setting pauses all, one annotation pauses one workload."""
+    record = only(parts.controller().cycle())
+
+    assert ReasonCode.PAUSED in reasons(record)
+    assert parts.cluster.workloads[CART].replicas == 3
+
+
+def test_a_cycle_repeated_at_once_changes_nothing() -> None:
+    """Once the replicas are what they should be, the same observation asks for nothing more."""
+    parts = ScalingParts(workloads=(a_workload(replicas=9),))
+    controller = parts.controller()
+    first = only(controller.cycle()).plan.decision.desired
+
+    again = only(controller.cycle())
+
+    assert again.plan.decision.desired == first
+    assert again.result.outcome is not Outcome.APPLIED or first != again.plan.decision.current
+
+
+def test_without_prometheus_nothing_shrinks() -> None:
+    """Far too many replicas and no usage to be had: they stay, and the reason says why."""
+    parts = ScalingParts(workloads=(a_workload(replicas=15),))
+    controller = parts.controller()
+    parts.source.is_down = True
+
+    report = controller.cycle()
+
+    assert not report.is_complete
+    assert parts.cluster.workloads[CART].replicas == 15
+    assert reasons(only(report)) & {ReasonCode.NO_OBSERVATION, ReasonCode.STALE_OBSERVATION}
+
+
+def test_stale_usage_is_no_reason_to_shrink() -> None:
+    """The metrics stopped an hour ago: the past says nothing about now."""
+    parts = ScalingParts(workloads=(a_workload(replicas=15),), usage_by_workload={CART: noon_rush(0.5, 0.5)})
+    parts.source.panel.usage[:, (NOON_SECONDS - parts.source.panel.start_seconds - 3600) // 300 :] = np.nan
+
+    record = only(parts.controller().cycle())
+
+    assert parts.cluster.workloads[CART].replicas == 15
+    assert record.result.outcome is not Outcome.APPLIED
+
+
+def test_a_fresh_controller_removes_nothing_before_it_has_watched() -> None:
+    """Too many replicas are removed only after a whole stabilisation window."""
+    parts = ScalingParts(workloads=(a_workload(replicas=15),), usage_by_workload={CART: noon_rush(0.5, 0.5)})
+    controller = parts.controller()
+
+    first = only(controller.cycle())
+
+    assert ReasonCode.SCALE_DOWN_STABILIZED in reasons(first)
+    assert parts.cluster.workloads[CART].replicas == 15
+    parts.clock.now += ScalingSettings().scale_down_stabilisation.total_seconds() + 1
+    controller.cycle()
+    assert parts.cluster.workloads[CART].replicas < 15
+
+
+def test_a_bad_annotation_holds_that_workload_and_names_itself() -> None:
+    """The annotation, its value and what is accepted; the workload is left alone."""
+    parts = ScalingParts(workloads=(a_workload(min_replicas="many"),))
+
+    record = only(parts.controller().cycle())
+
+    assert record.plan.decision.reason.code is ReasonCode.INVALID_ANNOTATION
+    assert (
+        "annotation foresize.io/min-replicas is 'many'; accepted: a whole number" in record.plan.decision.reason.message
+    )
+    assert parts.cluster.workloads[CART].replicas == 3
+
+
+def test_a_workload_without_a_request_is_left_alone_with_advice() -> None:
+    """What one replica can carry is not known, so no number can be right."""
+    parts = ScalingParts(workloads=(a_workload(cpu_cores=0.0),))
+
+    record = only(parts.controller().cycle())
+
+    assert ReasonCode.NO_CAPACITY in reasons(record)
+    assert "set a cpu request or the annotation" in record.plan.decision.explanation
+
+
+def test_a_workload_that_nobody_measured_is_held() -> None:
+    """No usage under its name: no forecast, no observation, no change."""
+    parts = ScalingParts(workloads=(a_workload("shop/Deployment/unseen", replicas=4),))
+
+    record = only(parts.controller().cycle())
+
+    assert record.plan.decision.desired == 4
+    assert {ReasonCode.NO_FORECAST, ReasonCode.NO_OBSERVATION} <= reasons(record)
+
+
+def test_the_bounds_of_the_annotations_hold() -> None:
+    """A maximum of four caps what the forecast asks for."""
+    parts = before_the_rush(workloads=(a_workload(max_replicas="4"),))
+
+    parts.controller().cycle()
+
+    assert parts.cluster.workloads[CART].replicas == 4
+
+
+def test_every_decision_is_counted_with_its_reason() -> None:
+    """One increment per workload and cycle, labelled with the code of what decided."""
+    parts = before_the_rush(workloads=(a_workload(), a_workload("shop/Deployment/unseen")))
+    controller = parts.controller()
+
+    report = controller.cycle()
+
+    counted = {
+        sample.labels["reason"]: sample.value
+        for family in controller.metrics.decisions.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+    assert sum(counted.values()) == len(report.records) == 2
+    assert counted[ReasonCode.FORECAST_PEAK.value] == 1
+
+
+def test_the_last_model_goes_on_when_the_registry_is_gone() -> None:
+    """The model that was loaded serves on, and the cycle says that the registry gave no answer."""
+    parts = before_the_rush()
+    controller = parts.controller()
+    controller.cycle()
+    parts.store.aliases.clear()
+    parts.clock.now += 600
+
+    report = controller.cycle()
+
+    assert only(report).model.version == "1"
+    assert only(report).model.problem is not None
+    assert not isinstance(only(report).plan.decision.forecast, Hold)
+
+
+def test_replicas_that_somebody_changed_meanwhile_are_respected() -> None:
+    """Decided for three, but there are five when it comes to writing: nothing is written, and that is said."""
+    parts = before_the_rush()
+
+    class Meddled(MemoryCluster):
+        """Somebody scales between deciding and acting."""
+
+        def scale_of(self, workload: str) -> Scale:
+            self.put(replace(self.workloads[workload], replicas=5))
+            return super().scale_of(workload)
+
+    parts.cluster = Meddled(parts.cluster.workloads)
+
+    record = only(parts.controller().cycle())
+
+    assert record.result.outcome is Outcome.SKIPPED
+    assert "somebody set 5 replicas" in record.result.detail
+    assert parts.cluster.workloads[CART].replicas == 5
+
+
+def test_a_cluster_that_does_not_answer_is_no_reason_to_decide() -> None:
+    """Nothing is assumed about what was not seen."""
+    parts = before_the_rush()
+    parts.cluster.is_reachable = False
+
+    report = parts.controller().cycle()
+
+    assert report.records == ()
+    assert isinstance(report.problem, ClusterUnavailable)
