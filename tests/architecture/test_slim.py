@@ -4,7 +4,10 @@ import subprocess
 import sys
 
 HEAVY = ("pandas", "pyarrow", "sklearn", "matplotlib", "mlflow")
-CONTROLLER = "autoscaler.cli, autoscaler.wiring, autoscaler.kube.cluster, autoscaler.api.server, predictor.wiring"
+CONTROLLER = (
+    "autoscaler.cli, autoscaler.wiring, autoscaler.kube.cluster, autoscaler.api.server, "
+    "predictor.wiring, foresize.settings"
+)
 
 
 def test_the_controller_loads_no_data_frames() -> None:

@@ -56,56 +56,54 @@ def test_a_dry_run_decides_the_same_and_writes_nothing() -> None:
     assert rehearsal.cluster.workloads[CART].replicas == 3
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        ScalingParts(settings=ScalingSettings(paused=True)),
-        ScalingParts(workloads=(a_workload(paused="true"),)),
-    ],
-    ids=["everything", "one workload"],
-)
-def test_pause_writes_nothing(parts: ScalingParts) -> None:
-    """One setting pauses all, one annotation pauses one workload."""
+@pytest.mark.parametrize("paused", ["everything", "one workload"])
+def test_pause_writes_nothing(paused: str) -> None:
+    """One setting pauses all, one annotation pauses one workload, even where more replicas are needed."""
+    if paused == "everything":
+        parts = before_the_rush(settings=ScalingSettings(paused=True))
+    else:
+        parts = before_the_rush(workloads=(a_workload(paused="true"),))
+
     record = only(parts.controller().cycle())
 
+    assert record.plan.decision.desired > 3
     assert ReasonCode.PAUSED in reasons(record)
     assert parts.cluster.workloads[CART].replicas == 3
 
 
 def test_a_cycle_repeated_at_once_changes_nothing() -> None:
     """Once the replicas are what they should be, the same observation asks for nothing more."""
-    parts = ScalingParts(workloads=(a_workload(replicas=9),))
+    parts = before_the_rush()
     controller = parts.controller()
-    first = only(controller.cycle()).plan.decision.desired
+    first = only(controller.cycle())
 
     again = only(controller.cycle())
 
-    assert again.plan.decision.desired == first
-    assert again.result.outcome is not Outcome.APPLIED or first != again.plan.decision.current
+    assert first.result.outcome is Outcome.APPLIED
+    assert again.result.outcome is Outcome.NONE
+    assert parts.cluster.workloads[CART].replicas == first.plan.decision.desired
 
 
-def test_without_prometheus_nothing_shrinks() -> None:
-    """Far too many replicas and no usage to be had: they stay, and the reason says why."""
-    parts = ScalingParts(workloads=(a_workload(replicas=15),))
-    controller = parts.controller()
-    parts.source.is_down = True
-
-    report = controller.cycle()
-
-    assert not report.is_complete
-    assert parts.cluster.workloads[CART].replicas == 15
-    assert reasons(only(report)) & {ReasonCode.NO_OBSERVATION, ReasonCode.STALE_OBSERVATION}
-
-
-def test_stale_usage_is_no_reason_to_shrink() -> None:
-    """The metrics stopped an hour ago: the past says nothing about now."""
+@pytest.mark.parametrize("harm", ["nothing", "Prometheus is down", "usage is stale"])
+def test_without_fresh_usage_nothing_shrinks(harm: str) -> None:
+    """Far too many replicas, watched for a whole window: they are removed only if usage is still to be had."""
     parts = ScalingParts(workloads=(a_workload(replicas=15),), usage_by_workload={CART: noon_rush(0.5, 0.5)})
-    parts.source.panel.usage[:, (NOON_SECONDS - parts.source.panel.start_seconds - 3600) // 300 :] = np.nan
+    controller = parts.controller()
+    controller.cycle()
+    if harm == "Prometheus is down":
+        parts.source.is_down = True
+    elif harm == "usage is stale":
+        known = (NOON_SECONDS - 3600 - parts.source.panel.start_seconds) // parts.source.panel.step_seconds
+        parts.source.panel.usage[:, known:] = np.nan
+    parts.clock.now += ScalingSettings().scale_down_stabilisation.total_seconds() + 1
 
-    record = only(parts.controller().cycle())
+    record = only(controller.cycle())
 
-    assert parts.cluster.workloads[CART].replicas == 15
-    assert record.result.outcome is not Outcome.APPLIED
+    if harm == "nothing":
+        assert parts.cluster.workloads[CART].replicas < 15
+    else:
+        assert parts.cluster.workloads[CART].replicas == 15
+        assert reasons(record) & {ReasonCode.NO_OBSERVATION, ReasonCode.STALE_OBSERVATION}
 
 
 def test_a_fresh_controller_removes_nothing_before_it_has_watched() -> None:
@@ -124,7 +122,7 @@ def test_a_fresh_controller_removes_nothing_before_it_has_watched() -> None:
 
 def test_a_bad_annotation_holds_that_workload_and_names_itself() -> None:
     """The annotation, its value and what is accepted; the workload is left alone."""
-    parts = ScalingParts(workloads=(a_workload(min_replicas="many"),))
+    parts = before_the_rush(workloads=(a_workload(min_replicas="many"),))
 
     record = only(parts.controller().cycle())
 
