@@ -55,6 +55,7 @@ def forecast(
     import time
 
     from predictor.serving.bundle import NoForecast
+    from predictor.serving.predictor import Origin
     from predictor.sources.files import FileSource
     from predictor.usage.panel import Resource
     from predictor.wiring import build_predictor, build_source
@@ -76,6 +77,8 @@ def forecast(
     answers = predictor.predict(now)
     if answers.source_problem is not None:
         raise answers.source_problem
+    if model is not None and answers.model.origin is Origin.NONE and answers.model.problem is not None:
+        raise answers.model.problem  # another forecaster is no answer to who asked for this model
     answer = answers.of(answers.named(workload, wanted))
     if isinstance(answer, NoForecast):
         raise click.ClickException(f"no forecast for {workload} {resource}: {answer.reason}")
@@ -100,7 +103,7 @@ def _print_table(answer: "ServedForecast", answers: "Forecasts") -> None:
     key, served = series.key, series.served
     click.echo(f"{key.workload} {key.resource.value}, in {key.resource.unit}")
     click.echo(f"  by {served.forecaster} of {model.description}" if model.version else f"  by {model.description}")
-    if served.reason:
+    if served.reason and model.version:
         click.echo(f"  {served.reason}")
     if model.problem is not None:
         click.echo(f"  {model.problem}", err=True)

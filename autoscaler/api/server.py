@@ -42,8 +42,9 @@ def start_server(app: Starlette, host: str, port: int) -> RunningServer:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
+        why = (error.strerror or str(error)).partition(" (while")[0]
         raise AddressInUse(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port, or 0 for a free one"
+            f"cannot listen on {host}:{port}: {why}; choose another with --port, or 0 for a free one"
         ) from error
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)

@@ -23,6 +23,8 @@ from predictor.serving.predictor import Forecasts
 
 log = structlog.get_logger("autoscaler.controller")
 
+WRITE_ATTEMPTS = 3
+"""How often a write that meets a conflict is checked and tried within one cycle."""
 NOTHING_TO_DO = ActResult(Outcome.NONE)
 DRY_RUN = ActResult(Outcome.DRY_RUN, "dry run: start the controller with --act to carry this out")
 STOPPING = ActResult(Outcome.SKIPPED, "the controller is stopping")
@@ -67,6 +69,8 @@ class Controller:
         self.rules = rules_from(self.settings)
         self.memories: dict[str, ReplicaMemory] = {}
         """By uid: a workload that was made anew starts without a past."""
+        self._told: dict[str, Exception | None] = {}
+        """Problems that were already counted and logged: the registry's stays until it is asked again."""
         self.started_at_seconds = self.clock()
         self.report: CycleReport | None = None
         """The last cycle that saw the cluster."""
@@ -145,7 +149,7 @@ class Controller:
                 results[command.workload] = STOPPING
                 continue
             try:
-                results[command.workload] = self._carry_out_one(command, decided, seen)
+                results[command.workload] = self._validated_write(command, decided, seen)
             except (CommandConflict, ObjectGone) as change:
                 results[command.workload] = ActResult(Outcome.SKIPPED, str(change))
             except (ClusterUnavailable, ClusterRefused) as problem:
@@ -153,7 +157,16 @@ class Controller:
                 results[command.workload] = ActResult(Outcome.FAILED, str(problem))
         return results
 
-    def _carry_out_one(self, command: ScaleReplicas, decided: Plan, seen: ClusterObservation) -> ActResult:
+    def _validated_write(self, command: ScaleReplicas, decided: Plan, seen: ClusterObservation) -> ActResult:
+        """Writes, and on a conflict checks again: every pod that gets ready changes the object, but not its scale."""
+        for _ in range(WRITE_ATTEMPTS - 1):
+            try:
+                return self._write(command, decided, seen)
+            except CommandConflict:
+                continue
+        return self._write(command, decided, seen)
+
+    def _write(self, command: ScaleReplicas, decided: Plan, seen: ClusterObservation) -> ActResult:
         age = self.clock() - seen.observed_at_seconds
         if age > self.settings.stale_after.total_seconds():
             return ActResult(Outcome.SKIPPED, f"the cluster was last seen {age:.0f} s ago")
@@ -202,9 +215,10 @@ class Controller:
             metrics.newest_sample_age.set(max(0, now - forecasts.newest_sample_seconds))
         for dependency, problem in (("prometheus", forecasts.source_problem), ("registry", model.problem)):
             metrics.dependency_up.labels(dependency).set(0 if problem else 1)
-            if problem is not None:
+            if problem is not None and problem is not self._told.get(dependency):
                 metrics.errors.labels(dependency, type(problem).__name__).inc()
                 log.warning("no answer", dependency=dependency, error=type(problem).__name__, message=str(problem))
+            self._told[dependency] = problem
 
     def _count_error(self, dependency: str, problem: Exception) -> None:
         self.metrics.errors.labels(dependency, type(problem).__name__).inc()

@@ -27,6 +27,8 @@ class Plan:
     memory: ReplicaMemory
     data_age_seconds: float | None
     """Age of the newest sample of its demand; None where there is none."""
+    relied_share: float = 1.0
+    """Share of the capacity per replica that the decision relied on; below 1 where nothing was forecast."""
 
 
 def sla_level(settings: ScalingSettings) -> float:
@@ -96,7 +98,8 @@ def plan(
     forecast = demand_forecast(forecasts, key, sla_level(settings), now_seconds + lead_seconds)
     outcome = decide_replicas(snapshot, forecast, memory, rules, now_seconds)
     age = None if isinstance(observed, Hold) else max(0.0, now_seconds - observed.measured_at_seconds)
-    return Plan(workload, policy, outcome.decision, outcome.memory, age)
+    share = rules.reactive_share if outcome.decision.rung is Rung.REACTIVE else 1.0
+    return Plan(workload, policy, outcome.decision, outcome.memory, age, share)
 
 
 def observed_demand(forecasts: Forecasts, key: SeriesKey) -> ObservedDemand | Hold:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from autoscaler.cluster.commands import ScaleReplicas
 from autoscaler.cluster.reasons import Hold, Reason
 from autoscaler.controller.planning import Plan
 from autoscaler.errors import InvalidAnnotation
@@ -135,7 +134,7 @@ class DecisionRecord:
                 "is_paused": policy.is_paused,
                 "capacity_per_replica": _held(capacity)
                 if isinstance(capacity, Hold)
-                else {"value": capacity, "source": policy.capacity_source},
+                else self._capacity(capacity, policy.capacity_source),
             }
         observed, forecast = decision.observed, decision.forecast
         answer["observed"] = (
@@ -157,11 +156,11 @@ class DecisionRecord:
         )
         return answer
 
-    @property
-    def command(self) -> ScaleReplicas | None:
-        """What was to be written, if anything."""
-        outcome = self.plan.decision.outcome
-        return outcome if isinstance(outcome, ScaleReplicas) else None
+    def _capacity(self, value: float, source: str) -> JsonObject:
+        share = self.plan.relied_share
+        if share < 1.0:
+            source += f", × {share:.3g} as nothing is forecast"
+        return {"value": value * share, "source": source}
 
 
 def moment(seconds: float) -> str:

@@ -46,6 +46,8 @@ class KubeClient:
 
         config: Any = official_config  # its functions have no types
         settings = Configuration()
+        if kubeconfig is not None and not kubeconfig.exists():
+            raise ClusterUnavailable(f"there is no kubeconfig {kubeconfig}; name another with --kubeconfig")
         try:
             if kubeconfig is None and context is None:
                 try:

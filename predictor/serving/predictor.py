@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models import catalog
 from models.forecast import ForecastError
-from predictor.errors import CorruptModel, ModelNotFound, PredictorError, RegistryUnavailable
+from predictor.errors import CorruptModel, ModelNotFound, PredictorError, RegistryUnavailable, UnknownWorkload
 from predictor.serving.bundle import FALLBACK, Bundle, NoForecast, PanelForecast, SeriesForecast
 from predictor.serving.ports import BundleStore, StoredBundle, UsageSource
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel, unknown_workload
@@ -189,10 +189,12 @@ class Forecasts:
             return matches[0]
         if matches:
             raise unknown_workload(workload, [key.workload for key in matches])
-        held = [key.workload for key in self.keys if key.resource == resource]
         others = sorted({k.resource.value for k in self.keys if _is_named(k.workload.split("/"), wanted, False)})
         if others:
             raise unknown_workload(f"{workload} {resource.value}", [f"{workload} {other}" for other in others])
+        held = [key.workload for key in self.keys if key.resource == resource]
+        if not held:
+            raise UnknownWorkload(f"no {resource.value} usage of any workload was observed; look for another resource")
         raise unknown_workload(workload, held)
 
     def _no_source(self) -> NoForecast:

@@ -1,0 +1,182 @@
+"""The wire to an API server: every failure has a name, a place and advice, and none takes for ever."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from autoscaler.errors import ClusterRefused, ClusterUnavailable, ObjectGone
+from autoscaler.kube.client import PAGE_ITEMS, KubeClient, missing_rule
+from autoscaler.kube.cluster import KubeCluster
+from tests.support.http_answers import Answer, AnsweringServer, Asked, answering, unused_url
+
+DEPLOYMENTS = "/apis/apps/v1/deployments"
+
+
+def a_kubeconfig(folder: Path, server: str) -> Path:
+    path = folder / "kubeconfig"
+    path.write_bytes(
+        orjson.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": server}}],
+                "users": [{"name": "u", "user": {"token": "secret-token"}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "c",
+            }
+        )
+    )
+    return path
+
+
+@contextmanager
+def connected(folder: Path, answer: Answer) -> Iterator[tuple[KubeClient, AnsweringServer]]:
+    """A client of a server that always answers the same."""
+    with answering(answer) as server:
+        client = KubeClient.connect(a_kubeconfig(folder, server.url))
+        client.timeout_seconds = (1.0, 0.3)
+        yield client, server
+        client.close()
+
+
+def status(code: int, message: str) -> Answer:
+    return Answer(code, orjson.dumps({"kind": "Status", "code": code, "message": message}))
+
+
+def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    """The address and what the network said."""
+    url = unused_url()
+
+    with pytest.raises(ClusterUnavailable, match=rf"{url} did not answer GET {DEPLOYMENTS}: .*Connection refused"):
+        KubeClient.connect(a_kubeconfig(tmp_path, url)).get(DEPLOYMENTS)
+
+
+def test_a_server_that_hangs_is_given_up(tmp_path: Path) -> None:
+    """No request waits for ever."""
+    with (
+        connected(tmp_path, Answer(delay_seconds=30)) as (client, _),
+        pytest.raises(ClusterUnavailable, match="timed out"),
+    ):
+        client.get(DEPLOYMENTS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "said"),
+    [
+        (status(401, "Unauthorized"), ClusterRefused, "does not know this user"),
+        (status(403, "deployments is forbidden"), ClusterRefused, r"add to the role in the cluster: \{apiGroups"),
+        (status(404, "not found"), ObjectGone, "not found"),
+        (status(422, "spec.replicas: must be positive"), ClusterRefused, "spec.replicas: must be positive"),
+        (status(429, "too many requests"), ClusterUnavailable, "could not answer"),
+        (status(503, "etcd leader changed"), ClusterUnavailable, "etcd leader changed"),
+        (Answer(502, b"<html>Bad Gateway</html>"), ClusterUnavailable, "Bad Gateway"),
+        (Answer(200, b"<html>Login</html>"), ClusterUnavailable, "is it a Kubernetes API server"),
+        (Answer(200, b'"a string"'), ClusterUnavailable, "with str"),
+        (Answer(200, b'{"items": [', missing_bytes=50), ClusterUnavailable, "did not answer"),
+    ],
+    ids=["401", "403", "404", "422", "429", "503", "proxy", "html", "no object", "cut off"],
+)
+def test_a_bad_answer_has_the_error_that_says_what_to_do(
+    tmp_path: Path, answer: Answer, error: type[Exception], said: str
+) -> None:
+    """Unavailable is tried again next cycle, refused is not, gone is forgotten; credentials are never in the text."""
+    with connected(tmp_path, answer) as (client, _), pytest.raises(error, match=said) as raised:
+        client.get(DEPLOYMENTS)
+
+    assert "secret-token" not in str(raised.value)
+
+
+def test_a_long_list_is_read_page_by_page(tmp_path: Path) -> None:
+    """All pages, in order, each asked for with the token of the page before; one list per kind."""
+
+    def page(asked: Asked, number: int) -> Answer:
+        following = {"continue": "more"} if number == 0 else {}
+        return Answer(body=orjson.dumps({"metadata": following, "items": [{"page": number}]}))
+
+    with answering(page) as server:
+        items = KubeClient.connect(a_kubeconfig(tmp_path, server.url)).list_all(DEPLOYMENTS, labelSelector="a=b,c!=d")
+
+    assert items == [{"page": 0}, {"page": 1}]
+    assert server.asked[0].path == f"{DEPLOYMENTS}?labelSelector=a%3Db%2Cc%21%3Dd&limit={PAGE_ITEMS}"
+    assert server.asked[1].path.endswith("&continue=more")
+    assert server.asked[0].headers["authorization"] == "Bearer secret-token"
+
+
+def test_one_observation_is_one_list_per_kind(tmp_path: Path) -> None:
+    """However many workloads there are, none is asked for on its own."""
+    empty = Answer(body=orjson.dumps({"items": []}))
+    with connected(tmp_path, empty) as (client, server):
+        KubeCluster(client, "a=b").observe(1.0)
+
+    assert [asked.path.partition("?")[0] for asked in server.asked] == [DEPLOYMENTS, "/apis/apps/v1/statefulsets"]
+
+
+def test_a_pod_requests_what_its_containers_and_sidecars_do(tmp_path: Path) -> None:
+    """Init containers that end do not count; a limit without a request is the request."""
+    sidecar = {"name": "mesh", "restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}}
+    item = {
+        "metadata": {"namespace": "shop", "name": "cart", "uid": "1"},
+        "spec": {
+            "template": {
+                "spec": {
+                    "initContainers": [{"name": "migrate", "resources": {"requests": {"cpu": "8"}}}, sidecar],
+                    "containers": [
+                        {"name": "app", "resources": {"requests": {"cpu": "1500m", "memory": "2Gi"}}},
+                        {"name": "gpu", "resources": {"limits": {"nvidia.com/gpu": "2", "memory": "1G"}}},
+                        {"name": "bare"},
+                    ],
+                }
+            }
+        },
+    }
+    with connected(tmp_path, Answer(body=orjson.dumps({"items": [item]}))) as (client, _):
+        deployment = KubeCluster(client, "a=b").observe(1.0).workloads[0]
+
+    assert deployment.request_per_replica.cpu_cores == pytest.approx(1.6)
+    assert deployment.request_per_replica.memory_bytes == 2 * 2**30 + 1e9
+    assert deployment.request_per_replica.gpu_devices == 2
+    assert (deployment.replicas, deployment.ready_replicas) == (1, 0)
+
+
+@pytest.mark.parametrize("name", ["cart", "shop/cart", "shop/DaemonSet/log", "a/b/c/d"])
+def test_a_name_that_cannot_be_scaled_is_gone(name: str) -> None:
+    """Only namespace/kind/name of a kind with a scale; nothing is sent for any other."""
+    with pytest.raises(ObjectGone, match="write namespace/kind/name"):
+        KubeCluster(KubeClient(api=None, server=""), "a=b").scale_of(name)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "rule"),
+    [
+        ("GET", "/api/v1/nodes", 'in the cluster: {apiGroups: [""], resources: ["nodes"], verbs: ["list"]}'),
+        (
+            "PATCH",
+            "/apis/apps/v1/namespaces/shop/deployments/cart/scale",
+            'in namespace shop: {apiGroups: ["apps"], resources: ["deployments/scale"], verbs: ["patch"]}',
+        ),
+        (
+            "GET",
+            "/apis/apps/v1/namespaces/shop/statefulsets/db/scale",
+            'in namespace shop: {apiGroups: ["apps"], resources: ["statefulsets/scale"], verbs: ["get"]}',
+        ),
+    ],
+)
+def test_a_missing_rule_is_written_as_it_must_be_added(method: str, path: str, rule: str) -> None:
+    """What an operator can paste into a role."""
+    assert missing_rule(method, path) == f"add to the role {rule}"
+
+
+def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """A missing file, a foreign one and an unknown context."""
+    foreign = tmp_path / "foreign"
+    foreign.write_text("- just\n- a list\n")
+
+    with pytest.raises(ClusterUnavailable, match="there is no kubeconfig"):
+        KubeClient.connect(tmp_path / "absent")
+    with pytest.raises(ClusterUnavailable, match=r"no cluster from .*foreign"):
+        KubeClient.connect(foreign)
+    with pytest.raises(ClusterUnavailable, match="prod"):
+        KubeClient.connect(a_kubeconfig(tmp_path, "http://127.0.0.1:1"), context="prod")
