@@ -218,6 +218,9 @@ class Controller:
             if problem is not None and problem is not self._told.get(dependency):
                 metrics.errors.labels(dependency, type(problem).__name__).inc()
                 log.warning("no answer", dependency=dependency, error=type(problem).__name__, message=str(problem))
+                if dependency == "registry":
+                    age = round(model.age_seconds(now))
+                    log.warning("going on with another model", model=model.description, age_seconds=age)
             self._told[dependency] = problem
 
     def _count_error(self, dependency: str, problem: Exception) -> None:

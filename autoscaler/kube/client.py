@@ -42,7 +42,6 @@ class KubeClient:
         from kubernetes import config as official_config
         from kubernetes.client.api_client import ApiClient
         from kubernetes.client.configuration import Configuration
-        from urllib3.util.retry import Retry
 
         config: Any = official_config  # its functions have no types
         settings = Configuration()
@@ -62,8 +61,7 @@ class KubeClient:
             raise ClusterUnavailable(
                 f"no cluster from {where}: {error}; name a kubeconfig with --kubeconfig and --context"
             ) from error
-        # A kept-alive connection may have died with a restarted server: one more try, for reads alone.
-        settings.retries = Retry(total=2, connect=1, read=1, other=0, redirect=0, allowed_methods={"GET"})
+        settings.retries = False  # a silent server would take every time-out several times
         return cls(ApiClient(settings), str(settings.host))
 
     def get(self, path: str, **params: str | int) -> JsonObject:
@@ -94,7 +92,7 @@ class KubeClient:
         self, method: str, path: str, params: Mapping[str, str | int], body: JsonObject | None = None
     ) -> JsonObject:
         from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, ProtocolError
 
         headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": MERGE_PATCH})
         resource = path + (f"?{urlencode(params)}" if params else "")
@@ -102,8 +100,13 @@ class KubeClient:
             prepared = self.api.param_serialize(
                 method, resource, header_params=headers, body=body, auth_settings=["BearerToken"]
             )
-            answer = self.api.call_api(*prepared, _request_timeout=self.timeout_seconds)
-            content: bytes = answer.read()
+            try:
+                answer, content = self._sent(prepared)
+            except ProtocolError:
+                if method != "GET":
+                    raise
+                # The kept-alive connection may have died with a restarted server.
+                answer, content = self._sent(prepared)
         except (ApiException, HTTPError, OSError) as error:
             raise ClusterUnavailable(
                 f"the API server {self.server} did not answer {method} {path}: {_short(error)}"
@@ -120,6 +123,10 @@ class KubeClient:
         if not isinstance(decoded, dict):
             raise ClusterUnavailable(f"{self.server} answered {method} {path} with {type(decoded).__name__}")
         return decoded
+
+    def _sent(self, prepared: Any) -> tuple[Any, bytes]:
+        answer = self.api.call_api(*prepared, _request_timeout=self.timeout_seconds)
+        return answer, answer.read()
 
     def _refusal(self, method: str, path: str, status: int, content: bytes) -> Exception:
         message = _message(content)

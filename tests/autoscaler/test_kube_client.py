@@ -1,5 +1,6 @@
 """The wire to an API server: every failure has a name, a place and advice, and none takes for ever."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from autoscaler.errors import ClusterRefused, ClusterUnavailable, ObjectGone
 from autoscaler.kube.client import PAGE_ITEMS, KubeClient, missing_rule
 from autoscaler.kube.cluster import KubeCluster
-from tests.support.http_answers import Answer, AnsweringServer, Asked, answering, unused_url
+from tests.support.http_answers import Answer, AnsweringServer, Asked, answering, seconds_since, unused_url
 
 DEPLOYMENTS = "/apis/apps/v1/deployments"
 
@@ -55,12 +56,25 @@ def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_a_server_that_hangs_is_given_up(tmp_path: Path) -> None:
-    """No request waits for ever."""
+    """No request waits longer than its time-out."""
+    started = time.monotonic()
     with (
         connected(tmp_path, Answer(delay_seconds=30)) as (client, _),
         pytest.raises(ClusterUnavailable, match="timed out"),
     ):
         client.get(DEPLOYMENTS)
+
+    assert seconds_since(started) < 0.6
+
+
+def test_a_connection_that_died_is_replaced_for_a_read(tmp_path: Path) -> None:
+    """The first answer is cut off, as by a restart; the second one is whole."""
+    broken, whole = Answer(body=b"{", missing_bytes=9), Answer(body=b'{"items": []}')
+
+    with answering(lambda _, number: whole if number else broken) as server:
+        answer = KubeClient.connect(a_kubeconfig(tmp_path, server.url)).get(DEPLOYMENTS)
+
+    assert answer == {"items": []}
 
 
 @pytest.mark.parametrize(

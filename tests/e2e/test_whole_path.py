@@ -133,7 +133,8 @@ def test_a_rise_is_met_before_it_comes_and_outages_shrink_nothing(control_plane:
         without_registry = run("--act")
         assert without_registry.returncode == 0, without_registry.stderr
         assert replicas() >= raised
-        assert "champion" in without_registry.stderr, "the last good model goes on serving"
+        assert '"rung":"champion"' in without_registry.stderr, "the last good model goes on serving"
+        assert '"model":"model version 1 (last good copy)","age_seconds":' in without_registry.stderr
 
         before = replicas()
         prometheus.stop()
