@@ -39,7 +39,7 @@ test: check prometheus controlplane ## everything, the end-to-end tests on a rea
 
 lock: setup ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --extra pipelines --group dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --quiet --upgrade --output-file requirements.lock
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
 
 docs: setup ## regenerate docs/settings.md
 	$(BIN)/python -m tools.settings_page > docs/settings.md

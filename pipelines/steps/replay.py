@@ -145,7 +145,6 @@ def pool_replays(
     horizon_steps = max(1, int(settings.horizon.total_seconds()) // panel.step_seconds)
     held_out = int((panel.end_seconds - start_seconds) // panel.step_seconds + 1) // horizon_steps
     replays: list[OversubscriptionReplay] = []
-    findings: list[Finding] = []
     if held_out < 1 or "request" not in panel.attributes:
         reason = "the history names no requests" if held_out >= 1 else "less than one horizon is left to replay"
         return (), (Finding("", "", Severity.NOTE, f"oversubscription is not replayed: {reason}"),)
@@ -164,7 +163,7 @@ def pool_replays(
                     max_ratio=settings.max_ratio,
                 )
             )
-    return tuple(replays), tuple(findings)
+    return tuple(replays), ()
 
 
 def _pool_history(

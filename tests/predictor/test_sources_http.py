@@ -22,6 +22,7 @@ from tests.support.http_answers import (
     seconds_since,
     unused_url,
 )
+from tests.support.missing import without
 
 START = 1_700_000_000
 
@@ -228,6 +229,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for this machine that only itself vouches for, and its key."""
     folder = tmp_path_factory.mktemp("tls")
     cert, key = folder / "cert.pem", folder / "key.pem"
+    if shutil.which("openssl") is None:
+        without("the openssl program, which makes the certificate, is not installed")
     subprocess.run(
         [
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
@@ -240,7 +243,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return cert, key
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program to make a certificate")
 def test_a_private_authority_is_trusted_when_it_is_named(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     """Unknown authorities are refused; the CA file, or switching the check off, lets them in; a bad file is named."""
     with answering(lambda asked, _: a_matrix(evaluated(asked)), certificate=certificate) as server:
