@@ -6,7 +6,7 @@ import numpy as np
 
 from models.forecast import FloatArray
 from predictor.sources.matrix import Matrix
-from predictor.sources.promql import KUBERNETES_RESOURCE, capacity_of
+from predictor.sources.promql import KUBERNETES_RESOURCE, RUNNING, UNMEASURED, capacity_of
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
 
@@ -20,6 +20,10 @@ ANSWER_WITH = {
     Resource.REQUESTS: "requests",
 }
 """Where each resource's usage is found."""
+MAX_UNMEASURED_FRACTION = 0.05
+"""A step in which more of a workload's running pods than this were not measured holds no sample: their sum would read
+as less usage than there was. Below it the sum is kept, so that one bad node among many does not blind a large workload.
+"""
 KINDS_BEHIND_A_SERVICE = ("Deployment", "StatefulSet", "DaemonSet", "Rollout", "Pod")
 """Where a Service and several workloads share a name, the first of these kinds is meant."""
 
@@ -36,6 +40,7 @@ def assembled_panel(
 
     Where a workload is known to have no replicas its usage is 0, not unknown: a CronJob between its jobs, a
     Deployment scaled to zero. Requests per second stay unknown then: they are counted in front of it.
+    Where only some of its pods were measured its usage is unknown, with a finding.
     """
     replicas = _by_workload(answers["replicas"])
     usage: dict[SeriesKey, FloatArray] = {}
@@ -60,6 +65,7 @@ def assembled_panel(
     none_running = attributes["replicas"] == 0
     counted_inside = np.asarray([[key.resource is not Resource.REQUESTS] for key in keys], dtype=bool).reshape(-1, 1)
     values = np.where(np.isnan(values) & none_running & counted_inside, 0.0, values)
+    values = _without_partial_sums(answers, keys, values, findings)
     request = attributes["request"]
     ever_known = ~np.isnan(request).all(axis=1, keepdims=True)
     attributes["request"] = np.where(np.isnan(request) & none_running & ever_known, 0.0, request)
@@ -108,6 +114,30 @@ def has_series(answers: Answers, resource: Resource) -> bool:
     """Whether anything was found for a resource."""
     labels = answers[ANSWER_WITH[resource]].labels
     return any(("what", resource.value) in each for each in labels) or (resource is Resource.REQUESTS and bool(labels))
+
+
+def _without_partial_sums(
+    answers: Answers, keys: tuple[SeriesKey, ...], values: FloatArray, findings: list[Finding]
+) -> FloatArray:
+    """The usage without the steps in which too many running pods were not measured."""
+    blanked = values.copy()
+    names = {ANSWER_WITH[key.resource] for key in keys} - {ANSWER_WITH[Resource.REQUESTS]}
+    running = {name: _by_workload(answers[name], what=RUNNING) for name in names}
+    unmeasured = {name: _by_workload(answers[name], what=UNMEASURED) for name in names}
+    if names and not any(running.values()):
+        text = "kube_pod_status_phase is not there, so usage that was measured for only some pods cannot be told apart"
+        findings.append(Finding("", "", Severity.WARNING, text))
+    for row, (workload, resource) in enumerate(keys):
+        missing = unmeasured.get(ANSWER_WITH[resource], {}).get(workload)
+        if missing is None:
+            continue
+        partial = missing > MAX_UNMEASURED_FRACTION * running[ANSWER_WITH[resource]][workload]
+        partial &= ~np.isnan(blanked[row])
+        if partial.any():
+            blanked[row, partial] = np.nan
+            message = f"{int(partial.sum())} steps left out: only some of its running pods were measured in them"
+            findings.append(Finding(workload, resource.value, Severity.WARNING, message))
+    return blanked
 
 
 def _by_workload(matrix: Matrix, **wanted: str) -> dict[str, FloatArray]:

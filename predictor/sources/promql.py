@@ -13,6 +13,10 @@ Owners are looked up over the same range as the usage, so a pod deleted within a
 look-up goes through `max by` and `topk(1)`: several replicas of kube-state-metrics neither double the usage nor make
 the join ambiguous. Likewise two scrape jobs on one kubelet count once.
 
+**Whether all pods were measured** is asked beside the usage: how many pods ran over the whole range, and how many
+of them no exporter reported on, as when a kubelet is not scraped. A pod that started within the range is not counted
+among them: it is missing for at most its first two scrapes.
+
 **What must be so in the cluster.** kube-state-metrics scraped with `honor_labels: true` (the usual set-up), and scrape
 intervals of at most 5 minutes, Prometheus's look-back. DCGM and ingress-nginx may be scraped either way:
 `exported_pod`, `exported_namespace` and `exported_service` are preferred where they exist.
@@ -42,6 +46,9 @@ METRICS: Mapping[Resource, tuple[str, ...]] = {
     Resource.REQUESTS: ("nginx_ingress_controller_requests",),
 }
 """What each resource is read from."""
+RUNNING, UNMEASURED = "running", "unmeasured"
+"""What `what` says of the pods that ran over a whole range, and of those of them that the exporter did not report on.
+CPU and memory come from one exporter, GPU and its memory from another."""
 POOL_METRICS = ("kube_node_status_allocatable", "kube_node_info", "kube_node_labels")
 
 
@@ -87,10 +94,13 @@ class Queries:
         cpu = f"max by (namespace, pod, container, id) (rate({counter}[{self.counter_range}]))"
         # But it frees the memory it held: the larger of both incarnations, not their sum.
         memory = f"max by (namespace, pod, container) (avg_over_time({gauge}[{self.gauge_range}]))"
+        running = self._running_throughout()
         return self._by_workload(
             {
                 Resource.CPU: f"sum by (namespace, pod) ({cpu})",
                 Resource.MEMORY: f"sum by (namespace, pod) ({memory})",
+                RUNNING: running,
+                UNMEASURED: f"{running} unless on (namespace, pod) {cpu}",
             }
         )
 
@@ -112,12 +122,16 @@ class Queries:
         active = self._per_gpu("DCGM_FI_PROF_GR_ENGINE_ACTIVE")
         utilised = self._per_gpu("DCGM_FI_DEV_GPU_UTIL")
         used, free = self._per_gpu("DCGM_FI_DEV_FB_USED"), self._per_gpu("DCGM_FI_DEV_FB_FREE")
+        gpu_requests = self._select("kube_pod_container_resource_requests", 'resource="nvidia_com_gpu"')
+        running = f"({self._running_throughout()} and on (namespace, pod) {gpu_requests})"
         return self._by_workload(
             {
                 Resource.GPU: f"sum by (namespace, pod) ({active} or on (namespace, pod) {utilised} / 100)",
                 Resource.GPU_MEMORY: f"sum by (namespace, pod) ({used}) * {MEBIBYTE}",
                 capacity_of(Resource.GPU): f"count by (namespace, pod) ({used})",
                 capacity_of(Resource.GPU_MEMORY): f"sum by (namespace, pod) ({used} + {free}) * {MEBIBYTE}",
+                RUNNING: running,
+                UNMEASURED: f"{running} unless on (namespace, pod) {used}",
             }
         )
 
@@ -176,6 +190,12 @@ class Queries:
         phase = self._select("kube_pod_status_phase", 'phase=~"Succeeded|Failed"')
         done = f"(max by (namespace, pod) ({phase}) == 1)"
         return f"sum by (namespace, pod, resource) ({each}) unless on (namespace, pod) {done}"
+
+    def _running_throughout(self) -> str:
+        """Value 1 for each pod that was running both when the range of a counter began and when it ended."""
+        running = self._select("kube_pod_status_phase", 'phase="Running"')
+        before = f"{running} offset {self.counter_range}"
+        return f"max by (namespace, pod) (({running} == 1) and on (namespace, pod) ({before} == 1))"
 
     def _by_workload(self, per_pod: Mapping[str, str], *more: str) -> str:
         """Values per pod, added up per workload. The costly look-up of owners is done once for all of them."""

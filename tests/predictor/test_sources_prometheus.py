@@ -106,6 +106,20 @@ def the_series() -> list[RawSeries]:
     series.append(a_series("kube_pod_info", [1] * 300, namespace="shop", pod="cart-v1-a", node="node-2"))
     later = [1] * (STEPS - 299)
     series.append(a_series("kube_pod_info", later, 299, namespace="shop", pod="cart-v2-b", node="node-1"))
+    # Two pods, of which the second starts at step 100 and is not scraped for a while; and one deaf pod among 21.
+    for pod, first, cores in (("half-0", 0, 1.0), ("half-1", 100, 2.0)):
+        silent = range(200, 260) if pod == "half-1" else range(0)
+        usage, _, owner = a_pod(pod, cores=[cores] * (STEPS - first), owner=("StatefulSet", "half"), first=first)
+        usage.values[[step - first for step in silent]] = nan
+        phase = {"namespace": "shop", "pod": pod, "phase": "Running"}
+        series += [usage, owner, a_series("kube_pod_status_phase", [1] * (STEPS - first), first, **phase)]
+    for number in range(21):
+        pod = f"many-{number}"
+        usage, _, owner = a_pod(pod, cores=[1.0] * STEPS, owner=("StatefulSet", "many"))
+        if number == 0:
+            usage.values[200:260] = nan
+        phase = {"namespace": "shop", "pod": pod, "phase": "Running"}
+        series += [usage, owner, a_series("kube_pod_status_phase", wanted, **phase)]
     # A rise that starts at step 400: nothing before it may know.
     series += a_pod("rise-0", cores=[1.0] * 400 + [9.0] * 176, owner=("StatefulSet", "rise"))
     return series
@@ -166,6 +180,41 @@ def test_a_counter_reset_gives_neither_a_negative_nor_a_huge_rate(panel: UsagePa
     assert np.nanmin(usage) >= 0
     assert np.nanmax(usage) <= 1.0 + 1e-6
     np.testing.assert_allclose(np.delete(usage[1:], [199, 200]), 1.0, rtol=1e-6)
+
+
+def test_a_step_in_which_a_running_pod_was_not_measured_holds_no_sample(panel: UsagePanel) -> None:
+    """What the other pod used is not the workload's usage: unknown, with a finding, until two scrapes are there."""
+    usage = row(panel, "shop/StatefulSet/half")
+
+    assert np.isnan(usage[201:261]).all()
+    np.testing.assert_allclose(usage[102:200], 3.0, rtol=1e-6)
+    np.testing.assert_allclose(usage[262:], 3.0, rtol=1e-6)
+    assert "only some of its running pods were measured" in said(panel, "shop/StatefulSet/half")
+
+
+def test_a_pod_that_has_just_started_does_not_blank_its_workload(panel: UsagePanel) -> None:
+    """It was not there for the whole range: the usage of the others is the workload's."""
+    usage = row(panel, "shop/StatefulSet/half")
+
+    np.testing.assert_allclose(usage[1:101], 1.0, rtol=1e-6)
+    assert not np.isnan(usage[1:200]).any()
+
+
+def test_one_deaf_pod_among_many_does_not_blind_the_workload(panel: UsagePanel) -> None:
+    """One of 21 is less than the tolerated share."""
+    usage = row(panel, "shop/StatefulSet/many")
+
+    np.testing.assert_allclose(usage[202:259], 20.0, rtol=1e-6)
+    assert "only some" not in said(panel, "shop/StatefulSet/many")
+
+
+def test_without_pod_phases_it_is_said_that_partial_usage_cannot_be_told(tmp_path: Path) -> None:
+    """Some clusters drop the metric; the answer is used, with a warning that names it."""
+    with a_prometheus(tmp_path, a_pod("cart-0", cores=[1.0] * 12), start_seconds=START) as running:
+        read = a_source(running).fetch(start_seconds=START, end_seconds=START + 11 * STEP, step_seconds=STEP)
+
+    assert any("kube_pod_status_phase is not there" in str(finding) for finding in read.findings)
+    assert "shop/StatefulSet/cart" in read.workloads
 
 
 def test_a_cronjob_uses_nothing_between_its_jobs(panel: UsagePanel) -> None:
