@@ -8,12 +8,12 @@ from typing import Protocol
 import numpy as np
 import structlog
 
+from autoscaler.cluster.pools import newest, pool_history
 from autoscaler.cluster.reasons import Hold
 from autoscaler.controller.loop import CycleReport
 from autoscaler.decisions.oversubscription import node_peak_quantile, oversubscription_ratio
 from autoscaler.metrics import AutoscalerMetrics, PoolReading
 from autoscaler.settings import OversubscriptionSettings
-from models.forecast import FloatArray
 from predictor.errors import PredictorError
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Resource, UsagePanel
@@ -61,51 +61,29 @@ class PoolWatch:
 def pool_readings(panel: UsagePanel, pools: NodePools, settings: OversubscriptionSettings) -> Iterable[PoolReading]:
     """The ratio of every pool and resource, with what it rests on; nothing for a resource a pool does not have."""
     horizon_steps = max(1, int(settings.horizon.total_seconds()) // panel.step_seconds)
-    for row, pool in enumerate(pools.names):
+    for pool in pools.names:
         for resource in map(Resource, settings.resources):
-            allocatable = _newest(pools.allocatable[resource][row]) if resource in pools.allocatable else np.nan
-            tasks = [
-                i
-                for i, key in enumerate(panel.keys)
-                if key.resource == resource and panel.node_pool.get(key.workload) == pool
-            ]
-            if not allocatable > 0 or not tasks:
+            ran = pool_history(panel, pools, pool, resource)
+            if ran is None:
                 continue
-            usage = panel.usage[tasks]
-            requests = _attribute(panel, "request", tasks)
+            requests = newest(ran.requests)
             peak = node_peak_quantile(
-                usage,
-                _attribute(panel, "limit", tasks),
+                ran.usage,
+                ran.limits,
                 level=1.0 - settings.violation_probability,
                 horizon_steps=horizon_steps,
-                requests=_newest_rows(requests),
+                requests=requests,
             )
-            requested = float(np.nansum(_newest_rows(requests)))
+            requested = float(np.nansum(requests))
             rate = oversubscription_ratio(
-                peak, requested=requested, allocatable=allocatable, max_ratio=settings.max_ratio
+                peak, requested=requested, allocatable=ran.allocatable, max_ratio=settings.max_ratio
             )
             yield PoolReading(
                 node_pool=pool,
                 resource=resource.value,
                 ratio=rate.ratio,
                 predicted_peak=None if isinstance(rate.predicted_peak, Hold) else rate.predicted_peak,
-                allocatable=allocatable,
-                usage=float(np.nansum(_newest_rows(usage))),
+                allocatable=ran.allocatable,
+                usage=float(np.nansum(newest(ran.usage))),
                 requested=requested,
             )
-
-
-def _attribute(panel: UsagePanel, name: str, rows: list[int]) -> FloatArray:
-    if name in panel.attributes:
-        return panel.attributes[name][rows]
-    return np.full((len(rows), panel.steps), np.nan)
-
-
-def _newest_rows(values: FloatArray) -> FloatArray:
-    return np.asarray([_newest(row) for row in values])
-
-
-def _newest(row: FloatArray) -> float:
-    """The last value that is known; NaN where none is."""
-    known = row[~np.isnan(row)]
-    return float(known[-1]) if known.size else float("nan")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoscaler.cluster.pools import PoolHistory
 from autoscaler.decisions.oversubscription import (
     RateDecision,
     capped_totals,
@@ -14,21 +15,6 @@ from autoscaler.decisions.replicas import ROUNDING
 from autoscaler.simulator.outcome import ReplayError
 from models.forecast import FloatArray
 from predictor.usage.panel import Resource
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolHistory:
-    """Everything that ran on one node pool, for one resource in its base unit."""
-
-    pool: str
-    resource: Resource
-    usage: FloatArray
-    """[tasks, steps]; NaN is no sample."""
-    limits: FloatArray
-    """[tasks, steps], or [tasks] where they never changed; NaN or infinite is no limit."""
-    requests: FloatArray
-    """[tasks, steps], or [tasks] where they never changed; NaN is none."""
-    allocatable: float
 
 
 @dataclass(frozen=True, slots=True)

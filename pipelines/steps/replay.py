@@ -5,14 +5,15 @@ replayed days.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from autoscaler.cluster.pools import WHOLE_POOL, pool_history
 from autoscaler.settings import OversubscriptionSettings, ScalingSettings
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
-from autoscaler.simulator.oversubscription import OversubscriptionReplay, PoolHistory, replay_oversubscription
+from autoscaler.simulator.oversubscription import OversubscriptionReplay, replay_oversubscription
 from models.forecast import FloatArray
 from pipelines.errors import NotEnoughHistory
 from predictor.serving.bundle import Bundle
@@ -22,8 +23,6 @@ from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsageP
 SCALABLE_KINDS = frozenset({"Deployment", "StatefulSet"})
 ASSUMED_REPLICAS_AT_PEAK = 5
 """Where a history names no requests, one replica is taken to request this part of the highest past demand."""
-WHOLE_POOL = "all"
-"""Name of the one pool of a history that names none."""
 
 
 class NothingToReplay(NotEnoughHistory):
@@ -149,10 +148,10 @@ def pool_replays(
         reason = "the history names no requests" if held_out >= 1 else "less than one horizon is left to replay"
         return (), (Finding("", "", Severity.NOTE, f"oversubscription is not replayed: {reason}"),)
     names = pools.names if pools is not None else (WHOLE_POOL,)
-    for place, pool in enumerate(names):
+    for pool in names:
         for resource in map(Resource, settings.resources):
-            history = _pool_history(panel, pools, place, pool, resource)
-            if history is None:
+            history = pool_history(panel, pools, pool, resource)
+            if history is None or not np.nansum(history.requests) > 0:
                 continue
             replays.append(
                 replay_oversubscription(
@@ -164,36 +163,6 @@ def pool_replays(
                 )
             )
     return tuple(replays), ()
-
-
-def _pool_history(
-    panel: UsagePanel, pools: NodePools | None, place: int, pool: str, resource: Resource
-) -> PoolHistory | None:
-    rows: Sequence[int] = [
-        i
-        for i, key in enumerate(panel.keys)
-        if key.resource == resource and (pools is None or panel.node_pool.get(key.workload) == pool)
-    ]
-    requests = panel.attributes["request"][rows]
-    if not rows or np.isnan(panel.usage[rows]).all() or not np.nansum(requests) > 0:
-        return None
-    unlimited = np.full((len(rows), panel.steps), np.nan)
-    if pools is None:
-        allocatable = float(np.nansum(requests[:, -1]))
-    else:
-        known = pools.allocatable.get(resource, np.full((len(pools.names), 1), np.nan))[place]
-        known = known[~np.isnan(known)]
-        if known.size == 0 or known[-1] <= 0:
-            return None
-        allocatable = float(known[-1])
-    return PoolHistory(
-        pool=pool,
-        resource=resource,
-        usage=panel.usage[rows],
-        limits=panel.attributes["limit"][rows] if "limit" in panel.attributes else unlimited,
-        requests=requests,
-        allocatable=allocatable,
-    )
 
 
 def _request_per_replica(past: UsagePanel, row: int) -> float | None:

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoscaler.cluster.pools import PoolHistory
 from autoscaler.cluster.reasons import ReasonCode
 from autoscaler.simulator.outcome import ReplayError
-from autoscaler.simulator.oversubscription import OversubscriptionReplay, PoolHistory, replay_oversubscription
+from autoscaler.simulator.oversubscription import OversubscriptionReplay, replay_oversubscription
 from models.forecast import FloatArray
 from predictor.usage.panel import Resource
 

@@ -107,22 +107,24 @@ def the_series() -> list[RawSeries]:
     later = [1] * (STEPS - 299)
     series.append(a_series("kube_pod_info", later, 299, namespace="shop", pod="cart-v2-b", node="node-1"))
     # Two pods, of which the second starts at step 100 and is not scraped for a while; and one deaf pod among 21.
-    for pod, first, cores in (("half-0", 0, 1.0), ("half-1", 100, 2.0)):
-        silent = range(200, 260) if pod == "half-1" else range(0)
-        usage, _, owner = a_pod(pod, cores=[cores] * (STEPS - first), owner=("StatefulSet", "half"), first=first)
-        usage.values[[step - first for step in silent]] = nan
-        phase = {"namespace": "shop", "pod": pod, "phase": "Running"}
-        series += [usage, owner, a_series("kube_pod_status_phase", [1] * (STEPS - first), first, **phase)]
+    series += a_watched_pod("half", 0, cores=1.0)
+    series += a_watched_pod("half", 1, cores=2.0, first=100, deaf=range(200, 260))
     for number in range(21):
-        pod = f"many-{number}"
-        usage, _, owner = a_pod(pod, cores=[1.0] * STEPS, owner=("StatefulSet", "many"))
-        if number == 0:
-            usage.values[200:260] = nan
-        phase = {"namespace": "shop", "pod": pod, "phase": "Running"}
-        series += [usage, owner, a_series("kube_pod_status_phase", wanted, **phase)]
+        series += a_watched_pod("many", number, cores=1.0, deaf=range(200, 260) if number == 0 else range(0))
     # A rise that starts at step 400: nothing before it may know.
     series += a_pod("rise-0", cores=[1.0] * 400 + [9.0] * 176, owner=("StatefulSet", "rise"))
     return series
+
+
+def a_watched_pod(
+    workload: str, number: int, *, cores: float, first: int = 0, deaf: range = range(0)
+) -> list[RawSeries]:
+    """A StatefulSet's pod known to run from a step on, whose kubelet was not scraped in the steps `deaf`."""
+    pod = f"{workload}-{number}"
+    usage, _, owner = a_pod(pod, cores=[cores] * (STEPS - first), owner=("StatefulSet", workload), first=first)
+    usage.values[[step - first for step in deaf]] = np.nan
+    ids = {"namespace": "shop", "pod": pod}
+    return [usage, owner, a_series("kube_pod_status_phase", [1] * (STEPS - first), first, **ids, phase="Running")]
 
 
 @pytest.fixture(scope="module")
