@@ -27,7 +27,7 @@ SETTINGS = a_settings(forecasters=["decaying_histogram"])
 SLOW_TRAINING = dedent(
     """
     import sys, time
-    from pipelines.cli import stopped_by_sigterm
+    from pipelines.cli.common import stopped_by_sigterm
     from pipelines.flows.train import train
     from predictor.sources.files import MemorySource
     from tests.pipelines.test_train_mlflow import SETTINGS, a_store, a_tracker
