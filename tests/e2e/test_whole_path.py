@@ -1,15 +1,18 @@
 """The whole path on real servers: Prometheus → trained model in MLflow → replicas on a Kubernetes API server."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from autoscaler.settings import ScalingSettings
 from models.forecast import FloatArray
 from pipelines.demo.exporters import RawSeries
 from tests.support.controlplane import ControlPlane, deployment, wait_until
@@ -42,6 +45,12 @@ class Shell:
             check=False,
             timeout=120,
         )
+
+
+def decision_of(run: subprocess.CompletedProcess[str], workload: str) -> dict[str, Any]:
+    """The log line of a workload's decision."""
+    lines = [json.loads(line) for line in run.stderr.splitlines() if line.startswith("{")]
+    return next(line for line in lines if line.get("event") == "decision" and line["workload"] == workload)
 
 
 def daily_rise(times: FloatArray, now: float) -> FloatArray:
@@ -119,6 +128,10 @@ def test_a_rise_is_met_before_it_comes_and_outages_shrink_nothing(control_plane:
         assert acted.returncode == 0, acted.stderr
         assert "ForecastPeak" in acted.stderr
         assert raised > 3, acted.stderr
+        decided = decision_of(acted, f"{namespace}/Deployment/web")
+        needed_now = decided["observed"] / (0.5 * ScalingSettings().reactive_utilisation)
+        assert needed_now <= 3, "what is used now would not have raised it: the forecast did"
+        assert decided["forecast"] > 2 * decided["observed"]
         wait_until(lambda: len(control_plane.ready_pods(namespace, selector)) == raised, 60, f"{raised} ready pods")
 
         why = foresize("explain", f"{namespace}/web", "--kubeconfig", str(control_plane.kubeconfig))
@@ -141,4 +154,7 @@ def test_a_rise_is_met_before_it_comes_and_outages_shrink_nothing(control_plane:
         blind = run("--act")
         assert blind.returncode == 3, blind.stderr
         assert replicas() == before, "without usage nothing is changed"
+        assert "held everything: " in blind.stderr
+        assert prometheus.url in blind.stderr, "it says what could not be read"
+        assert decision_of(blind, f"{namespace}/Deployment/web")["decision"] == "hold"
         assert "Traceback" not in blind.stderr
