@@ -1,11 +1,11 @@
 """The autoscaler's settings: what may be scaled, how far, how fast, and how much may be oversold."""
 
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from predictor.settings import AnyDuration, Duration, PredictorSettings, Section
+from predictor.settings import AnyDuration, Duration, Listed, PredictorSettings, Section
 
 
 class ScalingSettings(Section):
@@ -33,7 +33,7 @@ class ScalingSettings(Section):
     """Observations older than this are no answer: the controller holds."""
     selector: str = "foresize.io/managed=true"
     """Label selector of the Deployments and StatefulSets that the controller looks at."""
-    namespaces: tuple[str, ...] = ()
+    namespaces: Annotated[tuple[str, ...], Listed] = ()
     """Namespaces to look at; empty means all that the role allows."""
     paused: bool = False
     """Whether the controller only observes, whatever else is set."""
@@ -61,7 +61,7 @@ class OversubscriptionSettings(Section):
     """The peak of usage over this span must fit."""
     max_ratio: float = Field(default=3.0, ge=1, le=10)
     """No more than this, whatever is predicted."""
-    resources: tuple[Literal["cpu", "memory", "gpu"], ...] = ("cpu", "memory")
+    resources: Annotated[tuple[Literal["cpu", "memory", "gpu"], ...], Listed] = ("cpu", "memory")
     """Resources for which a ratio is computed."""
 
 

@@ -119,7 +119,7 @@ def doctor(
 def all_checks(areas: Mapping[str, Callable[[], Checks]], deadline_seconds: float) -> list[Check]:
     """The checks of all areas, in their order; an area that is not done in time fails with what it had so far."""
     from autoscaler.errors import AutoscalerError
-    from predictor.errors import PredictorError
+    from predictor.errors import CorruptModel, PredictorError
 
     done: dict[str, list[Check]] = {area: [] for area in areas}
 
@@ -127,6 +127,10 @@ def all_checks(areas: Mapping[str, Callable[[], Checks]], deadline_seconds: floa
         try:
             for check in checks():
                 done[area].append(check)
+        except CorruptModel as error:
+            done[area].append(
+                Check(area, "FAIL", str(error), "run `foresize train`; until then the last good model serves")
+            )
         except (PredictorError, AutoscalerError) as error:
             done[area].append(
                 Check(area, "FAIL", str(error), f"check the {area} settings (docs/settings.md) and the network")

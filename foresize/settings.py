@@ -94,6 +94,9 @@ def _note_places(node: "yaml.Node | None", path: Path_, file: Path, places: dict
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
+            if inner in places:
+                here = f"{file}:{key.start_mark.line + 1}"
+                raise InvalidSettings([f"{here}: {'.'.join(inner)}: given twice, first at {places[inner]}"])
             places[inner] = f"{file}:{key.start_mark.line + 1}"
             _note_places(value, inner, file, places)
 
@@ -118,6 +121,12 @@ def _put(values: dict[str, Any], path: Path_, value: Any, places: dict[Path_, st
     places[path] = place
 
 
+def _key_with_one_underscore(name: str) -> Path_:
+    """The key that a variable such as FORESIZE_PROMETHEUS_URL meant; empty where there is none."""
+    sections = ((section, name.removeprefix(f"{section}_")) for section in accepted_keys(()))
+    return next(((section, rest) for section, rest in sections if rest in accepted_keys((section,))), ())
+
+
 def _explained(error: dict[str, Any], places: Mapping[Path_, str]) -> str:
     path = tuple(str(part) for part in error["loc"])
     known = [path[:n] for n in range(len(path), 0, -1) if path[:n] in places]
@@ -127,6 +136,8 @@ def _explained(error: dict[str, Any], places: Mapping[Path_, str]) -> str:
         accepted = accepted_keys(path[:-1])
         near = get_close_matches(path[-1], accepted, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
+        if place.startswith("variable ") and (key := _key_with_one_underscore(path[-1])):
+            hint = f"did you mean {PREFIX}{'__'.join(key).upper()}, with two underscores? "
         return f"{place}: {name}: unknown key; {hint}accepted: {', '.join(accepted)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")

@@ -1,11 +1,12 @@
 """The pipelines' settings: how forecasters are fitted, judged and promoted."""
 
 from datetime import timedelta
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from autoscaler.settings import AutoscalerSettings
-from predictor.settings import Duration, Section
+from predictor.settings import Duration, Listed, Section
 
 
 class TrainingSettings(Section):
@@ -17,7 +18,7 @@ class TrainingSettings(Section):
     """The part before it: forecasters are chosen and calibrated on it."""
     cutoffs: int = Field(default=12, ge=2)
     """Rolling cutoffs, spread over each of the two parts."""
-    forecasters: tuple[str, ...] = ("seasonal_naive", "decaying_histogram", "lightgbm_quantiles")
+    forecasters: Annotated[tuple[str, ...], Listed] = ("seasonal_naive", "decaying_histogram", "lightgbm_quantiles")
     """Candidates for every workload, by catalogue name."""
     baseline: str = "seasonal_naive"
     """What a candidate must beat; it serves where nothing does."""
@@ -27,6 +28,16 @@ class TrainingSettings(Section):
     """Seed of every random choice."""
     threads: int = Field(default=2, ge=1)
     """Threads for LightGBM."""
+
+    @field_validator("forecasters", "baseline")
+    @classmethod
+    def _in_the_catalogue(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        from models import catalog
+
+        unknown = [name for name in ((value,) if isinstance(value, str) else value) if name not in catalog.names()]
+        if unknown:
+            raise ValueError(f"there is no forecaster {', '.join(unknown)}; accepted: {', '.join(catalog.names())}")
+        return value
 
 
 class Settings(AutoscalerSettings):

@@ -23,7 +23,13 @@ RESOURCES = ("cpu", "memory", "gpu", "gpu_memory", "requests")
 @click.option("--prometheus", metavar="URL", help="Base address of Prometheus.")
 @click.option("--model", metavar="ALIAS|VERSION", help="Which registered model (default: the alias in the settings).")
 @click.option("--horizon", metavar="DURATION", help="How far ahead, such as 2h.")
-@click.option("--level", "levels", type=float, multiple=True, help="Quantile level in (0, 1); may be repeated.")
+@click.option(
+    "--level",
+    "levels",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    multiple=True,
+    help="Quantile level in (0, 1); may be repeated.",
+)
 @click.option(
     "--out", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True, help="How to print it."
 )
@@ -53,9 +59,11 @@ def forecast(
       foresize forecast shop/cart --model 7                  what version 7 would have said
     """
     import time
+    from datetime import timedelta
 
     from predictor.serving.bundle import NoForecast
     from predictor.serving.predictor import Origin
+    from predictor.settings import duration_text
     from predictor.sources.files import FileSource
     from predictor.usage.panel import Resource
     from predictor.wiring import build_predictor, build_source
@@ -82,6 +90,10 @@ def forecast(
     answer = answers.of(answers.named(workload, wanted))
     if isinstance(answer, NoForecast):
         raise click.ClickException(f"no forecast for {workload} {resource}: {answer.reason}")
+    trained_for = answers.model.bundle.horizon_steps
+    if answers.model.version and answer.series.values.shape[1] > trained_for:
+        reach = duration_text(timedelta(seconds=trained_for * answer.series.step_seconds))
+        click.echo(f"the model was trained and calibrated for {reach} ahead; what lies further is less sure", err=True)
     printers = {"table": _print_table, "csv": _print_csv, "json": _print_json}
     printers[out](answer, answers)
 

@@ -54,6 +54,15 @@ Duration = Annotated[AnyDuration, BeforeValidator(lambda v: _positive(parse_dura
 QuantileLevel = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _listed(value: Any) -> Any:
+    """A text such as `a, b` as its parts; anything else is left alone."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Listed = BeforeValidator(_listed)
+"""Lets a list be written as text with commas, as variables and options have it."""
+
+
 class Section(BaseModel):
     """Base of every settings section: frozen, and an unknown key is an error."""
 
@@ -120,7 +129,7 @@ class ForecastSettings(Section):
 
     horizon: Duration = timedelta(hours=4)
     """How far ahead."""
-    levels: tuple[QuantileLevel, ...] = (0.5, 0.9, 0.95, 0.99)
+    levels: Annotated[tuple[QuantileLevel, ...], Listed] = (0.5, 0.9, 0.95, 0.99)
     """Quantile levels, ascending."""
 
     @field_validator("levels")

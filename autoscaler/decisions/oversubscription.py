@@ -159,9 +159,9 @@ def oversubscription_ratio(
         hold = _no_evidence("nothing is requested, so there is nothing to learn from: nothing is oversold")
         return RateDecision(1.0, hold, requested, allocatable, (*reasons, hold.reason))
     ratio = requested / peak.value if peak.value > 0 else inf
-    shares = f"a peak of {peak.value:.4g} is predicted at level {peak.level:g} for {requested:.4g} requested"
+    shares = f"the peak predicted at level {peak.level:g} is {peak.value / requested:.1%} of what is requested"
     if ratio < 1.0:
-        reason = Reason(ReasonCode.PEAK_ABOVE_REQUESTS, f"{shares}: usage exceeds requests, nothing is oversold")
+        reason = Reason(ReasonCode.PEAK_ABOVE_REQUESTS, f"{shares}: more than that, so nothing is oversold")
     elif ratio > max_ratio:
         reason = Reason(ReasonCode.MAX_RATIO, f"{shares}: {ratio:.3g} would fit, the maximum is {max_ratio:g}")
     else:

@@ -59,7 +59,8 @@ class KubeClient:
         except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
             where = kubeconfig or "the default kubeconfig or a pod's service account"
             raise ClusterUnavailable(
-                f"no cluster from {where}: {error}; name a kubeconfig with --kubeconfig and --context"
+                f"no cluster from {where}: {error}; name a kubeconfig with --kubeconfig and --context. "
+                "`foresize forecast` and `foresize simulate` need no cluster"
             ) from error
         settings.retries = False  # a silent server would take every time-out several times
         return cls(ApiClient(settings), str(settings.host))

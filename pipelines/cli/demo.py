@@ -65,6 +65,6 @@ def demo(load: LoadSettings, *, seed: int, days: int) -> None:
     click.echo("")
     click.echo(f"usage came from  {world.origin}")
     click.echo(f"report           {report.resolve()}")
-    click.echo(f"MLflow           mlflow ui --backend-store-uri {settings.tracking_uri}")
+    click.echo(f"MLflow           {summary.mlflow_command()} ui --backend-store-uri {settings.tracking_uri}")
     click.echo("dashboards       dashboards/grafana (how to import them: dashboards/README.md)")
     click.echo(f"took             {time.monotonic() - begun:.0f} s")

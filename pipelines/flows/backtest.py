@@ -28,6 +28,7 @@ from predictor.backtest.rolling import forecast_table
 from predictor.backtest.scores import Scores
 from predictor.errors import InvalidUsage
 from predictor.serving.bundle import Bundle
+from predictor.settings import duration_text
 from predictor.usage.panel import Finding, UsagePanel
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class BacktestReport:
     """Pairs of series and cutoff with a forecast."""
     without_forecast: int
     """Pairs without one: too few samples in the past that a forecast is made from."""
+    past: str
+    """How much past that is, as written in the settings."""
     resources: tuple[ResourceAccuracy, ...]
     levels: tuple[float, ...]
     baseline: str
@@ -99,6 +102,7 @@ def backtest(
         series=len(history.panel.keys),
         forecasts=forecasts,
         without_forecast=len(history.panel.keys) * len(split.held_out_cutoffs) - forecasts,
+        past=duration_text(settings.history.serving_span),
         resources=resource_accuracy(history.panel.keys, *sums, bundle),
         levels=question.levels,
         baseline=settings.training.baseline,

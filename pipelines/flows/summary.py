@@ -1,10 +1,13 @@
 """What came of a flow, for a person (lines of text) and for a program (JSON values)."""
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
+from shutil import which
 from typing import Any
 
 from pipelines.flows.backtest import BacktestReport
@@ -20,7 +23,7 @@ SQLITE = "sqlite:///"
 def training_lines(report: TrainingReport, tracking_uri: str) -> list[str]:
     """A cycle's outcome: accuracy per resource, findings, verdict, and where to look."""
     lines = [
-        f"{report.workloads} workloads; fitted up to {_time(report.fitted_until_seconds)}, held out "
+        f"{counted(report.workloads, 'workload')}; fitted up to {_time(report.fitted_until_seconds)}, held out "
         f"{_time(report.held_out_from_seconds)} to {_time(report.held_out_until_seconds)}",
         f"data fingerprint {report.fingerprint[:16]}",
         "",
@@ -39,13 +42,14 @@ def backtest_lines(report: BacktestReport, path: str) -> list[str]:
     """A backtest's outcome, and what was and was not retrained."""
     count = len(report.cutoffs_seconds)
     lines = [
-        f"{report.rows} rows in {path}: {report.forecasts} forecasts of {report.series} series at {count} cutoffs, "
-        f"{_time(report.cutoffs_seconds[0])} to {_time(report.cutoffs_seconds[-1])}",
+        f"{report.rows} rows in {path}: {report.forecasts} forecasts of {report.series} series at "
+        f"{counted(count, 'cutoff')}, {_time(report.cutoffs_seconds[0])} to {_time(report.cutoffs_seconds[-1])}",
         f"trained once, on usage up to {_time(report.trained_until_seconds)}; not retrained between cutoffs",
     ]
     if report.without_forecast:
         lines.append(
-            f"{report.without_forecast} pairs of series and cutoff have no forecast: too few samples before the cutoff"
+            f"{report.without_forecast} pairs of series and cutoff have no forecast: too few samples in the "
+            f"{report.past} before the cutoff (history.serving_span)"
         )
     lines += ["", *accuracy_lines(report.resources, report.levels, report.baseline)]
     return [*lines, "", *finding_lines(report.findings)]
@@ -53,12 +57,13 @@ def backtest_lines(report: BacktestReport, path: str) -> list[str]:
 
 def accuracy_rows(resources: Sequence[ResourceAccuracy], levels: Sequence[float], baseline: str) -> list[list[str]]:
     """Heads, then a row per resource: series, what serves them, loss against the baseline's, coverage."""
-    heads = ["resource", "series", "cold", "served by", f"loss ÷ {baseline}", "median"]
+    heads = ["resource", "series", "cold", "points", "served by", f"loss ÷ {baseline}", "median"]
     rows = [
         [
             each.resource.value,
             str(each.series),
             str(each.cold),
+            str(each.points),
             ", ".join(f"{name} {n}" for name, n in sorted(each.chosen.items(), key=lambda item: -item[1])) or "-",
             _ratio(each.ratio),
             _ratio(each.median_ratio),
@@ -73,8 +78,10 @@ def accuracy_lines(resources: Sequence[ResourceAccuracy], levels: Sequence[float
     """The accuracy of each resource as a table of text, with how to read it."""
     return [
         *aligned(accuracy_rows(resources, levels, baseline)),
-        f"loss: pinball loss as a share of {baseline}'s, below 1 is better; median: of the typical series; "
-        "≤P90: share of what happened that was at or below the 90 % quantile, ideally 90 %",
+        f"loss: pinball loss as a share of {baseline}'s own, uncalibrated, below 1 is better; median: of the series in "
+        "the middle;",
+        "cold: series too young to be trained on; points: samples that forecasts were compared with; ≤P90: share of "
+        "them at or below the 90 % quantile, ideally 90 %",
     ]
 
 
@@ -84,7 +91,8 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
         return ["the history has no findings"]
     lines = []
     for severity in (Severity.BROKEN, Severity.WARNING, Severity.NOTE):
-        found = [finding for finding in findings if finding.severity is severity]
+        # What concerns everything first: it must not drown among single workloads.
+        found = sorted((f for f in findings if f.severity is severity), key=lambda f: bool(f.workload))
         shown = found[:MOST_SHOWN] if severity is not Severity.NOTE or len(found) <= MOST_SHOWN else []
         lines += [str(finding) for finding in shown]
         if len(found) > len(shown):
@@ -115,6 +123,11 @@ def training_json(report: TrainingReport) -> dict[str, Any]:
     }
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines of columns; the first column to the left, numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -142,14 +155,19 @@ def _verdict_lines(report: TrainingReport) -> list[str]:
 
 def _where(tracking_uri: str) -> str:
     if tracking_uri.startswith(SQLITE):
-        return f"mlflow ui --backend-store-uri {tracking_uri}"
+        return f"{mlflow_command()} ui --backend-store-uri {tracking_uri}"
     return tracking_uri
+
+
+def mlflow_command() -> str:
+    """How MLflow is called from here: by its name, or by its place where the environment is not activated."""
+    return "mlflow" if which("mlflow") else str(Path(sys.executable).with_name("mlflow"))
 
 
 def _kind(finding: Finding) -> str:
     """A finding without its figures, so that like is counted with like."""
     text = finding.message.split(";")[0].split(":")[0]
-    return " ".join("…" if any(c.isdigit() for c in word) else word for word in text.split())
+    return " ".join("N" if any(c.isdigit() for c in word) else word for word in text.split())
 
 
 def _ratio(value: float) -> str:

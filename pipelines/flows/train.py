@@ -6,7 +6,7 @@ scored.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,10 +18,10 @@ from pipelines.errors import TrackingUnavailable
 from pipelines.flows.clock import StepClock, Told
 from pipelines.flows.pictures import training_pictures
 from pipelines.flows.ports import TrackedRun, Tracker
-from pipelines.settings import Settings
+from pipelines.settings import Settings, TrainingSettings
 from pipelines.steps.choose import made_bundle
 from pipelines.steps.fit import fitted
-from pipelines.steps.judge import Verdict, judged
+from pipelines.steps.judge import Verdict, judged, without_loss_of_workloads
 from pipelines.steps.plan import Plan, Progress, planned, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.record import Record, Submission, metrics_of, parameters_of, tables_of
@@ -144,7 +144,11 @@ def _cycle(
         resources = resource_accuracy(scored.keys, *scored.scores(), bundle)
     with clock.step("judge") as progress:
         verdict = _verdict(plan, scored, incumbent, progress)
-    findings = (*incumbent.findings, *history.findings, *plan.findings)
+        if incumbent.bundle is not None:
+            verdict = without_loss_of_workloads(
+                verdict, incumbent.bundle.series.keys(), bundle.series.keys(), left_out=history.left_out
+            )
+    findings = (*incumbent.findings, *history.findings, *plan.findings, *_worse_than_baseline(resources, training))
     report = TrainingReport(
         run_id="",
         version=None,
@@ -169,6 +173,20 @@ def _cycle(
         run.record(_record(plan, scored, report))
     with clock.step("register"):
         return _registered(run, plan, report)
+
+
+def _worse_than_baseline(resources: Sequence[ResourceAccuracy], training: TrainingSettings) -> list[Finding]:
+    """That a resource as a whole was better off with the baseline, which the choice for each series did not foresee."""
+    return [
+        Finding(
+            "",
+            each.resource.value,
+            Severity.WARNING,
+            f"{each.ratio:.3f} of the loss of {training.baseline} on the held-out days: worse than the baseline",
+        )
+        for each in resources
+        if each.ratio > 1
+    ]
 
 
 def _verdict(plan: Plan, scored: HeldOut, incumbent: Incumbent, progress: Progress) -> Verdict:

@@ -1,7 +1,7 @@
 """The promotion gate: whether the challenger may take the champion's place. A value with its reasons."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,6 +75,37 @@ def judged(
         + ("" if is_covering else f": more than {LARGEST_COVERAGE_LOSS:.0%} less"),
     )
     return Verdict(is_better and is_covering, (*remarks, *reasons), new, old)
+
+
+def without_loss_of_workloads(
+    verdict: Verdict,
+    champion: Collection[SeriesKey],
+    challenger: Collection[SeriesKey],
+    *,
+    left_out: Collection[SeriesKey],
+) -> Verdict:
+    """The verdict, or a refusal where the promotion would take the champion away from workloads that it serves.
+
+    `left_out` are the series that the history has but the cycle did not train on, as a pattern excluded them. Those
+    that the history no longer has are gone and lose nothing; but a challenger that shares none of the champion's
+    series was trained on another fleet.
+    """
+    served = set(champion)
+    lost = sorted(served & set(left_out))
+    objection = ""
+    if lost:
+        objection = (
+            f"it knows nothing of {len(lost)} series that the champion serves and that were left out, first {lost[0]}: "
+            "train on all workloads, or keep a model of its own for these (registry.model_name)"
+        )
+    elif served and not served & set(challenger):
+        objection = (
+            f"it knows none of the {len(served)} series that the champion serves: is this the history of another "
+            "cluster? Keep a model of its own for it (registry.model_name)"
+        )
+    if not objection or not verdict.promote:
+        return verdict
+    return replace(verdict, promote=False, reasons=(*verdict.reasons, objection))
 
 
 def _standing(keys: Sequence[SeriesKey], ours: Scores, baseline: Scores) -> Standing:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models import catalog
 from models.forecast import FloatArray, Forecaster, History, QuantileForecast
 from pipelines.errors import NotEnoughHistory
 from pipelines.settings import Settings, TrainingSettings
@@ -41,7 +40,7 @@ def question_of(settings: Settings) -> Question:
     Raises InvalidUsage where the horizon, or the past that serving reads, is shorter than one step.
     """
     step_seconds = int(settings.history.step.total_seconds())
-    horizon_steps = int(settings.forecast.horizon.total_seconds()) // max(step_seconds, 1)
+    horizon_steps = -(-int(settings.forecast.horizon.total_seconds()) // max(step_seconds, 1))
     past_steps = int(settings.history.serving_span.total_seconds()) // max(step_seconds, 1)
     if horizon_steps < 1 or past_steps < 1 or step_seconds < 1:
         raise InvalidUsage(
@@ -79,15 +78,8 @@ class Plan:
 def planned(panel: UsagePanel, split: Split, question: Question, training: TrainingSettings) -> Plan:
     """The plan of a cycle.
 
-    Raises InvalidUsage for a forecaster that the catalogue does not have, NotEnoughHistory where every series is
-    cold.
+    Raises NotEnoughHistory where every series is cold.
     """
-    unknown = [n for n in (training.baseline, *training.forecasters) if n not in catalog.names()]
-    if unknown:
-        raise InvalidUsage(
-            f"there is no forecaster {', '.join(map(repr, unknown))}; training.forecasters and training.baseline "
-            f"accept {', '.join(catalog.names())}"
-        )
     needed = warm_samples(question.horizon_steps, panel.step_seconds)
     warm = warm_keys(panel, split, needed)
     if not warm:

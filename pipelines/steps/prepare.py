@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from pipelines.errors import NotEnoughHistory
-from predictor.usage.panel import Finding, Severity, UsagePanel, unknown_workload
+from predictor.usage.panel import Finding, SeriesKey, Severity, UsagePanel, unknown_workload
 
 MOSTLY_EMPTY = 0.5
 """A series with a smaller share of its steps observed, from its first sample to its last, is reported."""
@@ -23,27 +23,35 @@ class PreparedHistory:
     findings: tuple[Finding, ...]
     fingerprint: str
     """SHA-256 over keys, grid and values; the order in which the source listed the series does not matter."""
+    left_out: tuple[SeriesKey, ...] = ()
+    """Series that the pattern excluded."""
 
 
 def prepared(panel: UsagePanel, workloads: str | None = None) -> PreparedHistory:
     """The history of the workloads that match a pattern such as `shop/*`, in the order of their names.
 
-    Raises UnknownWorkload for a pattern that matches none, NotEnoughHistory for a panel without any sample.
+    Raises UnknownWorkload for a pattern that matches none, NotEnoughHistory for a panel without any usable series.
     """
+    if not panel.keys and (broken := [f for f in panel.findings if f.severity is Severity.BROKEN]):
+        raise NotEnoughHistory(f"none of the {len(broken)} series can be used; first: {broken[0]}")
     rows = list(range(len(panel.keys)))
     if workloads is not None:
         rows = [row for row in rows if fnmatchcase(panel.keys[row].workload, workloads)]
         if not rows and panel.keys:
-            raise unknown_workload(workloads, panel.workloads)
+            raise unknown_workload(workloads, panel.workloads, where="in the span that is read (history.span)")
     ordered = _trimmed(panel.select(sorted(rows, key=lambda row: panel.keys[row])))
     chosen = set(ordered.workloads)
     inherited = [f for f in panel.findings if not f.workload or f.workload in chosen or workloads is None]
     findings = (*inherited, *_sparse_series(ordered))
-    return PreparedHistory(replace(ordered, findings=findings), findings, fingerprint(ordered))
+    left_out = tuple(panel.keys[row] for row in sorted(set(range(len(panel.keys))) - set(rows)))
+    return PreparedHistory(replace(ordered, findings=findings), findings, fingerprint(ordered), left_out)
 
 
 def fingerprint(panel: UsagePanel) -> str:
-    """SHA-256 over keys, grid and usage, independent of the order of the series."""
+    """SHA-256 over keys, grid and usage, independent of the order of the series.
+
+    Usage counts in single precision: a server that adds up pods in another order changes the sixteenth digit.
+    """
     digest = hashlib.sha256()
     grid = {"start": panel.start_seconds, "step": panel.step_seconds, "steps": panel.steps}
     digest.update(json.dumps(grid, sort_keys=True).encode())
@@ -52,7 +60,7 @@ def fingerprint(panel: UsagePanel) -> str:
         digest.update(json.dumps([key.workload, key.resource.value]).encode())
         values = panel.usage[row]
         # One NaN and one zero, whatever bits the source made them of.
-        digest.update(np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes())
+        digest.update(np.where(np.isnan(values), np.nan, values + 0.0).astype("<f4").tobytes())
     return digest.hexdigest()
 
 

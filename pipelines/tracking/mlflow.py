@@ -21,6 +21,7 @@ from pipelines.steps.record import Record, Submission
 from predictor.registry.mlflow import (
     BUNDLE_FOLDER,
     bounded_requests,
+    in_short,
     one_at_a_time,
     prepare_mlflow,
     sqlite_file,
@@ -216,13 +217,14 @@ def _telling(tracking_uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise TrackingUnavailable(_advice(tracking_uri, str(error.message))) from error
+        raise TrackingUnavailable(_advice(tracking_uri, in_short(error))) from error
     except store_problems() as error:
-        raise TrackingUnavailable(_advice(tracking_uri, str(error))) from error
+        raise TrackingUnavailable(_advice(tracking_uri, in_short(error))) from error
 
 
 def _advice(tracking_uri: str, problem: str) -> str:
-    return f"MLflow at {tracking_uri}: {problem}. Start it, or mend registry.tracking_uri"
+    what = "free or mend the file" if sqlite_file(tracking_uri) else "start it, or mend registry.tracking_uri"
+    return f"MLflow at {tracking_uri}: {problem}. To go on, {what}"
 
 
 def _signature() -> Any:

@@ -86,6 +86,13 @@ def one_at_a_time(tracking_uri: str) -> Iterator[None]:
         yield
 
 
+def in_short(problem: Exception) -> str:
+    """What an exception says, without the SQL that it came from; a full disk is called one."""
+    said = str(getattr(problem, "message", None) or problem).split("[SQL", 1)[0].strip()
+    first = next((line.strip() for line in said.splitlines() if line.strip()), type(problem).__name__)
+    return f"{first} (free some disk space)" if "full" in first or "No space" in first else first
+
+
 def store_problems() -> tuple[type[Exception], ...]:
     """What reaches us beside MLflow's own exceptions: of the network, of files and, where it is there, of SQL."""
     from requests.exceptions import RequestException
@@ -175,6 +182,6 @@ class MlflowBundleStore:
                 raise ModelNotFound(
                     f"{self.tracking_uri}: there is no {what}: {error.message}; train one with `foresize train`"
                 ) from error
-            raise RegistryUnavailable(f"{self.tracking_uri}: asking for {what} failed: {error.message}") from error
+            raise RegistryUnavailable(f"{self.tracking_uri}: asking for {what} failed: {in_short(error)}") from error
         except store_problems() as error:
-            raise RegistryUnavailable(f"{self.tracking_uri}: asking for {what} failed: {error}") from error
+            raise RegistryUnavailable(f"{self.tracking_uri}: asking for {what} failed: {in_short(error)}") from error

@@ -131,7 +131,9 @@ def _without_partial_sums(
         missing = unmeasured.get(ANSWER_WITH[resource], {}).get(workload)
         if missing is None:
             continue
-        partial = missing > MAX_UNMEASURED_FRACTION * running[ANSWER_WITH[resource]][workload]
+        ran = running[ANSWER_WITH[resource]][workload]
+        # Where none of them was measured there is no sum, or it is of a metric that they all had.
+        partial = (missing > MAX_UNMEASURED_FRACTION * ran) & (missing < ran)
         partial &= ~np.isnan(blanked[row])
         if partial.any():
             blanked[row, partial] = np.nan

@@ -66,7 +66,8 @@ class FileSource:
                     read_table(self.path), step_seconds=step_seconds, now_seconds=int(time.time())
                 )
             except InvalidUsage as error:
-                raise InvalidUsage(f"{self.path}: {error}") from error
+                said = str(error)
+                raise InvalidUsage(said if str(self.path) in said else f"{self.path}: {said}") from error
         return self._read[key]
 
     def fetch(

@@ -1,7 +1,7 @@
 """Usage read from Prometheus. The PromQL is in `promql.py`, the wire in `http.py`, the days on disk in `cache.py`."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from predictor.errors import InvalidUsage, PredictorError, SourceRefused
 from predictor.serving.ports import Progress
 from predictor.sources.assembly import Answers, assembled_panel, assembled_pools, has_series, remarks
 from predictor.sources.cache import DayCache
-from predictor.sources.discovery import find_metrics
+from predictor.sources.discovery import MetricsFound, find_metrics
 from predictor.sources.http import PrometheusClient, PrometheusEndpoint
 from predictor.sources.matrix import Matrix, joined_in_time
 from predictor.sources.promql import METRICS, POOL_METRICS, ClusterLabels, Queries
@@ -20,6 +20,8 @@ from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
 from predictor.usage.table import checked_series
 
 DAY = 86_400
+COUNTED = frozenset({Resource.CPU, Resource.REQUESTS})
+"""Resources that are read as the rate of a counter, which takes two scrapes in a range."""
 SETTLED_SECONDS = 6 * 3600
 """A day is kept in the cache only this long after its end: Thanos and remote write bring samples late."""
 
@@ -122,7 +124,7 @@ class PrometheusSource:
             kept.step_seconds,
             kept.usage,
             kept.attributes,
-            (*panel.findings, *map(_absent, absent), *remarks(answers), *self._cache_problem(), *found),
+            (*panel.findings, *self._absent(absent, grid), *remarks(answers), *self._cache_problem(), *found),
             kept.node_pool,
         )
 
@@ -197,16 +199,44 @@ class PrometheusSource:
             return []
         return [Finding("", "", Severity.WARNING, f"{self._cache.problem}; went on without it")]
 
+    def _absent(self, absent: Sequence[Resource], grid: _Grid) -> list[Finding]:
+        """What is to be said of resources without any series, while others have some.
+
+        A counter that is there but never twice in a range points to a wrong scrape interval.
+        """
+        counters = {METRICS[resource][0]: resource for resource in absent if resource in COUNTED}
+        try:
+            present = self._found(tuple(counters), grid).present if counters else ()
+        except PredictorError:
+            present = ()
+        window = self._queries(grid.step_seconds).counter_range
+        findings = []
+        for resource in absent:
+            metric = METRICS[resource][0]
+            if resource in COUNTED and metric in present:
+                message = (
+                    f"no usage: {metric} is there, but hardly twice within {window}; set "
+                    "prometheus.scrape_interval to how often it is really scraped"
+                )
+                findings.append(Finding("", resource.value, Severity.WARNING, message))
+            else:
+                message = f"no series; read from {', '.join(METRICS[resource])}"
+                findings.append(Finding("", resource.value, Severity.NOTE, message))
+        return findings
+
+    def _found(self, metrics: Collection[str], grid: _Grid) -> MetricsFound:
+        return find_metrics(
+            self._endpoint,
+            metrics,
+            start_seconds=grid.start_seconds,
+            end_seconds=grid.end_seconds + grid.step_seconds,
+            matchers=self._labels.matchers,
+        )
+
     def _nothing_matched(self, what: Collection[str], metrics: Collection[str], grid: _Grid) -> str:
         said = f"Prometheus at {self._endpoint.shown_url} answered, but has no {', '.join(what)} from {grid}. "
         try:
-            found = find_metrics(
-                self._endpoint,
-                metrics,
-                start_seconds=grid.start_seconds,
-                end_seconds=grid.end_seconds + grid.step_seconds,
-                matchers=self._labels.matchers,
-            )
+            found = self._found(metrics, grid)
         except PredictorError as error:
             return f"{said}Needed: {', '.join(metrics)} (which of them exist is not known: {error})"
         under = f" under {dict(self._labels.matchers)}" if self._labels.matchers else ""
@@ -220,10 +250,6 @@ class PrometheusSource:
             f"with honor_labels: true and that metrics are scraped at least every {self._scrape_interval_seconds} s "
             "(the setting scrape_interval)."
         )
-
-
-def _absent(resource: Resource) -> Finding:
-    return Finding("", resource.value, Severity.NOTE, f"no series; read from {', '.join(METRICS[resource])}")
 
 
 def _metrics(resources: Iterable[Resource]) -> tuple[str, ...]:

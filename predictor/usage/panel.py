@@ -166,11 +166,11 @@ class UsagePanel:
         return History(self.usage, self.end_seconds, self.step_seconds)
 
 
-def unknown_workload(name: str, known: Iterable[str]) -> UnknownWorkload:
-    """The error for a name that nothing is known under, with the nearest names that are."""
+def unknown_workload(name: str, known: Iterable[str], where: str = "") -> UnknownWorkload:
+    """The error for a name that nothing is known under, with the nearest names that are, and where was looked."""
     from difflib import get_close_matches
 
     names = sorted(set(known))
     near = get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
     hint = f"; did you mean {', '.join(near)}?" if near else "; the history holds no workload at all"
-    return UnknownWorkload(f"unknown workload {name!r} ({len(names)} known){hint}")
+    return UnknownWorkload(f"unknown workload {name!r} ({len(names)} known{' ' + where if where else ''}){hint}")

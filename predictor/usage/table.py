@@ -196,8 +196,9 @@ def _check_columns(table: "pd.DataFrame") -> None:
             f"Needed: {', '.join(REQUIRED_COLUMNS)}; optional: {', '.join(OPTIONAL_COLUMNS)}"
         )
     for name in ("workload", "resource", "timestamp"):
-        if table[name].isna().any():
-            raise InvalidUsage(f"column {name!r} has {int(table[name].isna().sum())} empty cells; every row needs one")
+        is_empty = table[name].isna() | (table[name].astype(str).str.strip() == "" if name == "workload" else False)
+        if is_empty.any():
+            raise InvalidUsage(f"column {name!r} has {int(is_empty.sum())} empty cells; every row needs one")
 
 
 def _utc(column: "pd.Series") -> "pd.Series":

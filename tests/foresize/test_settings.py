@@ -43,6 +43,22 @@ def test_an_unknown_variable_is_a_mistake_too() -> None:
         load_settings(None, {"FORESIZE_PROMETHEUS__ULR": "http://x"}, {})
 
 
+def test_a_variable_with_one_underscore_is_told_of_the_second() -> None:
+    """The commonest slip with nested variables."""
+    with pytest.raises(InvalidSettings, match=r"did you mean FORESIZE_PROMETHEUS__URL, with two underscores"):
+        load_settings(None, {"FORESIZE_PROMETHEUS_URL": "http://x"}, {})
+
+
+def test_a_list_may_be_written_with_commas() -> None:
+    """As options take it, so do variables."""
+    variables = {"FORESIZE_FORECAST__LEVELS": "0.5, 0.9", "FORESIZE_SCALING__NAMESPACES": "shop,pay"}
+
+    settings = load_settings(None, variables, {})
+
+    assert settings.forecast.levels == (0.5, 0.9)
+    assert settings.scaling.namespaces == ("shop", "pay")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -54,6 +70,8 @@ def test_an_unknown_variable_is_a_mistake_too() -> None:
         ("prometheus: {url: 'prom:9090'}", r"prometheus.url: 'prom:9090' is not an address"),
         ("- a\n- b", r"holds a list; needed: keys"),
         ("a: [", r"is not YAML"),
+        ("history: {span: 1d}\nhistory: {span: 2d}", r"yaml:2: history: given twice, first at .*yaml:1"),
+        ("training: {forecasters: [prophet]}", r"no forecaster prophet; accepted: seasonal_naive"),
     ],
 )
 def test_a_wrong_value_names_itself(tmp_path: Path, text: str, message: str) -> None:

@@ -9,7 +9,7 @@ from models.forecast import FloatArray
 from pipelines.settings import Settings
 from pipelines.steps.choose import chosen, made_bundle
 from pipelines.steps.fit import fitted
-from pipelines.steps.judge import judged
+from pipelines.steps.judge import judged, without_loss_of_workloads
 from pipelines.steps.plan import Plan, planned, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.record import forecast_rows, metrics_of, tables_of
@@ -82,6 +82,23 @@ def test_a_candidate_that_leaves_points_out_is_not_chosen() -> None:
     choices = chosen(KEYS, {"seasonal_naive": a_backtest(1.0), "lazy": lazy}, "seasonal_naive")
 
     assert {choice.forecaster for choice in choices} == {"seasonal_naive"}
+
+
+def test_a_challenger_that_would_forget_workloads_is_not_promoted() -> None:
+    """Trained on some of them, it would take the champion from the others; what is gone from the history is no loss."""
+    win = judged(KEYS, a_backtest(0.2), a_backtest(1.0), a_backtest(0.5), minimum_gain=0.01)
+    a, b = KEYS
+
+    forgets = without_loss_of_workloads(win, KEYS, (a,), left_out=(b,))
+    outlives = without_loss_of_workloads(win, KEYS, (a,), left_out=())
+    foreign = without_loss_of_workloads(win, (b,), (a,), left_out=())
+
+    assert win.promote
+    assert not forgets.promote
+    assert f"1 series that the champion serves and that were left out, first {b}" in forgets.reasons[-1]
+    assert outlives == win
+    assert not foreign.promote
+    assert "knows none of the 1 series that the champion serves" in foreign.reasons[-1]
 
 
 def test_held_out_days_change_nothing_in_the_bundle() -> None:

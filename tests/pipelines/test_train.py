@@ -279,3 +279,21 @@ def test_progress_is_told_step_by_step() -> None:
     steps = list(dict.fromkeys(step for step, _, _ in told))
     assert steps == ["registry", "fetch", "prepare", "fit", "calibrate", "score", "judge", "track", "register"]
     assert [step for step, done, total in told if done == total] == steps
+
+
+def test_training_on_some_workloads_leaves_the_champion_of_the_others() -> None:
+    """A better model of a few workloads is registered, but does not replace one that serves more than it knows."""
+    panel, tracker = a_fleet(), MemoryTracker()
+    end = panel.end_seconds
+    poor = a_settings(forecasters=["seasonal_naive"])
+    whole = train(poor, MemorySource(panel), tracker.store, tracker, end_seconds=end)
+    tracker.store.set_alias("champion", str(whole.version))
+    learned = a_settings(forecasters=["lightgbm_quantiles"])
+
+    part = train(learned, MemorySource(panel), tracker.store, tracker, end_seconds=end, workloads="shop/Deployment/*")
+
+    assert part.verdict.champion is not None
+    assert part.verdict.challenger.loss < 0.98 * part.verdict.champion.loss
+    assert not part.promoted
+    assert "were left out" in part.verdict.reasons[-1]
+    assert tracker.store.version_of("champion") == whole.version

@@ -207,7 +207,7 @@ def test_a_server_that_is_down_is_told_at_once() -> None:
     panel = a_fleet()
     started = time.monotonic()
 
-    with pytest.raises(TrackingUnavailable, match=r"Start it, or mend registry\.tracking_uri"):
+    with pytest.raises(TrackingUnavailable, match=r"To go on, start it, or mend registry\.tracking_uri"):
         train(SETTINGS, MemorySource(panel), a_store(uri), a_tracker(uri), end_seconds=panel.end_seconds)
 
     assert time.monotonic() - started < 10

@@ -17,7 +17,7 @@ from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
 from predictor.registry.folder import ALIASES_FILE, FolderBundleStore
 from predictor.registry.last_good import LastGoodStore
 from predictor.registry.memory import MemoryBundleStore
-from predictor.registry.mlflow import MlflowBundleStore, bounded_requests
+from predictor.registry.mlflow import MlflowBundleStore, bounded_requests, in_short
 from predictor.serving.bundle import Bundle
 from tests.support.bundles import a_bundle
 from tests.support.mlflow_server import free_port
@@ -227,3 +227,16 @@ def store_of_warm_client(store: MlflowBundleStore) -> None:
     """Import MLflow before the time is taken."""
     with pytest.raises(RegistryUnavailable):
         store.version_of("anything")
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device (free some disk space)"),
+        (ValueError("(sqlite3.DatabaseError) malformed\n[SQL: CREATE TABLE t]"), "(sqlite3.DatabaseError) malformed"),
+        (RuntimeError(""), "RuntimeError"),
+    ],
+)
+def test_a_stores_exception_is_told_in_a_line(problem: Exception, said: str) -> None:
+    """Without the SQL that it came from; a full disk is called one."""
+    assert in_short(problem) == said

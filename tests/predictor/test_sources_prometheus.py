@@ -219,6 +219,18 @@ def test_without_pod_phases_it_is_said_that_partial_usage_cannot_be_told(tmp_pat
     assert "shop/StatefulSet/cart" in read.workloads
 
 
+def test_counters_scraped_too_seldom_for_the_setting_are_named(prometheus: LocalPrometheus) -> None:
+    """CPU is there but never twice within a range: a warning names the setting, and memory is read all the same."""
+    source = PrometheusSource(PrometheusEndpoint(url=prometheus.url), scrape_interval_seconds=60)
+
+    read = source.fetch(start_seconds=START, end_seconds=END, step_seconds=STEP)
+
+    warnings = [str(f) for f in read.findings if f.severity is Severity.WARNING and not f.workload]
+    assert any("cpu: no usage" in text and "prometheus.scrape_interval" in text for text in warnings)
+    assert np.isfinite(row(read, "shop/Deployment/cart", Resource.MEMORY)).mean() > 0.99
+    assert not any("only some" in str(finding) for finding in read.findings)
+
+
 def test_a_cronjob_uses_nothing_between_its_jobs(panel: UsagePanel) -> None:
     """No active job is a known zero, not a missing sample."""
     usage = row(panel, "batch/CronJob/report")
