@@ -56,11 +56,6 @@ def calibrated(values: FloatArray, scale: FloatArray, offsets: FloatArray) -> Fl
     return monotone(values + (offsets * scale[:, None])[:, :, None])
 
 
-def offsets_at(offsets: FloatArray, fitted: tuple[float, ...], levels: tuple[float, ...]) -> FloatArray:
-    """Offsets [series, fitted levels] at other levels: linear between the fitted ones, constant outside."""
-    return np.stack([np.interp(levels, fitted, row) for row in offsets]) if len(offsets) else offsets[:, : len(levels)]
-
-
 def _scores(actual: FloatArray, forecast: FloatArray, scale: FloatArray) -> FloatArray:
     """Conformity scores [cutoffs, series, levels, steps]; NaN where there is no sample or no scale."""
     unit = np.where(scale > 0, scale, np.nan)[:, :, None, None]

@@ -169,6 +169,18 @@ def monotone(values: FloatArray) -> FloatArray:
     return np.maximum(np.sort(values, axis=1), 0.0)
 
 
+def between_levels(
+    values: FloatArray, fitted: Sequence[float] | FloatArray, levels: Sequence[float] | FloatArray
+) -> FloatArray:
+    """What is known at some levels (the last axis) at others: linear between the known ones, constant outside them."""
+    known = np.asarray(fitted, dtype=np.float64)
+    if len(known) == 1:
+        return np.repeat(values, len(levels), axis=-1)
+    above = np.clip(np.searchsorted(known, levels), 1, len(known) - 1)
+    share = np.clip((np.asarray(levels) - known[above - 1]) / (known[above] - known[above - 1]), 0.0, 1.0)
+    return np.asarray(values[..., above - 1] * (1 - share) + values[..., above] * share)
+
+
 def row_quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
     """Quantiles of the samples in each row, [rows, levels], linear between order statistics; NaN is no sample.
 

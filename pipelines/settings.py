@@ -14,14 +14,28 @@ class TrainingSettings(Section):
 
     held_out: Duration = timedelta(days=3)
     """The newest part of the history: never seen by any fit, only by the final score."""
-    calibration: Duration = timedelta(days=2)
-    """The part before it: forecasters are chosen and calibrated on it."""
-    cutoffs: int = Field(default=12, ge=2)
-    """Rolling cutoffs, spread over each of the two parts."""
-    forecasters: Annotated[tuple[str, ...], Listed] = ("seasonal_naive", "decaying_histogram", "lightgbm_quantiles")
-    """Candidates for every workload, by catalogue name."""
+    calibration: Duration = timedelta(days=14)
+    """The part before it: forecasters are weighed, chosen and calibrated on it."""
+    cutoffs: int = Field(default=24, ge=2)
+    """Rolling cutoffs in the held-out part."""
+    rehearsals: int = Field(default=60, ge=2)
+    """Rolling cutoffs in the calibration part, at most: a large fleet, which knows more from each, gets fewer."""
+    forecasters: Annotated[tuple[str, ...], Listed] = (
+        "seasonal_naive",
+        "decaying_histogram",
+        "trailing_4h",
+        "trailing_24h",
+        "trailing_72h",
+        "trailing_7d",
+        "hour_of_day",
+        "trailing_mixture",
+        "analogs_short",
+        "analogs_long",
+        "lightgbm_quantiles",
+    )
+    """What is combined for every workload, by catalogue name."""
     baseline: str = "seasonal_naive"
-    """What a candidate must beat; it serves where nothing does."""
+    """What the combination must beat for a workload; it serves where it does not."""
     minimum_gain: float = Field(default=0.01, ge=0, lt=1)
     """Relative gain in pinball loss that a challenger needs over the champion."""
     seed: int = 0

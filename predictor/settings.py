@@ -118,10 +118,10 @@ class HistorySettings(Section):
 
     step: Duration = timedelta(minutes=5)
     """Spacing of samples and of forecast steps."""
-    span: Duration = timedelta(days=21)
+    span: Duration = timedelta(days=35)
     """How much past is read for training."""
-    serving_span: Duration = timedelta(days=8)
-    """How much past is read before a forecast: one week and a day, so that last week's same hour is in it."""
+    serving_span: Duration = timedelta(days=28)
+    """How much past is read before a forecast: the more, the more often what happens now has happened before."""
 
 
 class ForecastSettings(Section):

@@ -19,12 +19,14 @@ from models.forecast import (
     ForecasterState,
     History,
     QuantileForecast,
+    between_levels,
     checked_horizon,
     checked_levels,
     monotone,
 )
 from models.learned.features import PAST_SECONDS, Past, origin_features, scales, step_features
-from models.learned.mixture import horizon_blocks, weighted_quantiles
+from models.learned.mixture import horizon_blocks
+from models.weighted import weighted_quantiles
 
 if TYPE_CHECKING:
     from lightgbm import Booster
@@ -154,7 +156,7 @@ class LightGBMQuantiles:
             base = found[:, blocks.of_step][:, :, np.searchsorted(wanted, np.asarray(self.levels))]
             inputs = _inputs(past, ahead, base)
             learned = np.stack([b.predict(inputs, num_threads=self.threads) for b in self._boosters], axis=1)
-            root = root + _between(levels, np.asarray(self.levels), learned).reshape(series, horizon, len(levels))
+            root = root + between_levels(learned, self.levels, levels).reshape(series, horizon, len(levels))
         values = np.square(np.maximum(root, 0.0)) * scale[:, None, None]
         largest = np.max(usage, axis=1, initial=-np.inf, where=~np.isnan(usage))
         values = np.minimum(values, self.cap_factor * largest[:, None, None])
@@ -261,15 +263,6 @@ def _inputs_at(past: Past, ahead: NDArray[np.intp], base: FloatArray) -> FloatAr
     """Inputs of each row of the past at its own steps ahead, `ahead` being [rows, steps]; row-major over both."""
     of_origin = np.repeat(origin_features(past), ahead.shape[1], axis=0)
     return np.column_stack([of_origin, step_features(past, ahead), base])
-
-
-def _between(levels: FloatArray, fitted: FloatArray, learned: FloatArray) -> FloatArray:
-    """Corrections at any levels from those at the fitted ones, linear between and constant outside, [rows, levels]."""
-    above = np.clip(np.searchsorted(fitted, levels), 1, max(len(fitted) - 1, 1))
-    if len(fitted) == 1:
-        return np.repeat(learned, len(levels), axis=1)
-    share = np.clip((levels - fitted[above - 1]) / (fitted[above] - fitted[above - 1]), 0.0, 1.0)
-    return np.asarray(learned[:, above - 1] * (1 - share) + learned[:, above] * share)
 
 
 def _canonical_order(usage: FloatArray) -> NDArray[np.intp]:

@@ -4,12 +4,28 @@ The starting point that a learned forecaster corrects. It needs no training: for
 count most, for later steps the last hours, days and the same time of day.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import SECONDS_PER_DAY, FloatArray
+from models.forecast import (
+    SECONDS_PER_DAY,
+    FloatArray,
+    ForecasterState,
+    History,
+    QuantileForecast,
+    checked_horizon,
+    checked_levels,
+    checked_parameters,
+    monotone,
+)
+from models.weighted import weighted_quantiles
+
+PAST_SECONDS = 8 * SECONDS_PER_DAY
+"""How much past is weighed: the longest window, and a day for the same time of day at its far end."""
 
 WINDOW_SECONDS: tuple[int, ...] = (300, 900, 3600, 14_400, 43_200, 86_400, 259_200, 604_800)
 """Nested windows into the past; each spreads its share evenly over its steps."""
@@ -29,6 +45,36 @@ SHARES: tuple[tuple[int, tuple[float, ...]], ...] = (
 """Up to how far ahead, and the share of each window, the last of the same time of day. Set by hand, near what a fit
 on virtual machines' CPU usage gave for the nearest and the farthest steps, with a tenth moved to windows of a day and
 more: without it bursts that paused for some hours were missed at the highest levels. Learning corrects the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrailingMixture:
+    """Weighted quantiles of the series' own last eight days, weighted anew for each stretch of the horizon."""
+
+    name: ClassVar[str] = "trailing_mixture"
+
+    def fit(self, history: History) -> Self:  # noqa: ARG002 - the contract's argument
+        """Nothing is learned across series."""
+        return self
+
+    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
+        """Quantiles of each step; see the contract."""
+        quantiles = checked_levels(levels)
+        past = history.last(max(PAST_SECONDS // history.step_seconds, 1)).usage
+        blocks = horizon_blocks(checked_horizon(horizon_steps), past.shape[1], history.step_seconds)
+        everywhere = np.tile(np.arange(len(blocks.weights)), (history.series_count, 1))
+        found = weighted_quantiles(past, everywhere, blocks.weights, quantiles)
+        values = np.moveaxis(found[:, blocks.of_step], 1, 2)
+        return QuantileForecast(tuple(quantiles.tolist()), monotone(values), history.end_seconds, history.step_seconds)
+
+    def to_state(self) -> ForecasterState:
+        """Nothing but its name."""
+        return ForecasterState()
+
+    @classmethod
+    def from_state(cls, state: ForecasterState) -> Self:
+        """Back from nothing."""
+        return cls(**checked_parameters(cls.name, state, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,45 +98,6 @@ def horizon_blocks(horizon_steps: int, past_steps: int, step_seconds: int) -> Ho
         members = ahead_seconds[of_step == block]
         weights[block] = _weights(float(members.mean()), past_steps, step_seconds)
     return HorizonBlocks(np.asarray(of_step, dtype=np.intp), weights)
-
-
-def weighted_quantiles(
-    past: FloatArray, blocks: NDArray[np.intp], weights: FloatArray, levels: FloatArray
-) -> FloatArray:
-    """The smallest sample of each row at which the cumulative weight reaches each level, [rows, columns, levels].
-
-    Row i of `past` is weighted by `weights[blocks[i, j]]` for column j; NaN weighs nothing. A row without any weighted
-    sample is NaN.
-    """
-    rows, columns = blocks.shape
-    result = np.full((rows, columns, len(levels)), np.nan)
-    if past.shape[1] == 0:
-        return result
-    for start in range(0, rows, CHUNK):
-        part = slice(start, start + CHUNK)
-        order = np.argsort(past[part], axis=1)
-        ordered = np.take_along_axis(past[part], order, axis=1)
-        missing = np.isnan(ordered)
-        for column in range(columns):
-            weight = weights[blocks[part, column][:, None], order]
-            weight[missing] = 0.0
-            result[part, column] = _read_off(ordered, weight, levels)
-    return result
-
-
-CHUNK = 128
-"""Rows that are sorted at a time, so that they stay in the processor's cache."""
-
-
-def _read_off(ordered: FloatArray, weight: FloatArray, levels: FloatArray) -> FloatArray:
-    cumulative = np.cumsum(weight, axis=1)
-    total = cumulative[:, -1]
-    found = np.empty((ordered.shape[0], len(levels)))
-    for column, level in enumerate(levels):
-        place = np.argmax(cumulative >= (level * total)[:, None], axis=1)
-        found[:, column] = ordered[np.arange(len(place)), place]
-    found[total == 0] = np.nan
-    return found
 
 
 def _weights(ahead_seconds: float, past_steps: int, step_seconds: int) -> FloatArray:

@@ -41,9 +41,10 @@ def backtest(
 ) -> None:
     """Forecast a history from past cutoffs, write every forecast, and say how good they were.
 
-    Forecasters are fitted, chosen per series and calibrated once, on what lies before the first cutoff; each cutoff
-    is then forecast from the usage up to it, without retraining. The file is long, with one row for each workload,
-    resource, cutoff, timestamp and level. A series with too few samples before a cutoff has no rows for it.
+    Forecasters are fitted, weighed and calibrated once, on what lies before the first cutoff; each cutoff is then
+    forecast from the usage up to it, without retraining; only the weights follow what happens. The file is long,
+    with one row for each workload, resource, cutoff, timestamp and level. A series with too few samples before a
+    cutoff has no rows for it.
 
     \b
     Examples:

@@ -1,5 +1,6 @@
 """A rolling backtest: everything is fitted, chosen and calibrated once, on what lies before the first cutoff; then
-every cutoff is forecast from the usage up to it. There is no retraining between cutoffs.
+every cutoff is forecast from the usage up to it. There is no retraining between cutoffs, but the weights of the
+forecasters follow what became of earlier forecasts, as they do in serving.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +88,9 @@ def backtest(
     with clock.step("forecast") as progress:
         for number, cutoff in enumerate(split.held_out_cutoffs):
             progress(number, len(split.held_out_cutoffs))
-            scored = _at(plan, bundle, models, cutoff)
+            part = _seen_from(plan, cutoff)
+            bundle = bundle.learned(part.keys, part.history().until(cutoff))
+            scored = _at(plan, part, bundle, models, cutoff)
             table = forecast_table(scored.keys, scored.bundle)
             write(table)
             rows += len(table)
@@ -150,10 +153,15 @@ def _time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _at(plan: Plan, bundle: Bundle, models: Fitted, cutoff: int) -> HeldOut:
-    """One cutoff, with no more of the panel in hand than it needs."""
+def _seen_from(plan: Plan, cutoff: int) -> UsagePanel:
+    """No more of the panel than one cutoff needs: the window that serving reads, and what then happened."""
     question, step = plan.question, plan.panel.step_seconds
-    part = plan.panel.between(cutoff - (question.past_steps - 1) * step, cutoff + question.horizon_steps * step)
+    return plan.panel.between(cutoff - (question.past_steps - 1) * step, cutoff + question.horizon_steps * step)
+
+
+def _at(plan: Plan, part: UsagePanel, bundle: Bundle, models: Fitted, cutoff: int) -> HeldOut:
+    """One cutoff's forecasts, by the bundle and by the baseline."""
+    question = plan.question
     ours = bundle_backtest(bundle, part, (cutoff,), question)
     theirs = baseline_backtest(models, plan.training.baseline, part, (cutoff,), question=question)
     return HeldOut(part.keys, ours, theirs)

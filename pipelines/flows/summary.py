@@ -44,7 +44,8 @@ def backtest_lines(report: BacktestReport, path: str) -> list[str]:
     lines = [
         f"{report.rows} rows in {path}: {report.forecasts} forecasts of {report.series} series at "
         f"{counted(count, 'cutoff')}, {_time(report.cutoffs_seconds[0])} to {_time(report.cutoffs_seconds[-1])}",
-        f"trained once, on usage up to {_time(report.trained_until_seconds)}; not retrained between cutoffs",
+        f"trained once, on usage up to {_time(report.trained_until_seconds)}; not retrained between cutoffs, "
+        "but weighed anew",
     ]
     if report.without_forecast:
         lines.append(

@@ -1,7 +1,6 @@
 """Fits every candidate, once per resource, on the fit part of the history."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from models import catalog
@@ -41,5 +40,5 @@ def _parameters(name: str, plan: Plan) -> dict[str, Any]:
         "seed": plan.training.seed,
         "threads": plan.training.threads,
     }
-    taken = {field.name for field in fields(catalog.FORECASTERS[name]) if field.init}
+    taken = catalog.parameters_of(name)
     return {key: value for key, value in offered.items() if key in taken}

@@ -128,7 +128,9 @@ def lead_peaks(
     peaks = np.full((len(plan.keys), plan.steps), np.nan)
     for step in range(plan.steps):
         cutoff = plan.start_seconds + (step - 1) * panel.step_seconds
-        made = bundle.forecast_history(plan.keys, history.until(cutoff).last(past_steps), horizon, (level,))
+        past = history.until(cutoff).last(past_steps)
+        bundle = bundle.learned(plan.keys, past)
+        made = bundle.forecast_history(plan.keys, past, horizon, (level,))
         peaks[:, step] = made.forecast.values[:, 0, :].max(axis=1)
         progress(step + 1, plan.steps)
     return peaks

@@ -79,17 +79,18 @@ def bundle_backtest(
     *,
     progress: Progress = untold,
 ) -> Backtest:
-    """What the bundle would have forecast for every series of the panel at each cutoff.
+    """What the bundle would have forecast for every series of the panel at each cutoff, learning as it goes.
 
     Raises ForecastError for a bundle of another step length.
     """
     asked = 0
 
     def predict(past: History) -> QuantileForecast:
-        nonlocal asked
+        nonlocal asked, bundle
         progress(asked, len(cutoffs))
         asked += 1
         recent = past.last(question.past_steps)
+        bundle = bundle.learned(panel.keys, recent)
         return bundle.forecast_history(panel.keys, recent, question.horizon_steps, question.levels).forecast
 
     made = backtest_of(predict, panel.history(), cutoffs)

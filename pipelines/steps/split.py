@@ -20,7 +20,11 @@ IntArray = NDArray[np.int64]
 
 LARGEST_HELD_OUT = 1 / 4
 """Of a short history no more than this share is held out …"""
-LARGEST_CALIBRATION = 1 / 4
+MOST_REHEARSED = 30_000
+"""Forecasts of all series together that a resource is weighed and calibrated on, about …"""
+FEWEST_REHEARSALS = 12
+"""… but no fewer cutoffs than this."""
+LARGEST_CALIBRATION = 1 / 2
 """… and no more than this share of the rest is for choosing and calibrating."""
 
 
@@ -76,7 +80,9 @@ def inner_split(panel: UsagePanel, horizon_steps: int, training: TrainingSetting
     fit = len(times) - calibration
     cutoffs: tuple[int, ...] = ()
     if fit > 0:
-        cutoffs = spread_cutoffs(times[fit - 1 :], horizon_steps * panel.step_seconds, training.cutoffs)
+        most = max(MOST_REHEARSED // max(len(panel.keys), 1), FEWEST_REHEARSALS)
+        count = min(training.rehearsals, most)
+        cutoffs = spread_cutoffs(times[fit - 1 :], horizon_steps * panel.step_seconds, count)
     if len(cutoffs) < 2:
         raise _too_short(panel, len(observed_times(panel)), horizon_steps, "calibrated on")
     findings: tuple[Finding, ...] = ()

@@ -5,7 +5,7 @@ whole or not at all. It reads no clock and no metrics store; choosing and fittin
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import catalog
-from models.calibration import calibrated, offsets_at, series_scale
+from models.calibration import calibrated, series_scale
+from models.combination import Combination, combined, part_losses
 from models.forecast import (
     FloatArray,
     Forecaster,
@@ -23,6 +24,7 @@ from models.forecast import (
     History,
     JsonValue,
     QuantileForecast,
+    between_levels,
     checked_horizon,
     checked_levels,
 )
@@ -31,7 +33,13 @@ from predictor.serving import bundle_files
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
 FALLBACK = "seasonal_naive"
-"""Serves a series that the bundle was not trained on."""
+"""Serves a series of a resource that the bundle was not trained on."""
+COMBINATION = "combination"
+"""Serves a series by all forecasters of its resource, weighted by what each has cost it lately."""
+LEARNING_SECONDS = 3600
+"""Least time between two looks at what became of earlier forecasts."""
+NEGLIGIBLE_WEIGHT = 0.005
+"""A forecaster that weighs less than this at every level and step of a series is not asked about it."""
 MINIMUM_SAMPLES = 12
 """With fewer samples than this nothing is forecast: not even the spread of the usage is known."""
 
@@ -42,7 +50,7 @@ class SeriesModel:
 
     key: SeriesKey
     forecaster: str
-    """Catalogue name of what serves the series."""
+    """What serves the series: `combination`, or a catalogue name."""
     offsets: FloatArray
     """Conformal correction for each of the bundle's levels, [levels], in units of `series_scale`."""
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -113,12 +121,12 @@ class PanelForecast:
         return SeriesForecast(key, made.levels, made.values[row], made.cutoff_seconds, made.step_seconds, outcome)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bundle:
     """Every series' forecaster and calibration, addressable by SeriesKey.
 
     `forecasters` holds each fitted forecaster once per resource, by (resource, catalogue name). Raises ValueError
-    when a series names a forecaster that is not there.
+    when a series or a combination names a forecaster that is not there.
     """
 
     step_seconds: int
@@ -128,6 +136,10 @@ class Bundle:
     series: Mapping[SeriesKey, SeriesModel]
     trained_until_seconds: int
     """Epoch second of the last step that any fit, choice or calibration has seen."""
+    combinations: Mapping[Resource, Combination] = field(default_factory=dict)
+    """The record of each resource's forecasters; its rows are the resource's series in the order of `series`."""
+    learned_until_seconds: int = 0
+    """Epoch second of the last cutoff whose whole horizon is in the record."""
 
     def __post_init__(self) -> None:
         checked_levels(self.levels)
@@ -136,13 +148,26 @@ class Bundle:
         for key, model in self.series.items():
             if model.key != key:
                 raise ValueError(f"the model of {model.key} stands under {key}")
-            if (key.resource, model.forecaster) not in self.forecasters:
+            is_there = (
+                key.resource in self.combinations
+                if model.forecaster == COMBINATION
+                else (key.resource, model.forecaster) in self.forecasters
+            )
+            if not is_there:
                 raise ValueError(f"{key} is to be served by {model.forecaster!r}, which the bundle does not hold")
             if model.offsets.shape != (len(self.levels),) or not np.isfinite(model.offsets).all():
                 raise ValueError(f"{key} needs {len(self.levels)} finite offsets, got {model.offsets}")
             if not np.isfinite(list(model.scores.values())).all():
                 raise ValueError(
                     f"{key} has scores that are no numbers; leave out what was not measured: {model.scores}"
+                )
+        for resource, record in self.combinations.items():
+            absent = [name for name in record.forecasters if (resource, name) not in self.forecasters]
+            rows = len(self._keys_of(resource))
+            if absent or record.levels != self.levels or len(record.loss) != rows:
+                raise ValueError(
+                    f"the combination of {resource.value} needs its forecasters, the levels {self.levels} and {rows} "
+                    f"series; it has {len(record.loss)} series, levels {record.levels}, and no {absent}"
                 )
 
     def forecast(
@@ -179,13 +204,92 @@ class Bundle:
             if isinstance(outcome, Served):
                 rows_by_forecaster.setdefault((keys[row].resource, outcome.forecaster), []).append(row)
         for (resource, name), rows in rows_by_forecaster.items():
-            forecaster = self.forecasters.get((resource, name)) or catalog.create(FALLBACK)
             past = history.select(rows)
-            offsets = offsets_at(np.stack([self._offsets(keys[row]) for row in rows]), self.levels, wanted)
-            made = forecaster.predict(past, horizon, wanted).values
+            if name == COMBINATION:
+                made = self._combined(resource, [keys[row] for row in rows], past, horizon, wanted)
+            else:
+                forecaster = self.forecasters.get((resource, name)) or catalog.create(FALLBACK)
+                made = forecaster.predict(past, horizon, wanted).values
+            offsets = between_levels(np.stack([self._offsets(keys[row]) for row in rows]), self.levels, wanted)
             values[rows] = calibrated(made, series_scale(past), offsets)
         made_at = QuantileForecast(wanted, values, history.end_seconds, history.step_seconds)
         return PanelForecast(tuple(keys), made_at, tuple(outcomes))
+
+    def learned(self, keys: Sequence[SeriesKey], history: History) -> "Bundle":
+        """The bundle with what became of the forecasts of one horizon before the history's end in its record.
+
+        The one place where serving learns; offline as online it is called with the window that a forecast is made from,
+        row i belonging to `keys[i]`. The bundle itself where its last look was less than an hour before, on another
+        grid, and where there is nothing to weigh.
+        """
+        cutoff = history.end_seconds - self.horizon_steps * self.step_seconds
+        elapsed = cutoff - self.learned_until_seconds
+        is_other_grid = history.step_seconds != self.step_seconds
+        if not self.combinations or is_other_grid or elapsed < LEARNING_SECONDS or history.steps <= self.horizon_steps:
+            return self
+        past = history.until(cutoff)
+        actual = history.usage[:, past.steps :]
+        row_of = {key: row for row, key in enumerate(keys)}
+        records = {}
+        for resource, record in self.combinations.items():
+            known = self._keys_of(resource)
+            here = [place for place, key in enumerate(known) if key in row_of]
+            rows = [row_of[known[place]] for place in here]
+            losses = np.full(record.loss.shape, np.nan)
+            if rows:
+                asked = past.select(rows)
+                made = [
+                    self.forecasters[resource, name].predict(asked, self.horizon_steps, self.levels).values
+                    for name in record.forecasters
+                ]
+                losses[here] = part_losses(actual[rows], made, self.levels, record.part_ends)
+            records[resource] = record.realised(losses, elapsed)
+        return replace(self, combinations=records, learned_until_seconds=cutoff)
+
+    def _combined(
+        self, resource: Resource, keys: Sequence[SeriesKey], past: History, horizon: int, levels: tuple[float, ...]
+    ) -> FloatArray:
+        """The combination's quantiles, [series, levels, horizon]."""
+        record, weights = self.combinations[resource], self._weights_for(resource, keys)
+        asked: dict[int, FloatArray] = {}
+        for number, name in enumerate(record.forecasters):
+            rows = np.flatnonzero((weights[:, number] > NEGLIGIBLE_WEIGHT).any(axis=(1, 2)))
+            if rows.size:
+                values = np.full((len(keys), len(levels), horizon), np.nan)
+                values[rows] = self.forecasters[resource, name].predict(past.select(rows), horizon, levels).values
+                asked[number] = values
+        return combined(asked, weights, record.part_ends, self.levels, levels)
+
+    def _weights_for(self, resource: Resource, keys: Sequence[SeriesKey]) -> FloatArray:
+        """Weights of the forecasters for some series, [series, forecasters, parts, levels].
+
+        A series unknown to the bundle takes the mean of its siblings', or the fleet's.
+        """
+        record, known = self.combinations[resource], self._keys_of(resource)
+        weights = self._weights[resource]
+        row_of = {key: row for row, key in enumerate(known)}
+        rows_of: dict[tuple[str, ...], list[int]] = {}
+        for row, key in enumerate(known):
+            rows_of.setdefault(_kind_and_name(key), []).append(row)
+        found = []
+        for key in keys:
+            if key in row_of:
+                found.append(weights[row_of[key]])
+            elif rows := rows_of.get(_kind_and_name(key)):
+                found.append(weights[rows].mean(axis=0))
+            else:
+                found.append(record.weights_of_unknown())
+        return np.stack(found)
+
+    @cached_property
+    def _weights(self) -> Mapping[Resource, FloatArray]:
+        return {
+            resource: record.weights(siblings(self._keys_of(resource)))
+            for resource, record in self.combinations.items()
+        }
+
+    def _keys_of(self, resource: Resource) -> list[SeriesKey]:
+        return [key for key in self.series if key.resource == resource]
 
     def save(self, folder: Path) -> None:
         """Write the bundle as data into a folder, which is made if need be; the same bundle gives the same bytes.
@@ -211,12 +315,23 @@ class Bundle:
             return NoForecast(f"too little history: {samples} samples, {MINIMUM_SAMPLES} are needed")
         model = self.series.get(key)
         if model is None:
-            return Served(FALLBACK, True, f"cold: not among the {len(self.series)} series the model was trained on")
+            forecaster = COMBINATION if key.resource in self.combinations else FALLBACK
+            return Served(forecaster, True, f"cold: not among the {len(self.series)} series the model was trained on")
         return Served(model.forecaster, False, model.reason)
 
     def _offsets(self, key: SeriesKey) -> FloatArray:
         model = self.series.get(key)
         return np.zeros(len(self.levels)) if model is None else model.offsets
+
+
+def siblings(keys: Sequence[SeriesKey]) -> NDArray[np.intp]:
+    """A number for each series, the same for the same kind and name in other namespaces, [series]."""
+    numbers: dict[tuple[str, ...], int] = {}
+    return np.asarray([numbers.setdefault(_kind_and_name(key), len(numbers)) for key in keys], dtype=np.intp)
+
+
+def _kind_and_name(key: SeriesKey) -> tuple[str, ...]:
+    return tuple(key.workload.split("/")[1:]) or (key.workload,)
 
 
 def _sample_counts(history: History) -> NDArray[np.int64]:
@@ -246,6 +361,16 @@ def _parts(bundle: Bundle) -> bundle_files.Parts:
         }
         for key, model in bundle.series.items()
     ]
+    combinations: list[JsonValue] = []
+    for resource, record in bundle.combinations.items():
+        combinations.append(
+            {
+                "resource": resource.value,
+                "forecasters": list(record.forecasters),
+                "part_ends": list(record.part_ends),
+            }
+        )
+        arrays |= {f"{resource.value}/loss": record.loss, f"{resource.value}/evidence": record.evidence}
     content: dict[str, JsonValue] = {
         "step_seconds": bundle.step_seconds,
         "horizon_steps": bundle.horizon_steps,
@@ -253,6 +378,8 @@ def _parts(bundle: Bundle) -> bundle_files.Parts:
         "trained_until_seconds": bundle.trained_until_seconds,
         "forecasters": forecasters,
         "series": rows,
+        "combinations": combinations,
+        "learned_until_seconds": bundle.learned_until_seconds,
     }
     return bundle_files.Parts(content, arrays, texts)
 
@@ -279,6 +406,16 @@ def _from_parts(parts: bundle_files.Parts) -> Bundle:
         )
         for row, offsets in zip(content["series"], parts.arrays["offsets"], strict=True)
     ]
+    combinations = {
+        Resource(row["resource"]): Combination(
+            tuple(row["forecasters"]),
+            tuple(content["levels"]),
+            tuple(row["part_ends"]),
+            np.asarray(parts.arrays[f"{row['resource']}/loss"], dtype=np.float64),
+            np.asarray(parts.arrays[f"{row['resource']}/evidence"], dtype=np.float64),
+        )
+        for row in content["combinations"]
+    }
     return Bundle(
         content["step_seconds"],
         content["horizon_steps"],
@@ -286,4 +423,6 @@ def _from_parts(parts: bundle_files.Parts) -> Bundle:
         forecasters,
         {model.key: model for model in models},
         content["trained_until_seconds"],
+        combinations,
+        content["learned_until_seconds"],
     )

@@ -242,6 +242,8 @@ class Predictor:
         self._asked_at_seconds: float | None = None
         self._answered: Forecasts | None = None
         self._newest_sample_seconds: int | None = None
+        self._learning: tuple[Bundle, Bundle] | None = None
+        """The model that was loaded, and what it has become by what happened since."""
 
     def predict(self, now_seconds: float) -> Forecasts:
         """Forecasts of every series from the last complete step before `now_seconds` on.
@@ -282,8 +284,12 @@ class Predictor:
     def _forecast(self, model: ModelInUse, panel: UsagePanel) -> PanelForecast | NoForecast:
         if not panel.keys:
             return NoForecast("no workload was observed")
+        before = self._learning
+        known = before[1] if before is not None and before[0] is model.bundle else model.bundle
         try:
-            return model.bundle.forecast(panel, self._horizon_steps, tuple(self.levels))
+            known = known.learned(panel.keys, panel.history())
+            self._learning = model.bundle, known
+            return known.forecast(panel, self._horizon_steps, tuple(self.levels))
         except ForecastError as error:
             return NoForecast(f"{model.description} cannot forecast: {error}")
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.calibration import LARGEST_OFFSET, calibrated, conformal_offsets, offsets_at, series_scale
+from models.calibration import LARGEST_OFFSET, calibrated, conformal_offsets, series_scale
+from models.forecast import between_levels
 from tests.support.histories import a_history, daily_usage
 
 LEVELS = (0.5, 0.9, 0.99)
@@ -112,4 +113,4 @@ def test_offsets_at_other_levels_lie_between() -> None:
     """Linear between the fitted levels, and the nearest one's outside of them."""
     offsets = np.asarray([[0.0, 0.4, 1.0]])
 
-    np.testing.assert_allclose(offsets_at(offsets, LEVELS, (0.1, 0.7, 0.9, 0.995)), [[0.0, 0.2, 0.4, 1.0]])
+    np.testing.assert_allclose(between_levels(offsets, LEVELS, (0.1, 0.7, 0.9, 0.995)), [[0.0, 0.2, 0.4, 1.0]])

@@ -132,12 +132,12 @@ def test_the_order_of_series_does_not_matter(name: str) -> None:
 
 
 @every_forecaster
-def test_the_past_beyond_eight_days_does_not_matter(name: str) -> None:
-    """A controller that reads eight days forecasts what the training pipeline, which reads more, forecasts."""
-    history = a_history(mixed_usage())
-    eight_days = 8 * 86_400 // STEP_SECONDS
+def test_the_past_beyond_four_weeks_does_not_matter(name: str) -> None:
+    """A controller that reads 28 days forecasts what the training pipeline, which reads more, forecasts."""
+    history = a_history(mixed_usage(days=32))
+    four_weeks = 28 * 86_400 // STEP_SECONDS
 
-    np.testing.assert_array_equal(values(name, history), values(name, history.last(eight_days)))
+    np.testing.assert_array_equal(values(name, history), values(name, history.last(four_weeks)))
 
 
 @every_forecaster

@@ -10,7 +10,8 @@ from models.baselines.seasonal_naive import SeasonalNaive
 from models.forecast import DEFAULT_LEVELS, ForecastError, ForecasterState, QuantileForecast
 from models.learned.features import PAST_SECONDS, Past, origin_features, step_features
 from models.learned.lightgbm_quantiles import LightGBMQuantiles
-from models.learned.mixture import horizon_blocks, weighted_quantiles
+from models.learned.mixture import horizon_blocks
+from models.weighted import weighted_quantiles
 from tests.support.histories import MONDAY, a_history, daily_usage, mixed_usage
 
 LEVELS = np.asarray([0.1, 0.5, 0.9])

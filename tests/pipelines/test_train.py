@@ -256,7 +256,7 @@ def test_the_report_can_be_printed_and_parsed() -> None:
     text = "\n".join(training_lines(report, "http://mlflow:5000"))
     parsed = json.loads(json.dumps(training_json(report), allow_nan=False))
 
-    assert "decaying_histogram" in text
+    assert "seasonal_naive" in text
     assert "http://mlflow:5000" in text
     assert [row["resource"] for row in parsed["resources"]] == ["cpu", "memory"]
     assert parsed["promoted"] is report.promoted

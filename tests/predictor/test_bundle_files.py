@@ -154,7 +154,7 @@ def truncate_with_a_fitting_checksum(folder: Path) -> None:
         (edit(lambda m: m["files"].update({"../../outside": "0"})), "lies outside"),
         (edit(lambda m: m.update(format="other")), "holds no foresize-bundle"),
         (lambda f: (f / "manifest.json").write_text("[]"), "holds no foresize-bundle"),
-        (edit(lambda m: m.update(version=2)), "has format version 2, this foresize reads 1"),
+        (edit(lambda m: m.update(version=3)), "has format version 3, this foresize reads 2"),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -43,7 +43,7 @@ def a_fleet(*, days: float = 12, series: int = 4, seed: int = 0) -> UsagePanel:
 
 def a_settings(**training: Any) -> Settings:
     """Settings for the grid of these panels, with a cycle short enough for a test."""
-    chosen = {"held_out": "2d", "calibration": "2d", "cutoffs": 4, "threads": 1} | training
+    chosen = {"held_out": "2d", "calibration": "2d", "cutoffs": 4, "rehearsals": 6, "threads": 1} | training
     overrides: dict[tuple[str, ...], Any] = {("training", key): value for key, value in chosen.items()}
     overrides[("history", "step")] = timedelta(seconds=STEP_SECONDS)
     overrides[("history", "span")] = timedelta(days=30)

@@ -1,0 +1,182 @@
+"""Which forecaster to believe: weights from what each has cost lately, per series, part of the horizon and level.
+
+No forecaster is fixed by hand: which one is best differs from series to series, from the next minute to the next hours,
+and from one month to the next. The combined quantile is the weighted mean of the forecasters' quantiles of the same
+level. Method: exponential weights on realised pinball loss, for each level on its own (Berrisch and Ziel, "CRPS
+learning", 2021), shrunk to what holds for the fleet while a series' own record is short. Pure.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.forecast import SECONDS_PER_DAY, FloatArray, ForecastError, between_levels, checked_levels, monotone
+
+SHARPNESS = 40.0
+"""How steeply a weight falls with loss: one that loses a tenth of the mean more than another weighs exp(−4) of it."""
+HALF_LIFE_SECONDS = 20 * SECONDS_PER_DAY
+"""In this time what was realised loses half its say."""
+SHRINKAGE_CUTOFFS = 30.0
+"""A series with this many realised forecasts is believed as much as its prior, at the median. Further out more are
+needed, 1 / √(4 τ (1 − τ)) times as many: that a rare miss was not seen yet says little."""
+LARGEST_RELATIVE_LOSS = 3.0
+"""No single series tells the fleet more than this about a forecaster."""
+PART_ENDS: tuple[int, ...] = (1, 4, 12, 24, 48, 144, 288)
+"""Last steps ahead of the parts of a horizon; what lies beyond is one more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """The record of some forecasters on some series, and the weights that follow from it.
+
+    `loss` is [series, forecasters, parts, levels]: the discounted sum over cutoffs of the mean pinball loss in a part
+    of the horizon, in the series' own unit. `evidence` is [series, parts], the discounted number of cutoffs summed.
+    """
+
+    forecasters: tuple[str, ...]
+    levels: tuple[float, ...]
+    part_ends: tuple[int, ...]
+    """Last step ahead of each part of the horizon."""
+    loss: FloatArray
+    evidence: FloatArray
+
+    def __post_init__(self) -> None:
+        series = self.loss.shape[0] if self.loss.ndim else 0
+        shape = (series, len(self.forecasters), len(self.part_ends), len(self.levels))
+        checked_levels(self.levels)
+        if self.loss.shape != shape or self.evidence.shape != (series, len(self.part_ends)):
+            raise ForecastError(f"a record of {shape} needs losses like it, got {self.loss.shape}")
+        if not (np.isfinite(self.loss).all() and (self.loss >= 0).all() and (self.evidence >= 0).all()):
+            raise ForecastError("a record of losses must be finite and not negative")
+
+    @classmethod
+    def without_record(
+        cls, series: int, forecasters: Sequence[str], levels: Sequence[float], horizon_steps: int
+    ) -> Self:
+        """Nothing realised yet: every forecaster weighs the same."""
+        ends = part_ends(horizon_steps)
+        shape = (series, len(forecasters), len(ends), len(levels))
+        return cls(tuple(forecasters), tuple(levels), ends, np.zeros(shape), np.zeros((series, len(ends))))
+
+    def realised(self, losses: FloatArray, elapsed_seconds: float) -> Self:
+        """The record after one more cutoff, `elapsed_seconds` after the one before.
+
+        `losses` as from `part_losses`; NaN where nothing was scored, which leaves a series' record as it fades.
+        """
+        fading = 0.5 ** (max(elapsed_seconds, 0.0) / HALF_LIFE_SECONDS)
+        # A part counts where every forecaster was scored, so that none gains by not answering.
+        is_scored = np.asarray(~np.isnan(losses).any(axis=(1, 3)))
+        added = np.where(is_scored[:, None, :, None], losses, 0.0)
+        return replace(self, loss=self.loss * fading + added, evidence=self.evidence * fading + is_scored)
+
+    def weights(self, siblings: Sequence[int] | NDArray[np.intp] | None = None) -> FloatArray:
+        """Weights of the forecasters, [series, forecasters, parts, levels], summing to 1 over the forecasters.
+
+        r = a series' loss ÷ the mean over forecasters; w ∝ exp(−SHARPNESS · r̃) with r̃ the series' own r trusted by
+        n / (n + s) after n cutoffs, and its prior for the rest; s = SHRINKAGE_CUTOFFS / √(4 τ (1 − τ)). The prior is
+        the mean r of its siblings (the series with the same number in `siblings`), itself trusted by their
+        cutoffs, and of the whole fleet for the rest.
+        """
+        return _softened(self._believed(siblings))
+
+    def weights_of_unknown(self) -> FloatArray:
+        """Weights for a series without any record, [forecasters, parts, levels]: the fleet's."""
+        return np.asarray(_softened(self._fleet()[None])[0])
+
+    def _believed(self, siblings: Sequence[int] | NDArray[np.intp] | None) -> FloatArray:
+        own = self._relative()
+        prior = np.broadcast_to(self._fleet(), own.shape)
+        if siblings is not None and len(own):
+            numbers = np.unique(np.asarray(siblings), return_inverse=True)[1]
+            prior = self._shrunk(self._pooled(own, numbers), self._evidence_of(numbers), prior)
+        return self._shrunk(own, self.evidence, prior)
+
+    def _relative(self) -> FloatArray:
+        """Loss ÷ the mean over forecasters, 1 where nothing is known or no forecaster erred."""
+        mean = self.loss.mean(axis=1, keepdims=True)
+        return np.asarray(np.where(mean > 0, self.loss / np.where(mean > 0, mean, 1.0), 1.0))
+
+    def _fleet(self) -> FloatArray:
+        """Mean relative loss over the series that have a record, [forecasters, parts, levels]."""
+        if not len(self.loss):
+            return np.ones(self.loss.shape[1:])
+        return np.asarray(self._pooled(self._relative(), np.zeros(len(self.loss), dtype=np.intp))[0])
+
+    def _pooled(self, relative: FloatArray, group: NDArray[np.intp]) -> FloatArray:
+        """Mean relative loss of each series' group, a series counting by whether it has a record."""
+        known = (self.evidence > 0).astype(np.float64)[:, None, :, None]
+        total = np.zeros((int(group.max()) + 1, *relative.shape[1:]))
+        count = np.zeros((len(total), 1, relative.shape[2], 1))
+        np.add.at(total, group, np.minimum(relative, LARGEST_RELATIVE_LOSS) * known)
+        np.add.at(count, group, known)
+        return np.asarray(np.where(count > 0, total / np.maximum(count, 1.0), 1.0)[group])
+
+    def _evidence_of(self, group: NDArray[np.intp]) -> FloatArray:
+        total = np.zeros((int(group.max()) + 1, self.evidence.shape[1]))
+        np.add.at(total, group, self.evidence)
+        return np.asarray(total[group])
+
+    def _shrunk(self, own: FloatArray, evidence: FloatArray, prior: FloatArray) -> FloatArray:
+        level = np.asarray(self.levels)
+        needed = SHRINKAGE_CUTOFFS / np.sqrt(4 * level * (1 - level))
+        trust = (evidence[:, :, None] / (evidence[:, :, None] + needed))[:, None]
+        return np.asarray(trust * own + (1 - trust) * prior)
+
+
+def part_ends(horizon_steps: int) -> tuple[int, ...]:
+    """Last steps ahead of the parts that a horizon is weighted in."""
+    return (*(end for end in PART_ENDS if end < horizon_steps), horizon_steps)
+
+
+def part_losses(
+    actual: FloatArray, forecasts: Sequence[FloatArray], levels: Sequence[float], ends: Sequence[int]
+) -> FloatArray:
+    """Mean pinball loss in each part of the horizon, [series, forecasters, parts, levels]; NaN without a point.
+
+    `actual` is [series, steps], each forecast [series, levels, steps]. A point counts where it has a sample and every
+    forecaster has an answer.
+    """
+    level = np.asarray(levels)[:, None]
+    starts = np.asarray((0, *ends[:-1]))
+    is_scored = ~np.isnan(actual) & np.all([~np.isnan(each).any(axis=1) for each in forecasts], axis=0)
+    count = np.add.reduceat(is_scored.astype(np.float64), starts, axis=1)[:, :, None]
+    losses = np.empty((actual.shape[0], len(forecasts), len(ends), len(levels)))
+    for number, forecast in enumerate(forecasts):
+        gap = np.where(is_scored[:, None, :], actual[:, None, :] - forecast, 0.0)
+        pinball = np.maximum(level * gap, (level - 1) * gap)
+        total = np.moveaxis(np.add.reduceat(pinball, starts, axis=2), 1, 2)
+        losses[:, number] = np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
+    return losses
+
+
+def combined(
+    forecasts: Mapping[int, FloatArray],
+    weights: FloatArray,
+    ends: Sequence[int],
+    fitted: Sequence[float],
+    levels: Sequence[float],
+) -> FloatArray:
+    """The weighted mean of quantiles, [series, levels, steps], made non-crossing.
+
+    `forecasts` maps a forecaster's number to its quantiles, [series, levels, steps]; one that is left out, or has no
+    answer for a series, gives its weight to the others. `weights` is [series, forecasters, parts, fitted levels];
+    steps beyond the last part weigh as it does, levels between fitted ones in proportion.
+    """
+    first = next(iter(forecasts.values()))
+    part = np.minimum(np.searchsorted(ends, np.arange(1, first.shape[2] + 1)), len(ends) - 1)
+    total = np.zeros_like(first)
+    given = np.zeros_like(first)
+    for number, values in forecasts.items():
+        at_levels = between_levels(weights[:, number], fitted, levels)
+        weight = np.where(np.isnan(values), 0.0, np.moveaxis(at_levels, 1, 2)[:, :, part])
+        total += weight * np.nan_to_num(values)
+        given += weight
+    return monotone(np.where(given > 0, total / np.where(given > 0, given, 1.0), np.nan))
+
+
+def _softened(relative: FloatArray) -> FloatArray:
+    weight = np.exp(-SHARPNESS * (relative - relative.min(axis=1, keepdims=True)))
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True))

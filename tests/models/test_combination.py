@@ -1,0 +1,231 @@
+"""Forecasters are believed by what they have cost: the fast weights against slow, obvious ones, and what must hold."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.combination import (
+    HALF_LIFE_SECONDS,
+    LARGEST_RELATIVE_LOSS,
+    SHARPNESS,
+    SHRINKAGE_CUTOFFS,
+    Combination,
+    combined,
+    part_ends,
+    part_losses,
+)
+from models.forecast import FloatArray, ForecastError
+
+LEVELS = (0.5, 0.9)
+NAMES = ("first", "second", "third")
+DAY = 86_400
+
+
+def a_record(losses: FloatArray, *, elapsed_seconds: float = 0.0) -> Combination:
+    """The record of some cutoffs, [cutoffs, series, forecasters, parts, levels], one after another."""
+    record = Combination.without_record(losses.shape[1], NAMES, LEVELS, 4)
+    for each in losses:
+        record = record.realised(each, elapsed_seconds)
+    return record
+
+
+def some_losses(cutoffs: int, series: int, seed: int = 0) -> FloatArray:
+    """Losses for two parts of a horizon of 4 steps."""
+    return np.random.default_rng(seed).uniform(0.1, 2.0, (cutoffs, series, len(NAMES), 2, len(LEVELS)))
+
+
+def slow_weights(losses: FloatArray, siblings: list[int] | None) -> FloatArray:
+    """The weights as their definition reads, one number at a time, without any fading."""
+    cutoffs, series, _, parts, levels = losses.shape
+    total = losses.sum(axis=0)
+    relative = np.ones_like(total)
+    for s, p, q in np.ndindex(series, parts, levels):
+        relative[s, :, p, q] = total[s, :, p, q] / np.mean(total[s, :, p, q])
+    result = np.empty_like(total)
+    for s, p, q in np.ndindex(series, parts, levels):
+        level = LEVELS[q]
+        needed = SHRINKAGE_CUTOFFS / np.sqrt(4 * level * (1 - level))
+        clipped = np.minimum(relative[:, :, p, q], LARGEST_RELATIVE_LOSS)
+        prior = clipped.mean(axis=0)
+        if siblings is not None:
+            kin = [k for k in range(series) if siblings[k] == siblings[s]]
+            trust = cutoffs * len(kin) / (cutoffs * len(kin) + needed)
+            prior = trust * clipped[kin].mean(axis=0) + (1 - trust) * prior
+        trust = cutoffs / (cutoffs + needed)
+        believed = trust * relative[s, :, p, q] + (1 - trust) * prior
+        weight = np.exp(-SHARPNESS * (believed - believed.min()))
+        result[s, :, p, q] = weight / weight.sum()
+    return np.asarray(result)
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 1000), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_weights_are_their_definition(cutoffs: int, series: int, seed: int, with_siblings: bool) -> None:
+    """For any losses, with and without siblings."""
+    losses = some_losses(cutoffs, series, seed)
+    siblings = [k % 2 for k in range(series)] if with_siblings else None
+
+    weights = a_record(losses).weights(siblings)
+
+    np.testing.assert_allclose(weights, slow_weights(losses, siblings), rtol=1e-9)
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0)
+
+
+def test_without_a_record_all_forecasters_weigh_the_same() -> None:
+    """Nothing is known to prefer one by; the same for a series that nobody has met."""
+    record = Combination.without_record(2, NAMES, LEVELS, 4)
+
+    np.testing.assert_allclose(record.weights(), 1 / 3)
+    np.testing.assert_allclose(record.weights_of_unknown(), 1 / 3)
+
+
+def test_a_series_of_its_own_kind_learns_its_own_weights() -> None:
+    """Two hundred cutoffs in which the third forecaster is best for one series and the first for all others."""
+    losses = np.ones((200, 10, 3, 2, 2))
+    losses[:, :, 0] = 0.7
+    losses[:, 4, 0], losses[:, 4, 2] = 1.0, 0.7
+
+    weights = a_record(losses).weights()
+
+    assert (weights[4, 2] > 0.8).all()
+    assert (np.delete(weights, 4, axis=0)[:, 0] > 0.9).all()
+
+
+def test_a_series_without_a_record_takes_its_siblings_then_the_fleets() -> None:
+    """Born just now beside a twin in another namespace: the twin's forecaster is believed, not the fleet's."""
+    losses = np.ones((200, 6, 3, 2, 2))
+    losses[:, :, 0] = 0.7
+    losses[:, 1, 0], losses[:, 1, 2] = 1.0, 0.7
+    losses[:, 0] = np.nan
+    record = a_record(losses)
+
+    alone, beside_its_twin = record.weights()[0], record.weights([0, 0, 1, 2, 3, 4])[0]
+
+    assert (alone[0] > 0.8).all()
+    assert (beside_its_twin[2] > 0.8).all()
+    np.testing.assert_allclose(record.weights_of_unknown(), alone)
+
+
+def test_old_losses_fade() -> None:
+    """Forty cutoffs for the first, then as many for the second a few half-lives later: the second is believed."""
+    early, late = np.ones((40, 1, 3, 2, 2)), np.ones((40, 1, 3, 2, 2))
+    early[:, :, 0], late[:, :, 1] = 0.5, 0.5
+    record = a_record(early)
+    for each in late:
+        record = record.realised(each, HALF_LIFE_SECONDS / 10)
+
+    weights = record.weights()
+
+    assert (weights[0, 1] > 0.9).all()
+    assert (record.evidence < 80).all()
+
+
+def test_what_was_not_scored_says_nothing() -> None:
+    """A cutoff without samples, or at which one forecaster gave no answer, leaves a record as it fades."""
+    losses = some_losses(3, 2)
+    record = a_record(losses)
+    unscored = losses[0].copy()
+    unscored[1, 2] = np.nan
+    unscored[0] = np.nan
+
+    after = record.realised(unscored, 0.0)
+
+    np.testing.assert_array_equal(after.loss, record.loss)
+    np.testing.assert_array_equal(after.evidence, record.evidence)
+
+
+def test_an_idle_series_does_not_disturb_the_fleet() -> None:
+    """Where no forecaster errs there is nothing to prefer."""
+    losses = some_losses(50, 4)
+    losses[:, 0] = 0.0
+
+    weights = a_record(losses).weights()
+
+    assert np.isfinite(weights).all()
+
+
+def test_another_unit_changes_no_weight() -> None:
+    """Losses in millicores or bytes: what counts is their proportion."""
+    losses = some_losses(20, 3)
+
+    np.testing.assert_allclose(a_record(losses * 2.0**20).weights(), a_record(losses).weights(), rtol=1e-12)
+
+
+def test_part_losses_are_mean_pinball_in_each_part() -> None:
+    """Worked by hand: actual 2, forecast 1 (under) and 4 (over), at the median and at 0.9."""
+    actual = np.asarray([[2.0, 2.0, np.nan, 2.0]])
+    low, high = np.full((1, 2, 4), 1.0), np.full((1, 2, 4), 4.0)
+
+    losses = part_losses(actual, [low, high], LEVELS, (1, 4))
+
+    np.testing.assert_allclose(losses[0, 0], [[0.5, 0.9], [0.5, 0.9]])
+    np.testing.assert_allclose(losses[0, 1], [[1.0, 0.2], [1.0, 0.2]])
+
+
+def test_a_part_without_a_point_has_no_loss() -> None:
+    """No sample, or no answer by one of the forecasters."""
+    actual = np.asarray([[2.0, np.nan, np.nan, np.nan], [2.0, 2.0, 2.0, 2.0]])
+    answers, holes = np.ones((2, 2, 4)), np.ones((2, 2, 4))
+    holes[1, :, 0] = np.nan
+
+    losses = part_losses(actual, [answers, holes], LEVELS, (1, 4))
+
+    assert np.isnan(losses[0, :, 1]).all()
+    assert np.isnan(losses[1, :, 0]).all()
+    assert np.isfinite(losses[1, :, 1]).all()
+
+
+def test_the_combination_is_the_weighted_mean_of_quantiles() -> None:
+    """Of each step's own part, and never crossing."""
+    weights = np.zeros((1, 3, 2, 2))
+    weights[0, 0, 0], weights[0, 1, 0], weights[0, 1, 1] = 0.25, 0.75, 1.0
+    forecasts = {0: np.asarray([[[1.0] * 4, [3.0] * 4]]), 1: np.asarray([[[2.0] * 4, [5.0] * 4]])}
+
+    made = combined(forecasts, weights, (1, 4), LEVELS, LEVELS)
+
+    np.testing.assert_allclose(made[0, :, 0], [1.75, 4.5])
+    np.testing.assert_allclose(made[0, :, 1:], [[2.0] * 3, [5.0] * 3])
+
+
+def test_a_forecaster_without_an_answer_gives_its_weight_to_the_others() -> None:
+    """And where none has one there is none."""
+    weights = np.full((2, 3, 2, 2), 1 / 3)
+    answers = np.full((2, 2, 4), 2.0)
+    silent = np.full((2, 2, 4), np.nan)
+    answers[1] = np.nan
+
+    made = combined({0: answers, 2: silent}, weights, (1, 4), LEVELS, LEVELS)
+
+    np.testing.assert_allclose(made[0], 2.0)
+    assert np.isnan(made[1]).all()
+
+
+def test_levels_between_the_fitted_weigh_in_proportion() -> None:
+    """Half way between the levels, half way between the weights; beyond them as the nearest."""
+    weights = np.zeros((1, 3, 2, 2))
+    weights[0, 0, :, 0], weights[0, 1, :, 1] = 1.0, 1.0
+    forecasts = {0: np.full((1, 3, 4), 1.0), 1: np.full((1, 3, 4), 3.0)}
+
+    made = combined(forecasts, weights, (1, 4), LEVELS, (0.2, 0.7, 0.99))
+
+    np.testing.assert_allclose(made[0, :, 0], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("horizon", "ends"), [(1, (1,)), (4, (1, 4)), (48, (1, 4, 12, 24, 48)), (50, (1, 4, 12, 24, 48, 50))]
+)
+def test_a_horizon_is_cut_into_parts(horizon: int, ends: tuple[int, ...]) -> None:
+    """Fine at first, then coarser, the last part ending with it."""
+    assert part_ends(horizon) == ends
+
+
+def test_a_record_that_is_none_is_refused() -> None:
+    """Losses that are not numbers, or of another shape."""
+    record = a_record(some_losses(2, 2))
+    with pytest.raises(ForecastError, match="needs losses like it"):
+        replace(record, loss=record.loss[:1])
+    with pytest.raises(ForecastError, match="finite and not negative"):
+        replace(record, loss=np.where(record.loss > 0, np.nan, 0.0))

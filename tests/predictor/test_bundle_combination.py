@@ -1,0 +1,191 @@
+"""A bundle that combines forecasters: weighed by their record, learning as it serves, the same offline and online."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import catalog
+from models.combination import Combination, combined
+from pipelines.steps.plan import Question
+from pipelines.steps.score import bundle_backtest
+from predictor.registry.memory import MemoryBundleStore
+from predictor.serving.bundle import COMBINATION, Bundle, SeriesForecast, SeriesModel, Served
+from predictor.serving.predictor import Predictor
+from predictor.sources.files import MemorySource
+from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+from tests.support.bundles import LEVELS
+from tests.support.histories import STEP_SECONDS, daily_usage
+from tests.support.panels import a_panel
+
+NAMES = ("seasonal_naive", "trailing_24h", "hour_of_day")
+HORIZON = 8
+SPAN = timedelta(days=6)
+
+
+def some_usage() -> UsagePanel:
+    """Twelve days of three workloads; the third has the first's name in another namespace."""
+    names = ("shop/Deployment/w0", "shop/Deployment/w1", "pay/Deployment/w0")
+    return a_panel(daily_usage(series=3, days=12), names=names)
+
+
+def a_bundle(record: Combination | None = None) -> Bundle:
+    """The first two workloads, served by the combination; without a record unless one is given."""
+    keys = some_usage().keys[:2]
+    known = record or Combination.without_record(len(keys), NAMES, LEVELS, HORIZON)
+    offsets = np.zeros(len(LEVELS))
+    return Bundle(
+        step_seconds=STEP_SECONDS,
+        horizon_steps=HORIZON,
+        levels=LEVELS,
+        forecasters={(Resource.CPU, name): catalog.create(name) for name in NAMES},
+        series={key: SeriesModel(key, COMBINATION, offsets, reason="a test's") for key in keys},
+        trained_until_seconds=some_usage().start_seconds + 6 * 86_400,
+        combinations={Resource.CPU: known},
+        learned_until_seconds=some_usage().start_seconds + 6 * 86_400,
+    )
+
+
+def a_record(best: tuple[int, int]) -> Combination:
+    """Two hundred cutoffs in which one forecaster was best for each of the two series."""
+    record = Combination.without_record(2, NAMES, LEVELS, HORIZON)
+    losses = np.ones((2, len(NAMES), len(record.part_ends), len(LEVELS)))
+    for row, number in enumerate(best):
+        losses[row, number] = 0.5
+    for _ in range(200):
+        record = record.realised(losses, 0.0)
+    return record
+
+
+def test_a_series_is_served_by_its_weights() -> None:
+    """The weighted mean of the forecasters' quantiles, each series by its own."""
+    panel = some_usage().select([0, 1])
+    record = a_record((0, 1))
+
+    made = a_bundle(record).forecast(panel)
+
+    each = {n: catalog.create(name).predict(panel.history(), HORIZON, LEVELS).values for n, name in enumerate(NAMES)}
+    weights = record.weights()
+    expected = combined(each, weights, record.part_ends, LEVELS, LEVELS)
+    np.testing.assert_allclose(made.forecast.values, expected, rtol=1e-3)
+    assert made.outcomes == (Served(COMBINATION, False, "a test's"),) * 2
+    assert weights[0, 0].min() > 0.9
+    assert weights[1, 1].min() > 0.9
+
+
+@pytest.mark.parametrize(("row", "like"), [(2, 0)])
+def test_a_new_workload_is_forecast_as_its_sibling_is(row: int, like: int) -> None:
+    """The same name in another namespace: its sibling's weights, and marked cold."""
+    panel = some_usage().select([row])
+    bundle = a_bundle(a_record((0, 1)))
+
+    found = bundle.forecast(panel).of(panel.keys[0])
+
+    assert isinstance(found, SeriesForecast)
+    assert found.served.is_cold
+    as_sibling = panel.keys[0], some_usage().keys[like]
+    twin = bundle.forecast_history([as_sibling[1]], panel.history())
+    np.testing.assert_allclose(found.values, twin.forecast.values[0])
+
+
+def test_a_workload_like_no_other_is_forecast_by_the_fleets_weights() -> None:
+    """A bundle in which all agree on one forecaster believes it for a stranger too."""
+    panel = replace(some_usage().select([2]), keys=(SeriesKey("new/Deployment/stranger", Resource.CPU),))
+
+    made = a_bundle(a_record((1, 1))).forecast(panel).forecast.values
+
+    alone = catalog.create(NAMES[1]).predict(panel.history(), HORIZON, LEVELS).values
+    np.testing.assert_allclose(made, alone, rtol=0.05)
+
+
+def test_a_bundle_with_a_record_comes_back_to_the_bit(tmp_path: Path) -> None:
+    """Weights, what was learned and until when."""
+    panel = some_usage()
+    bundle = a_bundle(a_record((0, 2))).learned(panel.keys, panel.history())
+    bundle.save(tmp_path)
+
+    back = Bundle.load(tmp_path)
+
+    np.testing.assert_array_equal(back.combinations[Resource.CPU].loss, bundle.combinations[Resource.CPU].loss)
+    assert back.learned_until_seconds == bundle.learned_until_seconds
+    np.testing.assert_array_equal(back.forecast(panel).forecast.values, bundle.forecast(panel).forecast.values)
+
+
+def test_what_happened_changes_the_weights_at_most_once_an_hour() -> None:
+    """A look at the same time, or half an hour later, leaves the bundle as it is."""
+    panel = some_usage()
+    keys, history = panel.keys, panel.history()
+
+    once = a_bundle().learned(keys, history.until(panel.end_seconds - 7200))
+
+    assert once.combinations[Resource.CPU].evidence.min() == 1.0
+    assert once.learned(keys, history.until(panel.end_seconds - 5400)) is once
+    again = once.learned(keys, history.until(panel.end_seconds - 3600))
+    assert 1.9 < again.combinations[Resource.CPU].evidence.min() <= 2.0
+
+
+def test_learning_sees_nothing_after_the_history() -> None:
+    """Whatever comes later, what was learned by then is the same to the bit."""
+    panel = some_usage()
+    changed = panel.usage.copy()
+    changed[:, -40:] = 1e6
+    until = panel.end_seconds - 40 * STEP_SECONDS
+
+    one = a_bundle().learned(panel.keys, panel.history().until(until))
+    two = a_bundle().learned(panel.keys, replace(panel, usage=changed).history().until(until))
+
+    np.testing.assert_array_equal(one.combinations[Resource.CPU].loss, two.combinations[Resource.CPU].loss)
+
+
+def test_a_workload_that_is_not_seen_keeps_its_record_as_it_fades() -> None:
+    """Learning from part of the fleet leaves the rest alone."""
+    panel = some_usage().select([1])
+    bundle = a_bundle(a_record((0, 1)))
+
+    learned = bundle.learned(panel.keys, panel.history()).combinations[Resource.CPU]
+
+    before = bundle.combinations[Resource.CPU]
+    fading = learned.evidence[0] / before.evidence[0]
+    assert (fading < 1.0).all()
+    np.testing.assert_allclose(learned.loss[0], before.loss[0] * fading[0])
+    assert (learned.evidence[1] > fading * before.evidence[1]).all()
+
+
+def test_serving_and_backtest_forecast_the_same() -> None:
+    """The predictor hour by hour, and the pipeline over the same cutoffs: bit for bit, learning included."""
+    panel = some_usage()
+    cutoffs = tuple(panel.end_seconds - hours * 3600 for hours in (12, 9, 8, 4, 3, 2))
+    store = MemoryBundleStore()
+    store.set_alias("champion", store.add(a_bundle()))
+    predictor = Predictor(
+        source=MemorySource(panel),
+        store=store,
+        step_seconds=STEP_SECONDS,
+        span=SPAN,
+        horizon=timedelta(seconds=HORIZON * STEP_SECONDS),
+        levels=LEVELS,
+        stale_after=timedelta(days=1),
+    )
+
+    online = []
+    for cutoff in cutoffs:
+        made = predictor.predict(cutoff + STEP_SECONDS + 60)
+        answers = [made.of(key) for key in panel.keys]
+        online.append([answer.series.values for answer in answers])  # type: ignore[union-attr]
+
+    question = Question(HORIZON, LEVELS, int(SPAN.total_seconds()) // STEP_SECONDS)
+    offline = bundle_backtest(a_bundle(), panel, cutoffs, question).forecast
+    np.testing.assert_array_equal(np.asarray(online), offline)
+    assert not np.array_equal(offline, bundle_backtest(a_bundle(a_record((0, 0))), panel, cutoffs, question).forecast)
+
+
+def test_a_bundle_whose_combination_does_not_fit_cannot_be_made() -> None:
+    """A record of other series, and a series served by a combination that is not there."""
+    bundle = a_bundle()
+
+    with pytest.raises(ValueError, match="needs its forecasters, the levels"):
+        replace(bundle, combinations={Resource.CPU: Combination.without_record(3, NAMES, LEVELS, HORIZON)})
+    with pytest.raises(ValueError, match="'combination', which the bundle does not hold"):
+        replace(bundle, combinations={})
