@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from models.forecast import SECONDS_PER_DAY, FloatArray, ForecastError, between_levels, checked_levels, monotone
 
-SHARPNESS = 40.0
-"""How steeply a weight falls with loss: one that loses a tenth of the mean more than another weighs exp(−4) of it."""
+SHARPNESS = 25.0
+"""How steeply a weight falls with loss: one that loses a tenth more than the best weighs exp(−2.5) of it."""
 HALF_LIFE_SECONDS = 20 * SECONDS_PER_DAY
 """In this time what was realised loses half its say."""
 SHRINKAGE_CUTOFFS = 30.0
 """A series with this many realised forecasts is believed as much as its prior, at the median. Further out more are
 needed, 1 / √(4 τ (1 − τ)) times as many: that a rare miss was not seen yet says little."""
-LARGEST_RELATIVE_LOSS = 3.0
-"""No single series tells the fleet more than this about a forecaster."""
+LARGEST_RELATIVE_LOSS = 5.0
+"""A forecaster that is worse than this many times the best is bad enough: no single series says more of it."""
+SMALLEST_BEST = 1e-3
+"""Where the best hardly errs, this share of the mean loss stands for its own."""
 PART_ENDS: tuple[int, ...] = (1, 4, 12, 24, 48, 144, 288)
 """Last steps ahead of the parts of a horizon; what lies beyond is one more."""
 
@@ -75,9 +77,9 @@ class Combination:
     def weights(self, siblings: Sequence[int] | NDArray[np.intp] | None = None) -> FloatArray:
         """Weights of the forecasters, [series, forecasters, parts, levels], summing to 1 over the forecasters.
 
-        r = a series' loss ÷ the mean over forecasters; w ∝ exp(−SHARPNESS · r̃) with r̃ the series' own r trusted by
-        n / (n + s) after n cutoffs, and its prior for the rest; s = SHRINKAGE_CUTOFFS / √(4 τ (1 − τ)). The prior is
-        the mean r of its siblings (the series with the same number in `siblings`), itself trusted by their
+        r = a series' loss ÷ that of its best forecaster, at most 5; w ∝ exp(−SHARPNESS · r̃) with r̃ the series' own
+        r trusted by n / (n + s) after n cutoffs, and its prior for the rest; s = SHRINKAGE_CUTOFFS / √(4 τ (1 − τ)).
+        The prior is the mean r of its siblings (the series with the same number in `siblings`), itself trusted by their
         cutoffs, and of the whole fleet for the rest.
         """
         return _softened(self._believed(siblings))
@@ -95,22 +97,24 @@ class Combination:
         return self._shrunk(own, self.evidence, prior)
 
     def _relative(self) -> FloatArray:
-        """Loss ÷ the mean over forecasters, 1 where nothing is known or no forecaster erred."""
+        """Loss ÷ that of the best forecaster, 1 where nothing is known or no forecaster erred."""
         mean = self.loss.mean(axis=1, keepdims=True)
-        return np.asarray(np.where(mean > 0, self.loss / np.where(mean > 0, mean, 1.0), 1.0))
+        best = np.maximum(self.loss.min(axis=1, keepdims=True), SMALLEST_BEST * mean)
+        relative = self.loss / np.where(best > 0, best, 1.0)
+        return np.asarray(np.where(best > 0, np.minimum(relative, LARGEST_RELATIVE_LOSS), 1.0))
 
     def _fleet(self) -> FloatArray:
-        """Mean relative loss over the series that have a record, [forecasters, parts, levels]."""
+        """Mean relative loss over the series that say something, [forecasters, parts, levels]."""
         if not len(self.loss):
             return np.ones(self.loss.shape[1:])
         return np.asarray(self._pooled(self._relative(), np.zeros(len(self.loss), dtype=np.intp))[0])
 
     def _pooled(self, relative: FloatArray, group: NDArray[np.intp]) -> FloatArray:
-        """Mean relative loss of each series' group, a series counting by whether it has a record."""
-        known = (self.evidence > 0).astype(np.float64)[:, None, :, None]
+        """Mean relative loss of each series' group. A series on which nobody erred, as an idle one, has no say."""
+        known = (self.loss.sum(axis=1, keepdims=True) > 0).astype(np.float64)
         total = np.zeros((int(group.max()) + 1, *relative.shape[1:]))
-        count = np.zeros((len(total), 1, relative.shape[2], 1))
-        np.add.at(total, group, np.minimum(relative, LARGEST_RELATIVE_LOSS) * known)
+        count = np.zeros((len(total), 1, *relative.shape[2:]))
+        np.add.at(total, group, relative * known)
         np.add.at(count, group, known)
         return np.asarray(np.where(count > 0, total / np.maximum(count, 1.0), 1.0)[group])
 

@@ -22,7 +22,7 @@ from tests.support.prometheus import STEP, a_pod, a_prometheus, a_series
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 FORESIZE = Path(sys.executable).parent / "foresize"
 DAYS = 10
-LOW_CORES, HIGH_CORES = 1.0, 4.0
+LOW_CORES, HIGH_CORES = 0.8, 4.0
 RISE_AFTER_SECONDS = 300
 """From now to the daily rise: within the lead time of ten minutes, so its capacity must be ordered now."""
 
@@ -54,10 +54,12 @@ def decision_of(run: subprocess.CompletedProcess[str], workload: str) -> dict[st
 
 
 def daily_rise(times: FloatArray, now: float) -> FloatArray:
-    """Low until five minutes after the present time of day, then high for two hours; the same every day."""
+    """Low until five minutes after the present time of day, then high for two hours; no day as high as the next."""
+    rng = np.random.default_rng(1)
     since = np.mod(times - now - RISE_AFTER_SECONDS, 86_400)
-    level = np.where(since < 7200, HIGH_CORES, LOW_CORES)
-    return np.asarray(level * np.random.default_rng(1).lognormal(0, 0.02, times.size))
+    day = ((times - times[0]) // 86_400).astype(int)
+    level = np.where(since < 7200, HIGH_CORES, LOW_CORES) * rng.lognormal(0, 0.1, day[-1] + 1)[day]
+    return np.asarray(level * rng.lognormal(0, 0.05, times.size))
 
 
 def history(namespace: str, start: int, now: int) -> list[RawSeries]:

@@ -12,6 +12,7 @@ from models.combination import (
     LARGEST_RELATIVE_LOSS,
     SHARPNESS,
     SHRINKAGE_CUTOFFS,
+    SMALLEST_BEST,
     Combination,
     combined,
     part_ends,
@@ -43,17 +44,17 @@ def slow_weights(losses: FloatArray, siblings: list[int] | None) -> FloatArray:
     total = losses.sum(axis=0)
     relative = np.ones_like(total)
     for s, p, q in np.ndindex(series, parts, levels):
-        relative[s, :, p, q] = total[s, :, p, q] / np.mean(total[s, :, p, q])
+        best = max(min(total[s, :, p, q]), SMALLEST_BEST * np.mean(total[s, :, p, q]))
+        relative[s, :, p, q] = np.minimum(total[s, :, p, q] / best, LARGEST_RELATIVE_LOSS)
     result = np.empty_like(total)
     for s, p, q in np.ndindex(series, parts, levels):
         level = LEVELS[q]
         needed = SHRINKAGE_CUTOFFS / np.sqrt(4 * level * (1 - level))
-        clipped = np.minimum(relative[:, :, p, q], LARGEST_RELATIVE_LOSS)
-        prior = clipped.mean(axis=0)
+        prior = relative[:, :, p, q].mean(axis=0)
         if siblings is not None:
             kin = [k for k in range(series) if siblings[k] == siblings[s]]
             trust = cutoffs * len(kin) / (cutoffs * len(kin) + needed)
-            prior = trust * clipped[kin].mean(axis=0) + (1 - trust) * prior
+            prior = trust * relative[kin, :, p, q].mean(axis=0) + (1 - trust) * prior
         trust = cutoffs / (cutoffs + needed)
         believed = trust * relative[s, :, p, q] + (1 - trust) * prior
         weight = np.exp(-SHARPNESS * (believed - believed.min()))
@@ -138,13 +139,26 @@ def test_what_was_not_scored_says_nothing() -> None:
 
 
 def test_an_idle_series_does_not_disturb_the_fleet() -> None:
-    """Where no forecaster errs there is nothing to prefer."""
+    """Where no forecaster errs there is nothing to prefer, and nothing to tell others."""
     losses = some_losses(50, 4)
-    losses[:, 0] = 0.0
+    with_idle = losses.copy()
+    with_idle[:, 0] = 0.0
 
-    weights = a_record(losses).weights()
+    weights = a_record(with_idle).weights()
 
-    assert np.isfinite(weights).all()
+    np.testing.assert_allclose(weights[1:], a_record(losses[:, 1:]).weights())
+    assert np.isfinite(weights[0]).all()
+
+
+def test_a_hopeless_forecaster_changes_nothing_between_the_others() -> None:
+    """One that errs a hundred times as much gets no weight, and does not make the others look alike."""
+    losses = np.ones((100, 1, 3, 2, 2))
+    losses[:, :, 1] = 1.2
+    hopeless = losses.copy()
+    losses[:, :, 2], hopeless[:, :, 2] = 5.0, 500.0
+
+    np.testing.assert_allclose(a_record(hopeless).weights(), a_record(losses).weights())
+    assert (a_record(hopeless).weights()[0, 2] < 1e-6).all()
 
 
 def test_another_unit_changes_no_weight() -> None:
