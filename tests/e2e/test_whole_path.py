@@ -21,7 +21,7 @@ from tests.support.prometheus import STEP, a_pod, a_prometheus, a_series
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 FORESIZE = Path(sys.executable).parent / "foresize"
-DAYS = 10
+DAYS = 21
 LOW_CORES, HIGH_CORES = 0.8, 4.0
 RISE_AFTER_SECONDS = 300
 """From now to the daily rise: within the lead time of ten minutes, so its capacity must be ordered now."""
@@ -58,12 +58,12 @@ def daily_rise(times: FloatArray, now: float) -> FloatArray:
     rng = np.random.default_rng(1)
     since = np.mod(times - now - RISE_AFTER_SECONDS, 86_400)
     day = ((times - times[0]) // 86_400).astype(int)
-    level = np.where(since < 7200, HIGH_CORES, LOW_CORES) * rng.lognormal(0, 0.1, day[-1] + 1)[day]
+    level = np.where(since < 7200, HIGH_CORES * rng.lognormal(0, 0.25, day[-1] + 1)[day], LOW_CORES)
     return np.asarray(level * rng.lognormal(0, 0.05, times.size))
 
 
 def history(namespace: str, start: int, now: int) -> list[RawSeries]:
-    """Ten days of a Deployment with the rise, and of another one that is always the same."""
+    """Three weeks of a Deployment with the rise, and of another one that is always the same."""
     times = np.arange(start, now, STEP, dtype=np.float64)
     series: list[RawSeries] = []
     for name, cores in (("web", daily_rise(times, now)), ("flat", np.full(times.size, 0.5))):
