@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 export OMP_WAIT_POLICY ?= passive
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup prometheus controlplane demo check test lock docs package slim clean
+.PHONY: help setup prometheus controlplane demo check test lock bench-forecast docs package slim clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test: check prometheus controlplane ## everything, the end-to-end tests on a rea
 lock: setup ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --extra pipelines --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
+
+bench-forecast: setup ## accuracy on public traces: make bench-forecast TRACES=folder
+	$(BIN)/python -m benchmarks.forecast $(TRACES)
 
 docs: setup ## regenerate docs/settings.md
 	$(BIN)/python -m tools.settings_page > docs/settings.md
