@@ -174,7 +174,9 @@ def _figures(loss: FloatArray, peer: FloatArray, covered: FloatArray, count: Flo
     ours, theirs = loss[:, : len(DECILES)].sum(axis=1), peer[:, : len(DECILES)].sum(axis=1)
     rng = np.random.default_rng(0)
     picked = rng.integers(0, len(ours), (RESAMPLES, len(ours)))
-    resampled = ours[picked].sum(axis=1) / theirs[picked].sum(axis=1)
+    # A draw of series on which the peer made no error has no ratio.
+    total = theirs[picked].sum(axis=1)
+    resampled = ours[picked].sum(axis=1)[total > 0] / total[total > 0]
     is_moving = (theirs > 0) & (ours > 0)
     ratio = np.clip(ours[is_moving] / theirs[is_moving], 1e-3, 1e3)
     at = [LEVELS.index(level) for level in SHOWN]

@@ -67,7 +67,6 @@ def tasks() -> tuple[Task, ...]:
     ):
         made += [Task(f"{name}-{resource.value}-4h", file, resource, 4 * HOUR) for resource in resources]
     made += [
-        Task("crane-cpu-24h", "crane_1min.parquet", Resource.CPU, DAY),
         Task("nasa-requests-24h", "nasa_http_1995_1min.parquet", Resource.REQUESTS, DAY),
         Task("twitter-requests-24h", "twitter_stream_2021_1min.parquet", Resource.REQUESTS, DAY),
     ]

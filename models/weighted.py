@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 from models.forecast import FloatArray
 
+ROUNDING = 1 - 1e-12
+"""A cumulative weight this near to its share has reached it: half of four equal weights is two of them."""
 CHUNK = 128
 """Rows that are sorted at a time, so that they stay in the processor's cache."""
 
@@ -38,7 +40,7 @@ def _read_off(ordered: FloatArray, weight: FloatArray, levels: FloatArray) -> Fl
     total = cumulative[:, -1]
     found = np.empty((ordered.shape[0], len(levels)))
     for column, level in enumerate(levels):
-        place = np.argmax(cumulative >= (level * total)[:, None], axis=1)
+        place = np.argmax(cumulative >= (level * ROUNDING * total)[:, None], axis=1)
         found[:, column] = ordered[np.arange(len(place)), place]
     found[total == 0] = np.nan
     return found
@@ -56,6 +58,6 @@ def weighted_columns(samples: FloatArray, weight: FloatArray, levels: FloatArray
     total = cumulative[:, -1:]
     found = np.empty((samples.shape[0], len(levels), samples.shape[2]))
     for row, level in enumerate(levels):
-        place = np.argmax(cumulative >= level * total, axis=1)[:, None]
+        place = np.argmax(cumulative >= level * ROUNDING * total, axis=1)[:, None]
         found[:, row] = np.take_along_axis(ordered, place, axis=1)[:, 0]
     return np.where(total > 0, found, np.nan)

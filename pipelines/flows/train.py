@@ -26,7 +26,7 @@ from pipelines.steps.plan import Plan, Progress, planned, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.record import Record, Submission, metrics_of, parameters_of, tables_of
 from pipelines.steps.score import HeldOut, ResourceAccuracy, bundle_backtest, held_out, resource_accuracy
-from pipelines.steps.split import split_in_time
+from pipelines.steps.split import affordable, split_in_time
 from predictor.backtest.rolling import Backtest
 from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
 from predictor.serving.bundle import Bundle
@@ -133,7 +133,8 @@ def _cycle(
         panel = source.fetch(start_seconds=start, end_seconds=end, step_seconds=step_seconds, progress=progress)
     with clock.step("prepare"):
         history = prepared(panel, workloads)
-        split = split_in_time(history.panel, question.horizon_steps, training)
+        cutoffs = affordable(training.cutoffs, len(history.panel.keys))
+        split = split_in_time(history.panel, question.horizon_steps, training.model_copy(update={"cutoffs": cutoffs}))
         plan = planned(history.panel, split, question, training)
     with clock.step("fit") as progress:
         models = fitted(plan, progress)

@@ -20,12 +20,16 @@ IntArray = NDArray[np.int64]
 
 LARGEST_HELD_OUT = 1 / 4
 """Of a short history no more than this share is held out …"""
-MOST_REHEARSED = 30_000
-"""Forecasts of all series together that a resource is weighed and calibrated on, about …"""
-FEWEST_REHEARSALS = 12
-"""… but no fewer cutoffs than this."""
-LARGEST_CALIBRATION = 1 / 2
-"""… and no more than this share of the rest is for choosing and calibrating."""
+LARGEST_CALIBRATION = 1 / 4
+"""… and no more than this share of the rest is for weighing, choosing and calibrating; …"""
+LONG_CALIBRATION = 1 / 2
+"""… of a long history no more than this."""
+LONG_SECONDS = 14 * SECONDS_PER_DAY
+"""A history is long if this much of it is not held out."""
+MOST_FORECASTS = 30_000
+"""Forecasts of all series together in one of the later parts, about: a large fleet gets fewer cutoffs, …"""
+FEWEST_CUTOFFS = 12
+"""… but no fewer than this for that reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,13 @@ def inner_split(panel: UsagePanel, horizon_steps: int, training: TrainingSetting
     """
     times = observed_times(panel)[: max(steps, 0)]
     asked = int(training.calibration.total_seconds()) // panel.step_seconds
-    calibration = _part_steps(training.calibration.total_seconds(), panel.step_seconds, len(times), LARGEST_CALIBRATION)
+    is_long = len(times) * panel.step_seconds >= LONG_SECONDS
+    share = LONG_CALIBRATION if is_long else LARGEST_CALIBRATION
+    calibration = _part_steps(training.calibration.total_seconds(), panel.step_seconds, len(times), share)
     fit = len(times) - calibration
     cutoffs: tuple[int, ...] = ()
     if fit > 0:
-        most = max(MOST_REHEARSED // max(len(panel.keys), 1), FEWEST_REHEARSALS)
-        count = min(training.rehearsals, most)
+        count = affordable(training.rehearsals, len(panel.keys))
         cutoffs = spread_cutoffs(times[fit - 1 :], horizon_steps * panel.step_seconds, count)
     if len(cutoffs) < 2:
         raise _too_short(panel, len(observed_times(panel)), horizon_steps, "calibrated on")
@@ -96,6 +101,11 @@ def inner_split(panel: UsagePanel, horizon_steps: int, training: TrainingSetting
         held_out_cutoffs=(),
         findings=findings,
     )
+
+
+def affordable(cutoffs: int, series: int) -> int:
+    """The number of cutoffs that is asked for, or fewer where so many series would make it long."""
+    return min(cutoffs, max(MOST_FORECASTS // max(series, 1), FEWEST_CUTOFFS))
 
 
 def observed_times(panel: UsagePanel) -> IntArray:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipelines.errors import NotEnoughHistory
 from pipelines.steps.plan import Question, planned
 from pipelines.steps.prepare import fingerprint, prepared
-from pipelines.steps.split import observed_times, split_in_time, spread_cutoffs
+from pipelines.steps.split import affordable, observed_times, split_in_time, spread_cutoffs
 from predictor.errors import UnknownWorkload
 from predictor.usage.panel import Finding, SeriesKey, Severity
 from tests.support.histories import STEP_SECONDS, daily_usage
@@ -184,3 +184,9 @@ def test_ended_series_are_told_apart_from_cold_ones() -> None:
 
     assert SeriesKey("shop/Deployment/w1", panel.keys[1].resource) in plan.warm
     assert any("has ended" in f.message for f in plan.findings)
+
+
+@pytest.mark.parametrize(("asked", "series", "given"), [(60, 1, 60), (60, 600, 50), (60, 10_000, 12), (4, 10_000, 4)])
+def test_a_large_fleet_gets_fewer_cutoffs(asked: int, series: int, given: int) -> None:
+    """Never more than asked for, and not so few that nothing can be learned from them."""
+    assert affordable(asked, series) == given
