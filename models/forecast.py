@@ -1,7 +1,8 @@
 """What a history and a forecast are, and the one contract every forecaster keeps."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -135,6 +136,43 @@ class Forecaster(Protocol):
     def from_state(cls, state: ForecasterState) -> Self:
         """The fitted forecaster back from its data. Raises ForecastError for a state it cannot be."""
         ...
+
+
+class Empirical(ABC):
+    """A forecaster that learns nothing across series: a dataclass whose fields are all that it knows.
+
+    What a kind of it adds is `quantiles`; checks, order and state are the same for all.
+    """
+
+    __slots__ = ()
+    name: ClassVar[str]
+
+    @abstractmethod
+    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
+        """Quantiles [series, levels, steps] of usage after the history, in any order and of any sign."""
+
+    def fit(self, history: History) -> Self:  # noqa: ARG002 - the contract's argument
+        """Nothing is learned: all that counts lies in the past that a forecast is made from."""
+        return self
+
+    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
+        """Quantiles of each step; see the contract."""
+        asked = checked_levels(levels)
+        values = self.quantiles(history, checked_horizon(horizon_steps), asked)
+        return QuantileForecast(tuple(asked.tolist()), monotone(values), history.end_seconds, history.step_seconds)
+
+    def to_state(self) -> ForecasterState:
+        """The parameters."""
+        return ForecasterState({each.name: getattr(self, each.name) for each in self._fields()})
+
+    @classmethod
+    def from_state(cls, state: ForecasterState) -> Self:
+        """Back from the parameters."""
+        return cls(**checked_parameters(cls.name, state, {each.name: type(each.default) for each in cls._fields()}))
+
+    @classmethod
+    def _fields(cls) -> "tuple[Field[Any], ...]":
+        return fields(cls)  # type: ignore[arg-type]  # every kind is a dataclass
 
 
 def checked_levels(levels: Sequence[float]) -> FloatArray:

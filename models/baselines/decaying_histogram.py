@@ -1,26 +1,15 @@
 """The Vertical Pod Autoscaler's rule: a percentile of a histogram in which old samples fade."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
-from models.forecast import (
-    SECONDS_PER_DAY,
-    FloatArray,
-    ForecasterState,
-    History,
-    QuantileForecast,
-    checked_horizon,
-    checked_levels,
-    checked_parameters,
-    monotone,
-)
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History
 
 
 @dataclass(frozen=True, slots=True)
-class DecayingHistogram:
+class DecayingHistogram(Empirical):
     """Percentiles of the past, a sample's weight halving every `half_life_seconds`; the same for each step ahead.
 
     Buckets and percentile as in the VPA recommender 1.7 (`histogram.go`, `decaying_histogram.go`): bucket n starts
@@ -41,34 +30,10 @@ class DecayingHistogram:
     history_seconds: int = 8 * SECONDS_PER_DAY
     """How far back samples count, as the VPA loads 8 days at its start; an older one weighs under 0.4 %."""
 
-    def fit(self, history: History) -> Self:  # noqa: ARG002 - the contract's argument
-        """Nothing is learned across series."""
-        return self
-
-    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
-        """Quantiles of each step, flat over the horizon; see the contract."""
-        quantiles = checked_levels(levels)
-        horizon = checked_horizon(horizon_steps)
+    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
+        """Quantiles of each step, flat over the horizon_steps."""
         past = history.last(self.history_seconds // history.step_seconds)
-        values = np.repeat(self._percentiles(past, quantiles)[:, :, None], horizon, axis=2)
-        return QuantileForecast(tuple(quantiles.tolist()), monotone(values), history.end_seconds, history.step_seconds)
-
-    def to_state(self) -> ForecasterState:
-        """The parameters."""
-        return ForecasterState(
-            {
-                "half_life_seconds": self.half_life_seconds,
-                "first_bucket": self.first_bucket,
-                "ratio": self.ratio,
-                "history_seconds": self.history_seconds,
-            }
-        )
-
-    @classmethod
-    def from_state(cls, state: ForecasterState) -> Self:
-        """Back from the parameters."""
-        types = {"half_life_seconds": int, "first_bucket": float, "ratio": float, "history_seconds": int}
-        return cls(**checked_parameters(cls.name, state, types))
+        return np.repeat(self._percentiles(past, levels)[:, :, None], horizon_steps, axis=2)
 
     def _percentiles(self, past: History, levels: FloatArray) -> FloatArray:
         """One value per series and level, [series, levels]."""

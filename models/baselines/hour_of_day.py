@@ -1,22 +1,11 @@
 """The next hours are a draw from the same time of day on past days, newer days weighing more."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
-from models.forecast import (
-    SECONDS_PER_DAY,
-    ForecasterState,
-    History,
-    QuantileForecast,
-    checked_horizon,
-    checked_levels,
-    checked_parameters,
-    monotone,
-    row_quantiles,
-)
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, row_quantiles
 from models.weighted import weighted_quantiles
 
 BLOCK_SECONDS = 1800
@@ -24,7 +13,7 @@ BLOCK_SECONDS = 1800
 
 
 @dataclass(frozen=True, slots=True)
-class HourOfDay:
+class HourOfDay(Empirical):
     """Weighted quantiles of the samples within `around_seconds` of the target's time of day, over `days` days.
 
     A sample weighs `day_decay` to the power of its days back. Where a target's time of day was never seen, quantiles of
@@ -37,16 +26,10 @@ class HourOfDay:
     day_decay: float = 0.85
     around_seconds: int = 2700
 
-    def fit(self, history: History) -> Self:  # noqa: ARG002 - the contract's argument
-        """Nothing is learned across series."""
-        return self
-
-    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
-        """Quantiles of each step; see the contract."""
-        quantiles = checked_levels(levels)
-        horizon = checked_horizon(horizon_steps)
+    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
+        """Quantiles of each step."""
         past = history.last(self.days * SECONDS_PER_DAY // history.step_seconds).usage
-        ahead_seconds = history.step_seconds * np.arange(1, horizon + 1)
+        ahead_seconds = history.step_seconds * np.arange(1, horizon_steps + 1)
         # What lies a day or more ahead has the same times of day before it as what lies within one.
         block_seconds = (ahead_seconds - 1) % SECONDS_PER_DAY // BLOCK_SECONDS * BLOCK_SECONDS + BLOCK_SECONDS // 2
         blocks, of_step = np.unique(block_seconds, return_inverse=True)
@@ -54,21 +37,10 @@ class HourOfDay:
         # A sample that no block weighs need not be sorted.
         is_used = weights.any(axis=0)
         everywhere = np.tile(np.arange(len(blocks)), (history.series_count, 1))
-        found = weighted_quantiles(past[:, is_used], everywhere, weights[:, is_used], quantiles)
-        whole = row_quantiles(history.usage, quantiles)[:, None, :]
+        found = weighted_quantiles(past[:, is_used], everywhere, weights[:, is_used], levels)
+        whole = row_quantiles(history.usage, levels)[:, None, :]
         found = np.where(np.isnan(found), whole, found)
-        values = np.moveaxis(found[:, of_step], 1, 2)
-        return QuantileForecast(tuple(quantiles.tolist()), monotone(values), history.end_seconds, history.step_seconds)
-
-    def to_state(self) -> ForecasterState:
-        """The parameters."""
-        return ForecasterState({"days": self.days, "day_decay": self.day_decay, "around_seconds": self.around_seconds})
-
-    @classmethod
-    def from_state(cls, state: ForecasterState) -> Self:
-        """Back from the parameters."""
-        types = {"days": int, "day_decay": float, "around_seconds": int}
-        return cls(**checked_parameters(cls.name, state, types))
+        return np.moveaxis(found[:, of_step], 1, 2)
 
     def _weights(self, ahead_seconds: float, past_steps: int, step_seconds: int) -> "np.typing.NDArray[np.float64]":
         """Weight of each past step, the newest last, [past steps]."""

@@ -1,32 +1,18 @@
 """Tomorrow looks like today, give or take what that has missed by so far."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
-from models.forecast import (
-    SECONDS_PER_DAY,
-    FloatArray,
-    ForecastError,
-    ForecasterState,
-    History,
-    QuantileForecast,
-    checked_horizon,
-    checked_levels,
-    checked_parameters,
-    last_samples,
-    monotone,
-    row_quantiles,
-)
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, ForecastError, History, last_samples, row_quantiles
 
 MINIMUM_ERRORS = 24
 """Fewer past seasonal errors than this say too little about the spread."""
 
 
 @dataclass(frozen=True, slots=True)
-class SeasonalNaive:
+class SeasonalNaive(Empirical):
     """The value one season ago, spread by the quantiles of the series' own past errors of the same rule.
 
     A step whose counterpart is missing takes the last sample. A series with hardly more than a season of past
@@ -39,41 +25,26 @@ class SeasonalNaive:
     error_seconds: int = 7 * SECONDS_PER_DAY
     """How far back errors are looked at; with the season before it, all the past that is used."""
 
-    def fit(self, history: History) -> Self:  # noqa: ARG002 - the contract's argument
-        """Nothing is learned across series."""
-        return self
-
-    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
-        """Quantiles of each step; see the contract."""
-        quantiles = checked_levels(levels)
-        horizon = checked_horizon(horizon_steps)
+    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
+        """Quantiles of each step."""
         season = self.season_seconds // history.step_seconds
         if season < 1:
             raise ForecastError(f"a season of {self.season_seconds} s is shorter than a step, {history.step_seconds} s")
         recent = history.last(season + self.error_seconds // history.step_seconds).usage
         last = last_samples(recent)
-        counterpart = np.full((history.series_count, min(season, horizon)), np.nan)
+        counterpart = np.full((history.series_count, min(season, horizon_steps)), np.nan)
         if recent.shape[1] >= season:
-            counterpart = recent[:, recent.shape[1] - season :][:, :horizon]
-        point = np.resize(counterpart.T, (horizon, history.series_count)).T
+            counterpart = recent[:, recent.shape[1] - season :][:, :horizon_steps]
+        point = np.resize(counterpart.T, (horizon_steps, history.series_count)).T
         errors = recent[:, season:] - recent[:, :-season] if recent.shape[1] > season else recent[:, :0]
         is_seasonal = np.sum(~np.isnan(errors), axis=1) >= MINIMUM_ERRORS
         values = np.where(np.isnan(point), last[:, None], point)[:, None, :] + np.nan_to_num(
-            row_quantiles(errors, quantiles)[:, :, None]
+            row_quantiles(errors, levels)[:, :, None]
         )
         if not is_seasonal.all():
-            values[~is_seasonal] = _last_value(recent[~is_seasonal], horizon, quantiles)
+            values[~is_seasonal] = _last_value(recent[~is_seasonal], horizon_steps, levels)
         values[np.isnan(last)] = np.nan
-        return QuantileForecast(tuple(quantiles.tolist()), monotone(values), history.end_seconds, history.step_seconds)
-
-    def to_state(self) -> ForecasterState:
-        """The parameters."""
-        return ForecasterState({"season_seconds": self.season_seconds, "error_seconds": self.error_seconds})
-
-    @classmethod
-    def from_state(cls, state: ForecasterState) -> Self:
-        """Back from the parameters."""
-        return cls(**checked_parameters(cls.name, state, {"season_seconds": int, "error_seconds": int}))
+        return values
 
 
 def _last_value(usage: FloatArray, horizon: int, levels: FloatArray) -> FloatArray:

@@ -5,25 +5,13 @@ do not. Method: k nearest neighbours of the newest samples among all earlier one
 being the forecast distribution.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import (
-    SECONDS_PER_DAY,
-    FloatArray,
-    ForecasterState,
-    History,
-    QuantileForecast,
-    checked_horizon,
-    checked_levels,
-    checked_parameters,
-    monotone,
-    row_quantiles,
-)
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, row_quantiles
 from models.weighted import weighted_columns
 
 CHUNK_SAMPLES = 1_000_000
@@ -35,7 +23,7 @@ AGE_PENALTY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Analogs:
+class Analogs(Empirical):
     """Weighted quantiles of what followed the `neighbours` past moments most like now, for each step ahead.
 
     Likeness is the sum over the last `context_steps` steps of the squared difference of √usage, a step `lag` back
@@ -51,40 +39,17 @@ class Analogs:
     lag_decay: float = 0.1
     history_seconds: int = 28 * SECONDS_PER_DAY
 
-    def fit(self, history: History) -> Self:  # noqa: ARG002 - the contract's argument
-        """Nothing is learned across series: all that is known lies in the past that is given."""
-        return self
-
-    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
-        """Quantiles of each step; see the contract."""
-        quantiles = checked_levels(levels)
-        horizon = checked_horizon(horizon_steps)
+    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
+        """Quantiles of each step."""
         usage = history.last(self.history_seconds // history.step_seconds).usage
-        values = np.repeat(row_quantiles(usage, quantiles)[:, :, None], horizon, axis=2)
-        moments = usage.shape[1] - horizon - self.context_steps + 1
+        values = np.repeat(row_quantiles(usage, levels)[:, :, None], horizon_steps, axis=2)
+        moments = usage.shape[1] - horizon_steps - self.context_steps + 1
         if moments >= self.neighbours:
             size = max(CHUNK_SAMPLES // usage.shape[1], 1)
             for start in range(0, len(usage), size):
                 part = slice(start, start + size)
-                values[part] = self._chunk(usage[part], horizon, quantiles, values[part])
-        return QuantileForecast(tuple(quantiles.tolist()), monotone(values), history.end_seconds, history.step_seconds)
-
-    def to_state(self) -> ForecasterState:
-        """The parameters."""
-        return ForecasterState(
-            {
-                "context_steps": self.context_steps,
-                "neighbours": self.neighbours,
-                "lag_decay": self.lag_decay,
-                "history_seconds": self.history_seconds,
-            }
-        )
-
-    @classmethod
-    def from_state(cls, state: ForecasterState) -> Self:
-        """Back from the parameters."""
-        types = {"context_steps": int, "neighbours": int, "lag_decay": float, "history_seconds": int}
-        return cls(**checked_parameters(cls.name, state, types))
+                values[part] = self._chunk(usage[part], horizon_steps, levels, values[part])
+        return values
 
     def _chunk(self, usage: FloatArray, horizon: int, levels: FloatArray, otherwise: FloatArray) -> FloatArray:
         """Forecasts of some series, [series, levels, horizon]; `otherwise` where one has too few moments."""

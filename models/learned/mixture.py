@@ -4,24 +4,13 @@ The starting point that a learned forecaster corrects. It needs no training: for
 count most, for later steps the last hours, days and the same time of day.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import (
-    SECONDS_PER_DAY,
-    FloatArray,
-    ForecasterState,
-    History,
-    QuantileForecast,
-    checked_horizon,
-    checked_levels,
-    checked_parameters,
-    monotone,
-)
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History
 from models.weighted import weighted_quantiles
 
 PAST_SECONDS = 8 * SECONDS_PER_DAY
@@ -48,33 +37,18 @@ more: without it bursts that paused for some hours were missed at the highest le
 
 
 @dataclass(frozen=True, slots=True)
-class TrailingMixture:
+class TrailingMixture(Empirical):
     """Weighted quantiles of the series' own last eight days, weighted anew for each stretch of the horizon."""
 
     name: ClassVar[str] = "trailing_mixture"
 
-    def fit(self, history: History) -> Self:  # noqa: ARG002 - the contract's argument
-        """Nothing is learned across series."""
-        return self
-
-    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
-        """Quantiles of each step; see the contract."""
-        quantiles = checked_levels(levels)
+    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
+        """Quantiles of each step."""
         past = history.last(max(PAST_SECONDS // history.step_seconds, 1)).usage
-        blocks = horizon_blocks(checked_horizon(horizon_steps), past.shape[1], history.step_seconds)
+        blocks = horizon_blocks(horizon_steps, past.shape[1], history.step_seconds)
         everywhere = np.tile(np.arange(len(blocks.weights)), (history.series_count, 1))
-        found = weighted_quantiles(past, everywhere, blocks.weights, quantiles)
-        values = np.moveaxis(found[:, blocks.of_step], 1, 2)
-        return QuantileForecast(tuple(quantiles.tolist()), monotone(values), history.end_seconds, history.step_seconds)
-
-    def to_state(self) -> ForecasterState:
-        """Nothing but its name."""
-        return ForecasterState()
-
-    @classmethod
-    def from_state(cls, state: ForecasterState) -> Self:
-        """Back from nothing."""
-        return cls(**checked_parameters(cls.name, state, {}))
+        found = weighted_quantiles(past, everywhere, blocks.weights, levels)
+        return np.moveaxis(found[:, blocks.of_step], 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
