@@ -4,7 +4,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from models.forecast import SECONDS_PER_DAY, FloatArray, History
+from models.forecast import SECONDS_PER_DAY, FloatArray, History, carried_forward
 
 
 def gaussian_seasonal_naive(history: History, horizon_steps: int, levels: tuple[float, ...]) -> FloatArray:
@@ -15,7 +15,7 @@ def gaussian_seasonal_naive(history: History, horizon_steps: int, levels: tuple[
     sample is missing the last one stands in.
     """
     season = SECONDS_PER_DAY // history.step_seconds
-    usage = _filled(history.usage)
+    usage = carried_forward(history.usage)
     past = usage[:, -season:]
     point = past[:, np.arange(horizon_steps) % past.shape[1]]
     errors = history.usage[:, season:] - history.usage[:, :-season]
@@ -25,9 +25,3 @@ def gaussian_seasonal_naive(history: History, horizon_steps: int, levels: tuple[
     grown = sigma[:, None] * np.sqrt(np.arange(horizon_steps) // season + 1)
     normal = np.asarray([NormalDist().inv_cdf(level) for level in levels])
     return np.asarray(point[:, None, :] + normal[None, :, None] * grown[:, None, :])
-
-
-def _filled(usage: FloatArray) -> FloatArray:
-    present = ~np.isnan(usage)
-    last = np.maximum.accumulate(np.where(present, np.arange(usage.shape[1]), 0), axis=1)
-    return np.asarray(np.take_along_axis(usage, last, axis=1))

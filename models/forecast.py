@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+FloatT = TypeVar("FloatT", np.float32, np.float64)
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
 DEFAULT_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
@@ -235,6 +236,13 @@ def row_quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
     low = np.take_along_axis(ordered, below, axis=1)
     high = np.take_along_axis(ordered, above, axis=1)
     return np.asarray(low + (high - low) * (position - below), dtype=np.float64)
+
+
+def carried_forward(values: "NDArray[FloatT]") -> "NDArray[FloatT]":
+    """Each missing sample of [rows, steps] as the last before it; those before a row's first sample stay NaN."""
+    present = ~np.isnan(values)
+    last = np.maximum.accumulate(np.where(present, np.arange(values.shape[1]), 0), axis=1)
+    return np.asarray(np.take_along_axis(values, last, axis=1))
 
 
 def last_samples(usage: FloatArray) -> FloatArray:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, row_quantiles
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, carried_forward, row_quantiles
 from models.weighted import weighted_columns
 
 CHUNK_SAMPLES = 1_000_000
@@ -78,7 +77,7 @@ class Analogs(Empirical):
         largest = np.max(usage, axis=1, initial=0.0, where=~np.isnan(usage))
         unit = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1.0))))
         root = np.sqrt(usage / unit[:, None]).astype(np.float32)
-        filled = _filled_forward(root)
+        filled = carried_forward(root)
         moments = usage.shape[1] - horizon - self.context_steps + 1
         distance = np.zeros((len(usage), moments), dtype=np.float32)
         for lag in range(self.context_steps):
@@ -89,10 +88,3 @@ class Analogs(Empirical):
             distance += gap
         ends = slice(self.context_steps - 1, self.context_steps - 1 + moments)
         return np.where(np.isnan(root[:, ends]) | np.isnan(distance), np.inf, distance).astype(np.float64)
-
-
-def _filled_forward(values: "NDArray[np.float32]") -> "NDArray[np.float32]":
-    """Each missing sample as the last before it; those before the first sample stay NaN."""
-    present = ~np.isnan(values)
-    last = np.maximum.accumulate(np.where(present, np.arange(values.shape[1]), 0), axis=1)
-    return np.asarray(np.take_along_axis(values, last, axis=1))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import FloatArray
+from models.forecast import FloatArray, carried_forward
 from predictor.errors import InvalidUsage
 from predictor.usage.panel import ATTRIBUTES, Finding, Resource, SeriesKey, Severity, UsagePanel
 
@@ -87,7 +87,7 @@ def panel_from_table(
     shape = (len(keys), steps)
     usage = _cell_means(cells, frame["usage"].to_numpy(np.float64), shape)
     attributes = {
-        name: _carried_forward(_cell_means(cells, frame[name].to_numpy(np.float64), shape))
+        name: carried_forward(_cell_means(cells, frame[name].to_numpy(np.float64), shape))
         for name in ATTRIBUTES
         if name in frame
     }
@@ -303,10 +303,3 @@ def _cell_means(cells: IntArray, values: FloatArray, shape: tuple[int, int]) -> 
     count = np.bincount(cells[present], minlength=size)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(count > 0, total / count, np.nan), dtype=np.float64).reshape(shape)
-
-
-def _carried_forward(values: FloatArray) -> FloatArray:
-    """Each gap takes the last value before it: a request stays what it was until it is changed."""
-    present = ~np.isnan(values)
-    last = np.maximum.accumulate(np.where(present, np.arange(values.shape[1]), 0), axis=1)
-    return np.asarray(np.take_along_axis(values, last, axis=1), dtype=np.float64)
