@@ -1,74 +1,147 @@
-"""Conformal correction: quantiles moved by what they have missed by on days that no fit has seen."""
+"""Which level to ask for, so that quantiles mean what they say: learned from what lay at or under earlier ones.
+
+A forecast that covers 97 % where it says 99 % is asked for a higher level, not moved by a constant: on loads that are
+on or off a constant is the wrong correction, another level of the same distribution is the right one. Method:
+distributional conformal prediction (Chernozhukov, Wüthrich and Zhu 2021), each level by itself and with labels that
+come a horizon late. An outcome's conformity score is the level at which the forecast first covers it; the level asked
+for is the quantile of these scores, read off the share of outcomes under each level of a grid. Pure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.forecast import SECONDS_PER_DAY, FloatArray, History, checked_levels, monotone, row_quantiles
+from models.forecast import FloatArray, ForecastError, checked_levels
+from models.parts import HALF_LIFE_SECONDS, novelty, part_ends, part_of
 
-SCALE_SECONDS = 7 * SECONDS_PER_DAY
-SHRINKAGE_CUTOFFS = 100
-"""A series with this many calibration cutoffs is believed as much as the fleet. Far fewer made forecasts of real
-machines worse than no calibration: the steps of one cutoff hang together, and last week's misses fade."""
-LARGEST_OFFSET = 1.0
-"""No correction moves a forecast by more than this many scales."""
+FURTHER_LEVELS: tuple[float, ...] = (0.25, 0.8, 0.975, 0.995, 0.999)
+"""Levels that coverage is followed at beside those that are served: what is asked for may lie around them."""
+SHRINKAGE_CUTOFFS = 100.0
+"""A series with this many scored cutoffs is believed as much as the fleet: the steps of one cutoff hang together."""
+MOST_MISSES = 2.0
+"""However cautious a forecast was, it is never asked for a level that would leave more than this times the misses: at a
+lower level those below, at an upper one those above."""
+SAME = 1e-9
+"""Two values that differ by no more than this share are the same."""
 
 
-def series_scale(history: History) -> FloatArray:
-    """The unit of conformity scores, [series]: how far usage ranged over the last week, in its base unit.
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How much of what happened lay under the forecasts of some series, and the levels to ask for that follow.
 
-    Between the .01 and the .99 quantile, so that no single sample decides. Zero where usage did not move or there
-    is no sample.
+    `covered` is [series, parts, levels]: the discounted sum over cutoffs of the share of a part's outcomes under the
+    quantile. `evidence` is [series, parts], the discounted number of cutoffs summed.
     """
-    recent = history.last(max(SCALE_SECONDS // history.step_seconds, 1)).usage
-    low, high = row_quantiles(recent, np.asarray([0.01, 0.99])).T
-    return np.asarray(np.nan_to_num(high - low))
+
+    levels: tuple[float, ...]
+    """The grid that coverage is followed at, ascending."""
+    part_ends: tuple[int, ...]
+    covered: FloatArray
+    evidence: FloatArray
+
+    def __post_init__(self) -> None:
+        checked_levels(self.levels)
+        series = self.covered.shape[0] if self.covered.ndim else 0
+        shape = (series, len(self.part_ends), len(self.levels))
+        if self.covered.shape != shape or self.evidence.shape != shape[:2]:
+            raise ForecastError(f"a calibration of {shape} needs coverage like it, got {self.covered.shape}")
+        if not (np.isfinite(self.covered).all() and (self.covered >= 0).all() and (self.evidence >= 0).all()):
+            raise ForecastError("a calibration's coverage must be finite and not negative")
+
+    @classmethod
+    def without_record(cls, series: int, levels: Sequence[float], outcomes: int) -> Self:
+        """Nothing realised yet: every level is asked for as it is. The grid holds `levels` and further ones."""
+        ends, grid = part_ends(outcomes), grid_of(levels)
+        return cls(grid, ends, np.zeros((series, len(ends), len(grid))), np.zeros((series, len(ends))))
+
+    def realised(self, covered: FloatArray, elapsed_seconds: float, reach_seconds: FloatArray) -> Self:
+        """The record after one more cutoff, `elapsed_seconds` after the one before.
+
+        `covered` as from `part_coverage`; NaN where nothing was scored. `reach_seconds` [parts] is how far ahead each
+        part reaches; outcomes that the cutoff before had seen already count once.
+        """
+        fading = 0.5 ** (max(elapsed_seconds, 0.0) / HALF_LIFE_SECONDS)
+        share = novelty(elapsed_seconds, reach_seconds)
+        is_scored = np.asarray(~np.isnan(covered).any(axis=2))
+        added = np.where(is_scored[:, :, None], covered, 0.0) * share[:, None]
+        return replace(self, covered=self.covered * fading + added, evidence=self.evidence * fading + is_scored * share)
+
+    def asked(self, levels: Sequence[float]) -> FloatArray:
+        """The levels to ask for instead of some levels, [series, parts, levels].
+
+        A series' own coverage is trusted by n / (n + SHRINKAGE_CUTOFFS) after n cutoffs, the fleet's for the rest.
+        """
+        own = self.covered / np.where(self.evidence > 0, self.evidence, 1.0)[:, :, None]
+        trust = (self.evidence / (self.evidence + SHRINKAGE_CUTOFFS))[:, :, None]
+        return self._inverted(trust * own + (1 - trust) * self._fleet(), levels)
+
+    def asked_of_unknown(self, levels: Sequence[float]) -> FloatArray:
+        """The same for a series without any record, [parts, levels]: the fleet's."""
+        return np.asarray(self._inverted(self._fleet()[None], levels)[0])
+
+    def _fleet(self) -> FloatArray:
+        """Coverage over all series, [parts, levels]; as promised where nothing is known."""
+        evidence = self.evidence.sum(axis=0)[:, None]
+        return np.asarray(
+            np.where(evidence > 0, self.covered.sum(axis=0) / np.where(evidence > 0, evidence, 1.0), self.levels)
+        )
+
+    def _inverted(self, coverage: FloatArray, levels: Sequence[float]) -> FloatArray:
+        """Where coverage [series, parts, grid] reaches each level, linear in between, [series, parts, levels]."""
+        edge = np.zeros((*coverage.shape[:2], 1))
+        reached = np.maximum.accumulate(np.concatenate([edge, coverage, edge + 1.0], axis=2), axis=2)
+        grid = np.asarray((0.0, *self.levels, 1.0))
+        found = np.empty((*coverage.shape[:2], len(levels)))
+        for column, level in enumerate(levels):
+            above = np.maximum(np.argmax(reached >= level, axis=2), 1)
+            low, high = (np.take_along_axis(reached, (above + k)[:, :, None], axis=2)[:, :, 0] for k in (-1, 0))
+            share = np.where(high > low, (level - low) / np.where(high > low, high - low, 1.0), 1.0)
+            asked = grid[above - 1] + np.clip(share, 0.0, 1.0) * (grid[above] - grid[above - 1])
+            lowest = max(1 - MOST_MISSES * (1 - level), level / MOST_MISSES)
+            highest = min(MOST_MISSES * level, max(self.levels[-1], level))
+            found[:, :, column] = np.clip(asked, lowest, highest)
+        return found
 
 
-def conformal_offsets(
-    actual: FloatArray, forecast: FloatArray, scale: FloatArray, levels: tuple[float, ...]
-) -> FloatArray:
-    """What to add to each series' quantiles, in units of `series_scale`, [series, levels].
+def grid_of(levels: Sequence[float]) -> tuple[float, ...]:
+    """The levels that coverage is followed at where these are served."""
+    return tuple(sorted({*levels, *FURTHER_LEVELS}))
 
-    `actual` is [cutoffs, series, steps], `forecast` [cutoffs, series, levels, steps] and `scale` [cutoffs, series],
-    from cutoffs the forecaster was not fitted on; NaN samples count for nothing.
 
-    One-sided split conformal prediction (Romano, Patterson and Candès 2019, normalised): with conformity scores
-    E = (actual − forecast) / scale, the offset of level τ is the ceil((n + 1) τ)-th smallest of the n scores, the
-    largest where that exceeds n. That covers the next outcome with probability τ or more if it is exchangeable with the
-    scores. They are not quite, so a series' own offset is shrunk to that of all series pooled, trusting its own by
-    m / (m + 100) after m cutoffs: the guarantee is the fleet's, not each series'.
+def part_coverage(actual: FloatArray, forecast: FloatArray, levels: Sequence[float], ends: Sequence[int]) -> FloatArray:
+    """Share of each part's outcomes under each quantile, [series, parts, levels]; NaN without a point.
+
+    `actual` is [series, outcomes], `forecast` [series, levels, outcomes]. An outcome that equals the quantiles of some
+    levels, as zeros do those of an idle series, lies evenly between the nearest levels below and above it (the
+    randomised probability integral transform): ties speak neither for nor against a forecast.
     """
-    checked_levels(levels)
-    scores = np.moveaxis(_scores(actual, forecast, scale), 0, 2)
-    series, level_count = scores.shape[:2]
-    own_scores = scores.reshape(series, level_count, -1)
-    cutoffs = np.sum(~np.isnan(scores).all(axis=(1, 3)), axis=1)
-    trust = cutoffs / (cutoffs + SHRINKAGE_CUTOFFS)
-    offsets = np.zeros((series, level_count))
-    for column, level in enumerate(levels):
-        own = _conformal_quantile(own_scores[:, column], level)
-        fleet = _conformal_quantile(own_scores[:, column].reshape(1, -1), level)
-        offsets[:, column] = trust * np.nan_to_num(own) + (1 - trust) * np.nan_to_num(fleet)
-    return np.clip(offsets, -LARGEST_OFFSET, LARGEST_OFFSET)
+    starts = np.asarray((0, *ends[:-1]))
+    is_scored = ~np.isnan(actual) & ~np.isnan(forecast).any(axis=1)
+    known = np.where(is_scored, actual, 0.0)[:, None, :]
+    quantiles = np.where(is_scored[:, None, :], forecast, 0.0)
+    margin = SAME * np.abs(known)
+    is_below, is_above = quantiles < known - margin, quantiles > known + margin
+    grid = np.asarray((0.0, *levels, 1.0))
+    low = grid[is_below.sum(axis=1)]
+    high = grid[len(levels) + 1 - is_above.sum(axis=1)]
+    tied = (np.asarray(levels)[:, None] - low[:, None, :]) / (high - low)[:, None, :]
+    under = np.where(is_above, 1.0, np.where(is_below, 0.0, tied)) * is_scored[:, None, :]
+    count = np.add.reduceat(is_scored.astype(np.float64), starts, axis=1)[:, :, None]
+    total = np.moveaxis(np.add.reduceat(under, starts, axis=2), 1, 2)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1.0), np.nan))
 
 
-def calibrated(values: FloatArray, scale: FloatArray, offsets: FloatArray) -> FloatArray:
-    """Quantiles [series, levels, steps] moved by offsets [series, levels] times scale [series]; none crosses."""
-    return monotone(values + (offsets * scale[:, None])[:, :, None])
+def at_levels(values: FloatArray, levels: Sequence[float], asked: FloatArray, ends: Sequence[int]) -> FloatArray:
+    """Quantiles [series, levels, outcomes] at other levels, [series, parts, asked], linear between those known.
 
-
-def _scores(actual: FloatArray, forecast: FloatArray, scale: FloatArray) -> FloatArray:
-    """Conformity scores [cutoffs, series, levels, steps]; NaN where there is no sample or no scale."""
-    unit = np.where(scale > 0, scale, np.nan)[:, :, None, None]
-    return np.asarray((actual[:, :, None, :] - forecast) / unit)
-
-
-def _conformal_quantile(scores: FloatArray, level: float) -> FloatArray:
-    """The ceil((n + 1) level)-th smallest of each row's n scores, or the largest where there is no such, [rows]."""
-    if scores.shape[1] == 0:
-        return np.full(scores.shape[0], np.nan)
-    ordered = np.sort(scores, axis=1)
-    count = np.sum(~np.isnan(scores), axis=1)
-    # A hair below, so that 0.9 × 10 is 9 and not its floating-point neighbour's ceiling.
-    rank = np.ceil((count + 1) * level - 1e-9).astype(np.intp)
-    place = np.maximum(np.minimum(rank, count) - 1, 0)
-    return np.asarray(np.take_along_axis(ordered, place[:, None], axis=1)[:, 0])
+    Beyond the lowest and the highest known level its quantile stands; outcomes beyond the last part are asked as it is.
+    """
+    known = np.asarray(levels)
+    of_outcome = np.moveaxis(asked[:, part_of(values.shape[2], ends)], 1, 2)
+    above: NDArray[np.intp] = np.clip(np.searchsorted(known, of_outcome), 1, len(known) - 1)
+    share = np.clip((of_outcome - known[above - 1]) / (known[above] - known[above - 1]), 0.0, 1.0)
+    low, high = (np.take_along_axis(values, above + k, axis=1) for k in (-1, 0))
+    return np.asarray(low + (high - low) * share)

@@ -13,12 +13,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import SECONDS_PER_DAY, FloatArray, ForecastError, between_levels, checked_levels, monotone
+from models.forecast import FloatArray, ForecastError, between_levels, checked_levels, monotone
+from models.parts import HALF_LIFE_SECONDS, novelty, part_ends, part_of
 
 SHARPNESS = 25.0
 """How steeply a weight falls with loss: one that loses a tenth more than the best weighs exp(−2.5) of it."""
-HALF_LIFE_SECONDS = 20 * SECONDS_PER_DAY
-"""In this time what was realised loses half its say."""
 SHRINKAGE_CUTOFFS = 30.0
 """A series with this many realised forecasts is believed as much as its prior, at the median. Further out more are
 needed, 1 / √(4 τ (1 − τ)) times as many: that a rare miss was not seen yet says little."""
@@ -26,8 +25,6 @@ LARGEST_RELATIVE_LOSS = 5.0
 """A forecaster that is worse than this many times the best is bad enough: no single series says more of it."""
 SMALLEST_BEST = 1e-3
 """Where the best hardly errs, this share of the mean loss stands for its own."""
-PART_ENDS: tuple[int, ...] = (1, 4, 12, 24, 48, 144, 288)
-"""Last steps ahead of the parts of a horizon; what lies beyond is one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +58,19 @@ class Combination:
         shape = (series, len(forecasters), len(ends), len(levels))
         return cls(tuple(forecasters), tuple(levels), ends, np.zeros(shape), np.zeros((series, len(ends))))
 
-    def realised(self, losses: FloatArray, elapsed_seconds: float) -> Self:
+    def realised(self, losses: FloatArray, elapsed_seconds: float, reach_seconds: FloatArray) -> Self:
         """The record after one more cutoff, `elapsed_seconds` after the one before.
 
         `losses` as from `part_losses`; NaN where nothing was scored, which leaves a series' record as it fades.
+        `reach_seconds` [parts] is how far ahead each part reaches; outcomes that the cutoff before had seen already
+        count once.
         """
         fading = 0.5 ** (max(elapsed_seconds, 0.0) / HALF_LIFE_SECONDS)
+        share = novelty(elapsed_seconds, reach_seconds)
         # A part counts where every forecaster was scored, so that none gains by not answering.
         is_scored = np.asarray(~np.isnan(losses).any(axis=(1, 3)))
-        added = np.where(is_scored[:, None, :, None], losses, 0.0)
-        return replace(self, loss=self.loss * fading + added, evidence=self.evidence * fading + is_scored)
+        added = np.where(is_scored[:, None, :, None], losses, 0.0) * share[:, None]
+        return replace(self, loss=self.loss * fading + added, evidence=self.evidence * fading + is_scored * share)
 
     def weights(self, siblings: Sequence[int] | NDArray[np.intp] | None = None) -> FloatArray:
         """Weights of the forecasters, [series, forecasters, parts, levels], summing to 1 over the forecasters.
@@ -128,11 +128,6 @@ class Combination:
         return np.asarray(trust * own + (1 - trust) * prior)
 
 
-def part_ends(outcomes: int) -> tuple[int, ...]:
-    """Last steps ahead of the parts that a horizon is weighted in; a peak is a single outcome and a part of its own."""
-    return (*(end for end in PART_ENDS if end < outcomes), outcomes)
-
-
 def part_losses(
     actual: FloatArray, forecasts: Sequence[FloatArray], levels: Sequence[float], ends: Sequence[int]
 ) -> FloatArray:
@@ -168,7 +163,7 @@ def combined(
     steps beyond the last part weigh as it does, levels between fitted ones in proportion.
     """
     first = next(iter(forecasts.values()))
-    part = np.minimum(np.searchsorted(ends, np.arange(1, first.shape[2] + 1)), len(ends) - 1)
+    part = part_of(first.shape[2], ends)
     total = np.zeros_like(first)
     given = np.zeros_like(first)
     for number, values in forecasts.items():

@@ -1,21 +1,19 @@
-"""Chooses each series' forecaster and calibrates it, on days that no fit has seen.
+"""Weighs the forecasters, chooses what serves each series and calibrates it, on days that no fit has seen.
 
-Both use the same days: the choice is between a handful of methods, so what it takes from the calibration is small
-against what twice as many scores give. The held-out days, on which the bundle is judged, are untouched by either.
+All use the same days: the choice is between two methods, so what it takes from the calibration is small against what
+twice as many scores give. The held-out days, on which the bundle is judged, are untouched by either.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.calibration import conformal_offsets, series_scale
+from models.calibration import Calibration, part_coverage
 from models.combination import Combination, combined, part_losses
 from models.forecast import FloatArray, Forecaster, History
 from pipelines.steps.fit import Fitted, resources_of
-from pipelines.steps.plan import Plan, Progress, Question, untold
-from predictor.backtest.rolling import Backtest
-from predictor.backtest.scores import score
+from pipelines.steps.plan import Plan, Progress, untold
 from predictor.serving.bundle import COMBINATION, Bundle, SeriesModel, siblings
 from predictor.usage.panel import Resource, SeriesKey
 
@@ -40,8 +38,10 @@ def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold) -> Bund
     resources = resources_of(plan.warm)
     place = {key: row for row, key in enumerate(plan.panel.keys)}
     known = plan.panel.history().until(plan.split.calibrated_until_seconds)
+    baseline = plan.training.baseline
     series: dict[SeriesKey, SeriesModel] = {}
     combinations: dict[Resource, Combination] = {}
+    calibrations: dict[Resource, Calibration] = {}
     asked = 0
 
     def told() -> None:
@@ -54,14 +54,12 @@ def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold) -> Bund
         history = known.select([place[key] for key in keys])
         candidates = {name: models[resource, name] for name in plan.candidates}
         rehearsal = rehearsed(history, keys, candidates, plan, told)
+        choices = chosen(keys, rehearsal.pinball, baseline)
         combinations[resource] = rehearsal.combination
-        choices = chosen(keys, rehearsal.made, plan.training.baseline)
-        offsets = calibration_offsets(history, choices, rehearsal.made, plan.question)
-        for row, (choice, offset) in enumerate(zip(choices, offsets, strict=True)):
+        calibrations[resource] = _of_what_serves(rehearsal.calibrations, choices)
+        for row, choice in enumerate(choices):
             losses = {name: float(loss[row]) for name, loss in rehearsal.pinball.items() if np.isfinite(loss[row])}
-            series[choice.key] = SeriesModel(
-                choice.key, choice.forecaster, offset, losses, choice.gate_passed, choice.reason
-            )
+            series[choice.key] = SeriesModel(choice.key, choice.forecaster, losses, choice.gate_passed, choice.reason)
     progress(asked, asked)
     return Bundle(
         step_seconds=plan.panel.step_seconds,
@@ -71,6 +69,7 @@ def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold) -> Bund
         series=series,
         trained_until_seconds=plan.split.calibrated_until_seconds,
         combinations=combinations,
+        calibrations=calibrations,
         learned_until_seconds=plan.split.calibration_cutoffs[-1],
     )
 
@@ -81,7 +80,7 @@ class Rehearsal:
 
     combination: Combination
     """The candidates' record over all of them."""
-    made: Mapping[str, Backtest]
+    calibrations: Mapping[str, Calibration]
     """Of the baseline and of the combination, without the cutoffs at which there was no record to combine by yet."""
     pinball: Mapping[str, FloatArray]
     """Mean loss of each candidate and of the combination over the same cutoffs, [series]; NaN without a point."""
@@ -99,77 +98,64 @@ def rehearsed(
     At a cutoff the weights know only those forecasts whose whole horizon was over by then.
     """
     question, cutoffs = plan.question, plan.split.calibration_cutoffs
-    names, baseline = tuple(candidates), tuple(candidates).index(plan.training.baseline)
-    outcomes_asked = len(question.target.ahead)
-    record = Combination.without_record(len(keys), names, question.levels, outcomes_asked)
+    names, baseline = tuple(candidates), plan.training.baseline
+    outcomes = len(question.target.ahead)
+    record = Combination.without_record(len(keys), names, question.levels, outcomes)
+    nothing = Calibration.without_record(len(keys), question.levels, outcomes)
+    calibrations = {baseline: nothing, COMBINATION: nothing}
+    grid, ends = nothing.levels, nothing.part_ends
+    served = [grid.index(level) for level in question.levels]
+    reach_seconds = question.target.ahead[np.asarray(ends) - 1] * float(history.step_seconds)
     horizon_seconds = question.horizon_steps * history.step_seconds
     waiting: list[tuple[int, FloatArray]] = []
-    last = cutoffs[0]
+    last: float = -np.inf
+    calibrated: float = -np.inf
     first = len(cutoffs) // WARM_UP
-    kept: dict[str, list[FloatArray]] = {name: [] for name in (plan.training.baseline, COMBINATION)}
-    outcomes: list[FloatArray] = []
     losses: list[FloatArray] = []
     for number, cutoff in enumerate(cutoffs):
         told()
         while waiting and waiting[0][0] + horizon_seconds <= cutoff:
             then, loss = waiting.pop(0)
-            record, last = record.realised(loss, then - last), then
+            record, last = record.realised(loss, then - last, reach_seconds), then
         past = history.until(cutoff)
-        asked = History(past.usage.copy(), past.end_seconds, past.step_seconds)
-        made = [question.asked_of(each)(asked).values for each in candidates.values()]
-        blend = combined(
-            dict(enumerate(made)), record.weights(siblings(keys)), record.part_ends, question.levels, question.levels
-        )
-        outcome = question.target.after(history, cutoff)
-        waiting.append((cutoff, part_losses(outcome, made, question.levels, record.part_ends)))
+        asked = History(past.usage.copy(), past.end_seconds, past.step_seconds).last(question.past_steps)
+        made = [each.predict(asked, question.target, grid).values for each in candidates.values()]
+        blend = combined(dict(enumerate(made)), record.weights(siblings(keys)), ends, question.levels, grid)
+        actual = question.target.after(history, cutoff)
+        at_levels = [each[:, served] for each in made]
+        waiting.append((cutoff, part_losses(actual, at_levels, question.levels, ends)))
         if number >= first:
-            kept[plan.training.baseline].append(made[baseline])
-            kept[COMBINATION].append(blend)
-            outcomes.append(outcome)
-            losses.append(part_losses(outcome, [*made, blend], question.levels, (outcomes_asked,)))
+            for name, forecast in ((baseline, made[names.index(baseline)]), (COMBINATION, blend)):
+                covered = part_coverage(actual, forecast, grid, ends)
+                calibrations[name] = calibrations[name].realised(covered, cutoff - calibrated, reach_seconds)
+            calibrated = cutoff
+            losses.append(part_losses(actual, [*at_levels, blend[:, served]], question.levels, (outcomes,)))
     for then, loss in waiting:
-        record, last = record.realised(loss, then - last), then
-    actual = np.stack(outcomes)
-    backtests = {
-        name: Backtest(
-            cutoffs[first:], history.step_seconds, question.target, question.levels, np.stack(forecasts), actual
-        )
-        for name, forecasts in kept.items()
-    }
+        record, last = record.realised(loss, then - last, reach_seconds), then
     loss = np.stack(losses).mean(axis=(3, 4))
     count = np.sum(~np.isnan(loss), axis=0)
     mean = np.where(count > 0, np.nansum(loss, axis=0) / np.maximum(count, 1), np.nan)
-    return Rehearsal(record, backtests, dict(zip((*names, COMBINATION), mean.T, strict=True)))
+    return Rehearsal(record, calibrations, dict(zip((*names, COMBINATION), mean.T, strict=True)))
 
 
-def chosen(keys: Sequence[SeriesKey], made: Mapping[str, Backtest], baseline: str) -> tuple[Choice, ...]:
+def chosen(keys: Sequence[SeriesKey], pinball: Mapping[str, FloatArray], baseline: str) -> tuple[Choice, ...]:
     """For each series the combination, or the baseline where the combination lost clearly more.
 
-    The combination counts only where it had an answer for every point that the baseline had one for.
+    `pinball` holds the mean loss of both, [series], over the same points.
     """
-    scores = {name: score(backtest).pooled(parts=True) for name, backtest in made.items()}
-    loss = {name: each.pinball.mean(axis=(1, 2)) for name, each in scores.items()}
-    points = {name: each.count[:, 0] for name, each in scores.items()}
     choices = []
-    for row, key in enumerate(keys):
-        is_scored = points[baseline][row] > 0 and points[COMBINATION][row] == points[baseline][row]
-        ours, theirs = float(loss[COMBINATION][row]), float(loss[baseline][row])
-        choices.append(_choice(key, ours, theirs, baseline) if is_scored else _unscored(key, baseline))
+    for key, ours, theirs in zip(keys, pinball[COMBINATION].tolist(), pinball[baseline].tolist(), strict=True):
+        choices.append(_choice(key, ours, theirs, baseline) if np.isfinite(theirs) else _unscored(key, baseline))
     return tuple(choices)
 
 
-def calibration_offsets(
-    history: History, choices: Sequence[Choice], made: Mapping[str, Backtest], question: Question
-) -> FloatArray:
-    """Conformal offsets of what serves each series, [series, levels], in units of `series_scale`."""
-    any_made = next(iter(made.values()))
-    served = np.empty_like(any_made.forecast)
+def _of_what_serves(calibrations: Mapping[str, Calibration], choices: Sequence[Choice]) -> Calibration:
+    """Each series' coverage by what was chosen for it."""
+    made = calibrations[COMBINATION]
+    covered, evidence = made.covered.copy(), made.evidence.copy()
     for row, choice in enumerate(choices):
-        served[:, row] = made[choice.forecaster].forecast[:, row]
-    scale = np.stack(
-        [series_scale(history.until(cutoff).last(question.past_steps)) for cutoff in any_made.cutoffs_seconds]
-    )
-    return conformal_offsets(any_made.actual, served, scale, question.levels)
+        covered[row], evidence[row] = calibrations[choice.forecaster].covered[row], made.evidence[row]
+    return replace(made, covered=covered, evidence=evidence)
 
 
 def _unscored(key: SeriesKey, baseline: str) -> Choice:

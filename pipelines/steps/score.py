@@ -190,6 +190,7 @@ def series_table(scored: HeldOut, bundle: Bundle) -> "pd.DataFrame":
     rows = []
     for row, key in enumerate(scored.keys):
         model = bundle.series.get(key)
+        asked = bundle.asked_levels(key.resource, [key], levels)[0].mean(axis=0) if model else levels
         for column, level in enumerate(levels):
             rows.append(
                 {
@@ -203,7 +204,7 @@ def series_table(scored: HeldOut, bundle: Bundle) -> "pd.DataFrame":
                     "baseline_pinball": float(theirs.pinball[row, column, 0]),
                     "coverage": float(ours.coverage[row, column, 0]),
                     "bias": float(ours.bias[row, column, 0]),
-                    "offset": float(model.offsets[bundle.levels.index(level)]) if model else 0.0,
+                    "asked_level": float(asked[column]),
                     "reason": model.reason if model else "cold: too few samples to be trained on",
                 }
             )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import catalog
-from models.calibration import calibrated, series_scale
+from models.calibration import Calibration, at_levels, part_coverage
 from models.combination import Combination, combined, part_losses
 from models.forecast import (
     FloatArray,
@@ -25,8 +25,8 @@ from models.forecast import (
     JsonValue,
     QuantileForecast,
     Target,
-    between_levels,
     checked_levels,
+    monotone,
 )
 from predictor.errors import CorruptModel
 from predictor.serving import bundle_files
@@ -53,8 +53,6 @@ class SeriesModel:
     key: SeriesKey
     forecaster: str
     """What serves the series: `combination`, or a catalogue name."""
-    offsets: FloatArray
-    """Conformal correction for each of the bundle's levels, [levels], in units of `series_scale`."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Backtest figures by name, for a reader; nothing is decided from them any more."""
     gate_passed: bool = True
@@ -144,8 +142,11 @@ class Bundle:
     """Epoch second of the last step that any fit, choice or calibration has seen."""
     combinations: Mapping[Resource, Combination] = field(default_factory=dict)
     """The record of each resource's forecasters; its rows are the resource's series in the order of `series`."""
+    calibrations: Mapping[Resource, Calibration] = field(default_factory=dict)
+    """How much lay at or under what served each resource's series, in the same order; without it levels are asked for
+    as they are."""
     learned_until_seconds: int = 0
-    """Epoch second of the last cutoff whose whole horizon is in the record."""
+    """Epoch second of the last cutoff whose whole horizon is in the records."""
     peaks: "tuple[Bundle, ...]" = ()
     """The same for the peaks of windows of some lengths, shortest first."""
 
@@ -167,11 +168,14 @@ class Bundle:
             )
             if not is_there:
                 raise ValueError(f"{key} is to be served by {model.forecaster!r}, which the bundle does not hold")
-            if model.offsets.shape != (len(self.levels),) or not np.isfinite(model.offsets).all():
-                raise ValueError(f"{key} needs {len(self.levels)} finite offsets, got {model.offsets}")
             if not np.isfinite(list(model.scores.values())).all():
                 raise ValueError(
                     f"{key} has scores that are no numbers; leave out what was not measured: {model.scores}"
+                )
+        for resource, calibration in self.calibrations.items():
+            if len(calibration.covered) != (rows := len(self._keys_of(resource))):
+                raise ValueError(
+                    f"the calibration of {resource.value} needs {rows} series, got {len(calibration.covered)}"
                 )
         for resource, record in self.combinations.items():
             absent = [name for name in record.forecasters if (resource, name) not in self.forecasters]
@@ -218,14 +222,19 @@ class Bundle:
             if isinstance(outcome, Served):
                 rows_by_forecaster.setdefault((keys[row].resource, outcome.forecaster), []).append(row)
         for (resource, name), rows in rows_by_forecaster.items():
-            past = history.select(rows)
+            past, known = history.select(rows), [keys[row] for row in rows]
+            calibration = self.calibrations.get(resource)
+            grid = wanted if calibration is None else tuple(sorted({*calibration.levels, *wanted}))
             if name == COMBINATION:
-                made = self._combined(resource, [keys[row] for row in rows], past, asked, wanted)
+                made = self._combined(resource, known, past, asked, grid)
             else:
                 forecaster = self.forecasters.get((resource, name)) or catalog.create(FALLBACK)
-                made = forecaster.predict(past, asked, wanted).values
-            offsets = between_levels(np.stack([self._offsets(keys[row]) for row in rows]), self.levels, wanted)
-            values[rows] = calibrated(made, series_scale(past), offsets)
+                made = forecaster.predict(past, asked, grid).values
+            if calibration is not None:
+                made = monotone(
+                    at_levels(made, grid, self.asked_levels(resource, known, wanted), calibration.part_ends)
+                )
+            values[rows] = made
         made_at = QuantileForecast(wanted, values, history.end_seconds, history.step_seconds, asked)
         return PanelForecast(tuple(keys), made_at, tuple(outcomes))
 
@@ -239,6 +248,18 @@ class Bundle:
             f"the model forecasts no peak of {target.steps} steps; it does of: {windows}. Train with it in "
             "forecast.peaks"
         )
+
+    def asked_levels(self, resource: Resource, keys: Sequence[SeriesKey], levels: Sequence[float]) -> FloatArray:
+        """The levels that a resource's forecasts are asked for at instead of those stated, [series, parts, levels].
+
+        For a series unknown to the bundle the fleet's; without a calibration those stated.
+        """
+        calibration = self.calibrations.get(resource)
+        if calibration is None:
+            return np.tile(np.asarray(levels, dtype=np.float64), (len(keys), 1, 1))
+        asked, unknown = calibration.asked(levels), calibration.asked_of_unknown(levels)
+        row_of = {key: row for row, key in enumerate(self._keys_of(resource))}
+        return np.stack([asked[row_of[key]] if key in row_of else unknown for key in keys])
 
     def learned(self, keys: Sequence[SeriesKey], history: History) -> "Bundle":
         """The bundle with what became of the forecasts of one horizon before the history's end in its records.
@@ -257,21 +278,52 @@ class Bundle:
         past = history.until(cutoff)
         actual = self.target.after(history, cutoff)
         row_of = {key: row for row, key in enumerate(keys)}
-        records = {}
+        records, calibrations = {}, dict(self.calibrations)
         for resource, record in self.combinations.items():
             known = self._keys_of(resource)
             here = [place for place, key in enumerate(known) if key in row_of]
             rows = [row_of[known[place]] for place in here]
             losses = np.full(record.loss.shape, np.nan)
+            reach_seconds = self.target.ahead[np.asarray(record.part_ends) - 1] * float(self.step_seconds)
+            calibration = self.calibrations.get(resource)
+            grid = self.levels if calibration is None else calibration.levels
             if rows:
                 asked = past.select(rows)
                 made = [
-                    self.forecasters[resource, name].predict(asked, self.target, self.levels).values
+                    self.forecasters[resource, name].predict(asked, self.target, grid).values
                     for name in record.forecasters
                 ]
-                losses[here] = part_losses(actual[rows], made, self.levels, record.part_ends)
-            records[resource] = record.realised(losses, elapsed)
-        return replace(self, combinations=records, learned_until_seconds=cutoff, peaks=peaks)
+                served = [grid.index(level) for level in self.levels]
+                losses[here] = part_losses(
+                    actual[rows], [each[:, served] for each in made], self.levels, record.part_ends
+                )
+            if calibration is not None:
+                covered = np.full(calibration.covered.shape, np.nan)
+                if rows:
+                    names = [self.series[known[place]].forecaster for place in here]
+                    said = self._served_of(resource, here, names, made, grid)
+                    covered[here] = part_coverage(actual[rows], said, grid, calibration.part_ends)
+                calibrations[resource] = calibration.realised(covered, elapsed, reach_seconds)
+            records[resource] = record.realised(losses, elapsed, reach_seconds)
+        return replace(self, combinations=records, calibrations=calibrations, learned_until_seconds=cutoff, peaks=peaks)
+
+    def _served_of(
+        self,
+        resource: Resource,
+        places: Sequence[int],
+        names: Sequence[str],
+        made: Sequence[FloatArray],
+        grid: tuple[float, ...],
+    ) -> FloatArray:
+        """Of all forecasters' quantiles for some of a resource's series those of what serves each."""
+        record = self.combinations[resource]
+        said = combined(
+            dict(enumerate(made)), self._weights[resource][list(places)], record.part_ends, self.levels, grid
+        )
+        for row, name in enumerate(names):
+            if name != COMBINATION:
+                said[row] = made[record.forecasters.index(name)][row]
+        return said
 
     def _combined(
         self, resource: Resource, keys: Sequence[SeriesKey], past: History, target: Target, levels: tuple[float, ...]
@@ -346,10 +398,6 @@ class Bundle:
             return Served(forecaster, True, f"cold: not among the {len(self.series)} series the model was trained on")
         return Served(model.forecaster, False, model.reason)
 
-    def _offsets(self, key: SeriesKey) -> FloatArray:
-        model = self.series.get(key)
-        return np.zeros(len(self.levels)) if model is None else model.offsets
-
 
 def siblings(keys: Sequence[SeriesKey]) -> NDArray[np.intp]:
     """A number for each series, the same for the same kind and name in other namespaces, [series]."""
@@ -367,9 +415,7 @@ def _sample_counts(history: History) -> NDArray[np.int64]:
 
 def _parts(bundle: Bundle) -> bundle_files.Parts:
     """The bundle as JSON values, arrays and texts."""
-    arrays: dict[str, NDArray[np.generic]] = {
-        "offsets": np.asarray([model.offsets for model in bundle.series.values()]).reshape(-1, len(bundle.levels))
-    }
+    arrays: dict[str, NDArray[np.generic]] = {}
     texts: dict[str, str] = {}
     forecasters: list[JsonValue] = []
     for number, ((resource, name), forecaster) in enumerate(bundle.forecasters.items()):
@@ -398,6 +444,19 @@ def _parts(bundle: Bundle) -> bundle_files.Parts:
             }
         )
         arrays |= {f"{resource.value}/loss": record.loss, f"{resource.value}/evidence": record.evidence}
+    calibrations: list[JsonValue] = []
+    for resource, calibration in bundle.calibrations.items():
+        calibrations.append(
+            {
+                "resource": resource.value,
+                "levels": list(calibration.levels),
+                "part_ends": list(calibration.part_ends),
+            }
+        )
+        arrays |= {
+            f"{resource.value}/covered": calibration.covered,
+            f"{resource.value}/scored": calibration.evidence,
+        }
     peaks: list[JsonValue] = []
     for each in bundle.peaks:
         part, prefix = _parts(each), f"peak_{each.target.steps}/"
@@ -412,6 +471,7 @@ def _parts(bundle: Bundle) -> bundle_files.Parts:
         "forecasters": forecasters,
         "series": rows,
         "combinations": combinations,
+        "calibrations": calibrations,
         "learned_until_seconds": bundle.learned_until_seconds,
         "peaks": peaks,
     }
@@ -430,12 +490,11 @@ def _from_parts(parts: bundle_files.Parts) -> Bundle:
         SeriesModel(
             SeriesKey(row["workload"], Resource(row["resource"])),
             row["forecaster"],
-            offsets,
             row["scores"],
             row["gate_passed"],
             row["reason"],
         )
-        for row, offsets in zip(content["series"], parts.arrays["offsets"], strict=True)
+        for row in content["series"]
     ]
     combinations = {
         Resource(row["resource"]): Combination(
@@ -446,6 +505,15 @@ def _from_parts(parts: bundle_files.Parts) -> Bundle:
             np.asarray(parts.arrays[f"{row['resource']}/evidence"], dtype=np.float64),
         )
         for row in content["combinations"]
+    }
+    calibrations = {
+        Resource(row["resource"]): Calibration(
+            tuple(row["levels"]),
+            tuple(row["part_ends"]),
+            np.asarray(parts.arrays[f"{row['resource']}/covered"], dtype=np.float64),
+            np.asarray(parts.arrays[f"{row['resource']}/scored"], dtype=np.float64),
+        )
+        for row in content["calibrations"]
     }
     peaks = []
     for row in content["peaks"]:
@@ -459,6 +527,7 @@ def _from_parts(parts: bundle_files.Parts) -> Bundle:
         {model.key: model for model in models},
         content["trained_until_seconds"],
         combinations,
+        calibrations,
         content["learned_until_seconds"],
         tuple(peaks),
     )

@@ -56,7 +56,7 @@ def told(says: float, **changes: Any) -> ScalingParts:
         target=Target(48),
         levels=LEVELS,
         forecasters={(Resource.CPU, "oracle"): Oracle(says)},
-        series={key: SeriesModel(key, "oracle", np.zeros(len(LEVELS)))},
+        series={key: SeriesModel(key, "oracle")},
         trained_until_seconds=NOON_SECONDS,
     )
     parts.store.set_alias("champion", parts.store.add(bundle))

@@ -1,116 +1,173 @@
-"""Conformal correction: what it promises, and its fast form against an obvious one."""
-
-import math
+"""Quantiles are asked for at the level that covers what is stated: against a slow version, and what must hold."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.calibration import LARGEST_OFFSET, calibrated, conformal_offsets, series_scale
-from models.forecast import between_levels
-from tests.support.histories import a_history, daily_usage
+from models.calibration import MOST_MISSES, SHRINKAGE_CUTOFFS, Calibration, at_levels, grid_of, part_coverage
+from models.forecast import FloatArray, ForecastError
+from models.parts import HALF_LIFE_SECONDS
 
 LEVELS = (0.5, 0.9, 0.99)
+GRID = grid_of(LEVELS)
+REACH = np.asarray([300.0, 1200.0])
+LONG_AGO = 7200.0
+"""Between two cutoffs: longer than a part reaches, so each counts whole, and next to nothing fades."""
 
 
-def slow_offset(scores: list[float], level: float) -> float:
-    """The ceil((n + 1) level)-th smallest score, or the largest."""
-    return sorted(scores)[min(math.ceil(round((len(scores) + 1) * level, 9)), len(scores)) - 1]
+def a_record(covered: FloatArray) -> Calibration:
+    """The record of some cutoffs, [cutoffs, series, parts, grid], of a horizon of four steps in two parts."""
+    record = Calibration.without_record(covered.shape[1], LEVELS, 4)
+    for each in covered:
+        record = record.realised(each, LONG_AGO, REACH)
+    return record
 
 
-@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 4))
-@settings(max_examples=40)
-def test_offsets_are_their_definition(seed: int, cutoffs: int, series: int) -> None:
-    """For any misses, missing samples and scales: the series' conformal quantile shrunk to the pooled one."""
-    rng = np.random.default_rng(seed)
-    actual = np.where(rng.random((cutoffs, series, 6)) < 0.3, np.nan, rng.uniform(0, 1, (cutoffs, series, 6)))
-    forecast = np.sort(rng.uniform(0, 1, (cutoffs, series, 3, 6)), axis=2)
-    scale = rng.uniform(2, 3, (cutoffs, series))
-
-    fast = conformal_offsets(actual, forecast, scale, LEVELS)
-
-    for k, level in enumerate(LEVELS):
-        scores = [
-            [
-                (actual[c, i, h] - forecast[c, i, k, h]) / scale[c, i]
-                for c in range(cutoffs)
-                for h in range(6)
-                if not np.isnan(actual[c, i, h])
-            ]
-            for i in range(series)
-        ]
-        pooled = [score for own in scores for score in own]
-        fleet = slow_offset(pooled, level) if pooled else 0.0
-        for i in range(series):
-            seen = sum(not np.isnan(actual[c, i]).all() for c in range(cutoffs))
-            own = slow_offset(scores[i], level) if scores[i] else 0.0
-            expected = seen / (seen + 100) * own + 100 / (seen + 100) * fleet
-            assert fast[i, k] == pytest.approx(expected, abs=1e-12)
+def always(shares: tuple[float, ...], *, cutoffs: int = 400, series: int = 3) -> FloatArray:
+    """The same coverage at every cutoff, for all series and parts."""
+    return np.broadcast_to(np.asarray(shares), (cutoffs, series, 2, len(GRID))).copy()
 
 
-def test_calibration_brings_coverage_to_the_level() -> None:
-    """A forecast that is too low throughout covers as often as its level says, on days it was not calibrated on."""
+def slow_asked(own: FloatArray, fleet: FloatArray, cutoffs: float, level: float) -> float:
+    """The first point of the polygon through (coverage, level) at which the coverage is reached."""
+    trust = cutoffs / (cutoffs + SHRINKAGE_CUTOFFS)
+    believed = [0.0, *(trust * own + (1 - trust) * fleet), 1.0]
+    points = [0.0, *GRID, 1.0]
+    asked = 1.0
+    for k in range(1, len(points)):
+        low, high = max(believed[:k]), max(believed[: k + 1])
+        if high >= level:
+            share = (level - low) / (high - low) if high > low else 1.0
+            asked = points[k - 1] + share * (points[k] - points[k - 1])
+            break
+    return min(max(asked, level / MOST_MISSES, 1 - MOST_MISSES * (1 - level)), MOST_MISSES * level, GRID[-1])
+
+
+@given(st.integers(1, 60), st.integers(1, 4), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_the_level_asked_for_is_its_definition(cutoffs: int, series: int, seed: int) -> None:
+    """For any coverage: the series' own, shrunk to the fleet's, inverted."""
+    covered = np.sort(np.random.default_rng(seed).uniform(0, 1, (cutoffs, series, 2, len(GRID))), axis=-1)
+
+    asked = a_record(covered).asked(LEVELS)
+
+    own, fleet = covered.mean(axis=0), covered.mean(axis=(0, 1))
+    for s, part, k in np.ndindex(series, 2, len(LEVELS)):
+        expected = slow_asked(own[s, part], fleet[part], cutoffs, LEVELS[k])
+        assert asked[s, part, k] == pytest.approx(expected, abs=2e-3), "but for what fades between cutoffs"
+
+
+def test_without_a_record_every_level_is_asked_for_as_it_is() -> None:
+    """Nothing is known to correct; the same for a series that nobody has met."""
+    record = Calibration.without_record(2, LEVELS, 4)
+
+    np.testing.assert_allclose(record.asked(LEVELS), np.broadcast_to(LEVELS, (2, 2, 3)))
+    np.testing.assert_allclose(record.asked_of_unknown((0.3, 0.97)), [[0.3, 0.97]] * 2)
+
+
+def test_asking_for_the_level_covers_what_was_stated() -> None:
+    """Forecasts too narrow by a third: asked anew, .9 and .99 cover .9 and .99 of later outcomes, part by part."""
     rng = np.random.default_rng(0)
-    exact = np.quantile(rng.standard_normal(100_000), LEVELS)
-    actual = 10 + rng.standard_normal((60, 5, 20))
-    forecast = np.broadcast_to((9.2 + 0.7 * exact)[None, None, :, None], (60, 5, 3, 20))
-    scale = np.full((60, 5), 4.0)
+    samples = np.sort(rng.standard_normal(200_000))
+    narrow = np.quantile(samples, GRID) / 1.5
+    forecast = np.broadcast_to(narrow[None, :, None], (50, len(GRID), 4))
+    record = Calibration.without_record(50, LEVELS, 4)
+    for _ in range(60):
+        covered = part_coverage(rng.standard_normal((50, 4)), forecast, GRID, record.part_ends)
+        record = record.realised(covered, LONG_AGO, REACH)
 
-    offsets = conformal_offsets(actual[:30], forecast[:30], scale[:30], LEVELS)
-    after = np.stack([calibrated(f, s, offsets) for f, s in zip(forecast[30:], scale[30:], strict=True)])
-    covered = (actual[30:, :, None, :] <= after).mean(axis=(0, 1, 3))
+    served = at_levels(forecast, GRID, record.asked(LEVELS), record.part_ends)
 
-    np.testing.assert_allclose(covered, LEVELS, atol=0.02)
-    assert ((actual[30:, :, None, :] <= forecast[30:]).mean(axis=(0, 1, 3)) < np.asarray(LEVELS) - 0.03).all()
-
-
-def test_one_wild_miss_moves_a_forecast_only_so_far() -> None:
-    """A sample of 1e12 in the calibration days does not make a forecast of 1e12."""
-    actual = np.full((2, 1, 3), 1e12)
-    forecast = np.ones((2, 1, 3, 3))
-
-    offsets = conformal_offsets(actual, forecast, np.ones((2, 1)), LEVELS)
-
-    assert (offsets == LARGEST_OFFSET).all()
+    later = rng.standard_normal((2000, 50, 1, 4))
+    share = np.mean(later <= served[None], axis=(0, 1, 3))
+    np.testing.assert_allclose(share, [0.5, 0.9, 0.97], atol=0.02)
+    assert np.mean(later <= forecast[:, [GRID.index(0.9)]], axis=(0, 1, 3)) < 0.82
 
 
-def test_nothing_to_learn_from_moves_nothing() -> None:
-    """No samples, or usage that did not move, give offsets of zero."""
-    forecast = np.ones((2, 1, 3, 3))
+def test_a_level_is_never_asked_for_that_leaves_far_more_misses() -> None:
+    """However cautious forecasts were until now: twice the misses stated at most, and no more than the grid's top."""
+    cautious = a_record(always((1.0,) * len(GRID))).asked(LEVELS)
+    bold = a_record(always((0.1,) * len(GRID))).asked(LEVELS)
 
-    assert (conformal_offsets(np.full((2, 1, 3), np.nan), forecast, np.ones((2, 1)), LEVELS) == 0).all()
-    assert (conformal_offsets(np.full((2, 1, 3), 5.0), forecast, np.zeros((2, 1)), LEVELS) == 0).all()
-    assert conformal_offsets(np.empty((0, 1, 3)), forecast[:0], np.empty((0, 1)), LEVELS).tolist() == [[0.0] * 3]
-
-
-@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.floats(0, 10))
-def test_calibrated_quantiles_never_cross_nor_go_below_zero(offsets: list[float], scale: float) -> None:
-    """Whatever the offsets of the levels are."""
-    values = np.asarray([[[1.0, 2.0], [1.5, 2.0], [4.0, 9.0]]])
-
-    moved = calibrated(values, np.asarray([scale]), np.asarray([offsets]))
-
-    assert (np.diff(moved, axis=1) >= 0).all()
-    assert (moved >= 0).all()
+    np.testing.assert_allclose(cautious[0, 0], [0.25, 0.8, 0.98])
+    np.testing.assert_allclose(bold[0, 0], [0.999, 0.999, 0.999])
 
 
-def test_the_scale_follows_the_unit_and_ignores_one_wild_sample() -> None:
-    """Ten times the usage is ten times the scale; one sample of 1e12 is not seen; a constant has none."""
-    usage = daily_usage(series=2)
-    wild = usage.copy()
-    wild[0, -5] = 1e12
+def test_a_short_record_leans_on_the_fleet() -> None:
+    """A series with few cutoffs is corrected as the others are; one without any takes the fleet's correction."""
+    covered = always(tuple(np.asarray(GRID) ** 2), cutoffs=5, series=40)
+    covered[:, 0] = 1.0
 
-    scale = series_scale(a_history(usage))
+    record = a_record(covered)
 
-    np.testing.assert_allclose(series_scale(a_history(usage * 10)), scale * 10)
-    np.testing.assert_allclose(series_scale(a_history(wild)), scale, rtol=0.1)
-    assert series_scale(a_history(np.full((1, 50), 3.0))) == 0
-    assert series_scale(a_history(np.full((1, 50), np.nan))) == 0
+    fleet = record.asked_of_unknown(LEVELS)
+    assert (fleet[:, 1] > 0.93).all()
+    np.testing.assert_allclose(record.asked(LEVELS)[0], fleet, atol=0.02)
 
 
-def test_offsets_at_other_levels_lie_between() -> None:
-    """Linear between the fitted levels, and the nearest one's outside of them."""
-    offsets = np.asarray([[0.0, 0.4, 1.0]])
+def test_outcomes_that_were_seen_already_count_once() -> None:
+    """Two cutoffs that share half of their outcomes are one and a half."""
+    record = Calibration.without_record(1, LEVELS, 4)
+    for _ in range(2):
+        record = record.realised(always(GRID, cutoffs=1, series=1)[0], 600.0, REACH)
 
-    np.testing.assert_allclose(between_levels(offsets, LEVELS, (0.1, 0.7, 0.9, 0.995)), [[0.0, 0.2, 0.4, 1.0]])
+    np.testing.assert_allclose(record.evidence, [[2.0, 1.0]], rtol=1e-3)
+
+
+def test_old_coverage_fades_and_nothing_scored_changes_no_share() -> None:
+    """After a half-life a cutoff counts half; NaN leaves the shares as they are."""
+    record = a_record(always(GRID, cutoffs=10))
+
+    after = record.realised(np.full((3, 2, len(GRID)), np.nan), HALF_LIFE_SECONDS, REACH)
+
+    np.testing.assert_allclose(after.evidence, record.evidence / 2)
+    np.testing.assert_allclose(after.covered, record.covered / 2)
+
+
+def test_coverage_is_counted_by_part() -> None:
+    """A point without a sample or a forecast does not count at all."""
+    actual = np.asarray([[1.0, 2.0, np.nan, 3.0]])
+    forecast = np.asarray([[[1.1, 1.0, 1.0, np.nan], [2.0, 2.5, 2.0, 2.0]]])
+
+    covered = part_coverage(actual, forecast, (0.5, 0.9), (1, 3, 4))
+
+    np.testing.assert_array_equal(covered, [[[1.0, 1.0], [0.0, 1.0], [np.nan, np.nan]]])
+
+
+def test_ties_speak_neither_for_nor_against_a_forecast() -> None:
+    """An idle series, forecast at zero at every level, asks for what is stated; so does a mostly idle one."""
+    zeros = np.zeros((1, len(GRID), 4))
+    np.testing.assert_allclose(part_coverage(np.zeros((1, 4)), zeros, GRID, (4,)), [[GRID]])
+    mostly = np.where(np.asarray(GRID) > 0.8, 3.0, 0.0)[None, :, None]
+
+    covered = part_coverage(np.asarray([[0.0] * 4 + [3.0]]), np.repeat(mostly, 5, axis=2), GRID, (5,))
+
+    at = dict(zip(GRID, covered[0, 0], strict=True))
+    assert at[0.5] == pytest.approx(0.8 * 0.5 / 0.9)
+    assert at[0.8] == pytest.approx(0.8 * 0.8 / 0.9)
+    assert at[0.9] == pytest.approx(0.8 + 0.2 * (0.9 - 0.8) / (1 - 0.8))
+
+
+@given(st.integers(0, 1000))
+def test_quantiles_at_other_levels_never_cross(seed: int) -> None:
+    """Levels asked for ascend with those stated, so what is served does as well."""
+    rng = np.random.default_rng(seed)
+    covered = np.sort(rng.uniform(0, 1, (4, 2, 2, len(GRID))), axis=-1)
+    values = np.sort(rng.uniform(0, 5, (2, len(GRID), 4)), axis=1)
+    record = a_record(covered)
+
+    served = at_levels(values, GRID, record.asked((0.4, 0.6, 0.9, 0.95, 0.99)), record.part_ends)
+
+    assert (np.diff(served, axis=1) >= 0).all()
+    assert ((served >= values[:, :1]) & (served <= values[:, -1:])).all()
+
+
+def test_a_record_of_another_shape_is_refused() -> None:
+    """A file that was cut, or numbers that are none, are not half-read."""
+    record = Calibration.without_record(2, LEVELS, 4)
+
+    with pytest.raises(ForecastError, match="needs coverage like it"):
+        Calibration(record.levels, record.part_ends, record.covered[:1], record.evidence)
+    with pytest.raises(ForecastError, match="finite"):
+        Calibration(record.levels, record.part_ends, record.covered - 1, record.evidence)

@@ -8,28 +8,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.combination import (
-    HALF_LIFE_SECONDS,
     LARGEST_RELATIVE_LOSS,
     SHARPNESS,
     SHRINKAGE_CUTOFFS,
     SMALLEST_BEST,
     Combination,
     combined,
-    part_ends,
     part_losses,
 )
 from models.forecast import FloatArray, ForecastError
+from models.parts import HALF_LIFE_SECONDS, part_ends
 
 LEVELS = (0.5, 0.9)
 NAMES = ("first", "second", "third")
-DAY = 86_400
+REACH = np.asarray([300.0, 1200.0])
+AT_ONCE = (1e-6, np.full(2, 1e-6))
+"""Cutoffs a moment apart whose parts reach no farther: each counts whole, and nothing fades in between."""
 
 
-def a_record(losses: FloatArray, *, elapsed_seconds: float = 0.0) -> Combination:
+def a_record(losses: FloatArray) -> Combination:
     """The record of some cutoffs, [cutoffs, series, forecasters, parts, levels], one after another."""
     record = Combination.without_record(losses.shape[1], NAMES, LEVELS, 4)
     for each in losses:
-        record = record.realised(each, elapsed_seconds)
+        record = record.realised(each, *AT_ONCE)
     return record
 
 
@@ -116,7 +117,7 @@ def test_old_losses_fade() -> None:
     early[:, :, 0], late[:, :, 1] = 0.5, 0.5
     record = a_record(early)
     for each in late:
-        record = record.realised(each, HALF_LIFE_SECONDS / 10)
+        record = record.realised(each, HALF_LIFE_SECONDS / 10, REACH)
 
     weights = record.weights()
 
@@ -132,10 +133,10 @@ def test_what_was_not_scored_says_nothing() -> None:
     unscored[1, 2] = np.nan
     unscored[0] = np.nan
 
-    after = record.realised(unscored, 0.0)
+    after = record.realised(unscored, *AT_ONCE)
 
-    np.testing.assert_array_equal(after.loss, record.loss)
-    np.testing.assert_array_equal(after.evidence, record.evidence)
+    np.testing.assert_allclose(after.loss, record.loss)
+    np.testing.assert_allclose(after.evidence, record.evidence)
 
 
 def test_an_idle_series_does_not_disturb_the_fleet() -> None:

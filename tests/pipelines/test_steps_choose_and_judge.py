@@ -33,6 +33,11 @@ def a_backtest(miss: float, *, actual: FloatArray | None = None, top: float = 0.
     return Backtest((0,), 300, Target(3), LEVELS, forecast, happened)
 
 
+def mean_losses(baseline: float, combination: float) -> dict[str, FloatArray]:
+    """What the baseline and the combination lost on one series."""
+    return {"seasonal_naive": np.asarray([baseline]), COMBINATION: np.asarray([combination])}
+
+
 def a_plan(panel: UsagePanel, settings: Settings = SETTINGS) -> Plan:
     ready = prepared(panel).panel
     split = split_in_time(ready, question_of(settings).horizon_steps, settings.training)
@@ -45,9 +50,7 @@ def a_bundle(plan: Plan) -> Bundle:
 
 def test_the_combination_serves_where_it_is_better() -> None:
     """And the reason says by how much it beat the baseline."""
-    made = {"seasonal_naive": a_backtest(1.0), COMBINATION: a_backtest(0.5)}
-
-    choice = chosen(KEYS, made, "seasonal_naive")[0]
+    choice = chosen(KEYS[:1], mean_losses(1.0, 0.5), "seasonal_naive")[0]
 
     assert (choice.forecaster, choice.gate_passed) == (COMBINATION, True)
     assert "0.50 of the pinball loss" in choice.reason
@@ -56,9 +59,7 @@ def test_the_combination_serves_where_it_is_better() -> None:
 @pytest.mark.parametrize(("miss", "serves"), [(1.04, COMBINATION), (1.06, "seasonal_naive")])
 def test_the_baseline_serves_where_the_combination_lost_clearly_more(miss: float, serves: str) -> None:
     """A few percent on a handful of days may be chance; more is not, and the gate says so."""
-    made = {"seasonal_naive": a_backtest(1.0), COMBINATION: a_backtest(miss)}
-
-    choice = chosen(KEYS, made, "seasonal_naive")[0]
+    choice = chosen(KEYS[:1], mean_losses(1.0, miss), "seasonal_naive")[0]
 
     assert choice.forecaster == serves
     assert choice.gate_passed == (serves == COMBINATION)
@@ -67,23 +68,10 @@ def test_the_baseline_serves_where_the_combination_lost_clearly_more(miss: float
 
 def test_a_series_that_was_not_observed_is_served_by_the_baseline() -> None:
     """There is nothing to choose by."""
-    nothing = np.full((1, 2, 3), np.nan)
-    made = {name: a_backtest(1.0, actual=nothing) for name in ("seasonal_naive", COMBINATION)}
-
-    choice = chosen(KEYS, made, "seasonal_naive")[0]
+    choice = chosen(KEYS[:1], mean_losses(np.nan, np.nan), "seasonal_naive")[0]
 
     assert choice.forecaster == "seasonal_naive"
     assert "nothing to choose by" in choice.reason
-
-
-def test_a_combination_that_leaves_points_out_is_not_chosen() -> None:
-    """Answering only the easy questions is no merit."""
-    lazy = a_backtest(0.0)
-    lazy.forecast[0, :, :, 1:] = np.nan
-
-    choices = chosen(KEYS, {"seasonal_naive": a_backtest(1.0), COMBINATION: lazy}, "seasonal_naive")
-
-    assert {choice.forecaster for choice in choices} == {"seasonal_naive"}
 
 
 def test_a_challenger_that_would_forget_workloads_is_not_promoted() -> None:
@@ -104,7 +92,7 @@ def test_a_challenger_that_would_forget_workloads_is_not_promoted() -> None:
 
 
 def test_held_out_days_change_nothing_in_the_bundle() -> None:
-    """No peeking: another future gives the same forecasters, choices and offsets, bit for bit."""
+    """No peeking: another future gives the same forecasters, choices and calibration, bit for bit."""
     panel = a_fleet()
     plan = a_plan(panel)
     changed = panel.usage.copy()
@@ -117,7 +105,6 @@ def test_held_out_days_change_nothing_in_the_bundle() -> None:
     for key, model in first.series.items():
         twin = second.series[key]
         assert (twin.forecaster, twin.reason, twin.scores) == (model.forecaster, model.reason, model.scores)
-        np.testing.assert_array_equal(twin.offsets, model.offsets)
     past = plan.panel.between(plan.panel.start_seconds, plan.split.calibrated_until_seconds)
     np.testing.assert_array_equal(first.forecast(past).forecast.values, second.forecast(past).forecast.values)
 

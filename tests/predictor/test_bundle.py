@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from models import catalog
-from models.calibration import series_scale
 from models.forecast import ForecastError, Target
 from predictor.serving.bundle import MINIMUM_SAMPLES, NoForecast, SeriesForecast, SeriesModel, Served
 from predictor.usage.panel import Resource, SeriesKey
@@ -16,7 +15,7 @@ from tests.support.panels import a_panel
 
 
 def test_each_series_is_served_by_the_forecaster_chosen_for_it() -> None:
-    """And nothing else is done to it where its offsets are zero."""
+    """And nothing else is done to it where it is not calibrated."""
     panel = some_usage()
 
     made = a_bundle().forecast(panel)
@@ -27,15 +26,18 @@ def test_each_series_is_served_by_the_forecaster_chosen_for_it() -> None:
         assert made.outcomes[row] == Served(name, False, "a test's")
 
 
-def test_the_offset_moves_a_quantile_by_its_share_of_the_scale() -> None:
-    """An offset of a tenth on the upper level lifts it by a tenth of the range of the last week."""
-    panel = some_usage()
-    scale = series_scale(panel.history())
+def test_a_quantile_is_asked_for_at_the_level_that_covers_it() -> None:
+    """Where .9 covered only .85 and .933 would have covered .9, that is what .9 is answered with."""
+    panel, bundle = some_usage(), a_bundle(0.85)
 
-    plain, moved = a_bundle().forecast(panel).forecast.values, a_bundle(0.1).forecast(panel).forecast.values
+    made = bundle.forecast(panel).forecast.values
 
-    np.testing.assert_array_equal(moved[:, 0], plain[:, 0])
-    np.testing.assert_allclose(moved[:, 1] - plain[:, 1], np.broadcast_to(0.1 * scale[:, None], (2, 8)), rtol=1e-9)
+    asked = float(np.interp(0.9, (0.85, 1.0), (0.9, 1.0)))
+    np.testing.assert_allclose(bundle.asked_levels(Resource.CPU, panel.keys, LEVELS)[:, :, 1], asked)
+    grid = bundle.calibrations[Resource.CPU].levels
+    plain = a_bundle().forecast(panel, levels=grid).forecast.values
+    expected = [np.interp(asked, grid, plain[row, :, step]) for row in range(2) for step in range(8)]
+    np.testing.assert_allclose(made[:, 1], np.reshape(expected, (2, 8)))
 
 
 def test_a_series_is_addressed_by_its_name() -> None:
@@ -131,7 +133,7 @@ def test_an_empty_panel_has_an_empty_forecast() -> None:
 
 
 def test_a_bundle_that_does_not_fit_together_cannot_be_made() -> None:
-    """Each series needs a forecaster that is there, offsets for each level, and scores that are numbers."""
+    """Each series needs a forecaster that is there, a calibration for each series, and scores that are numbers."""
     bundle = a_bundle()
     key = next(iter(bundle.series))
 
@@ -140,12 +142,10 @@ def test_a_bundle_that_does_not_fit_together_cannot_be_made() -> None:
 
     with pytest.raises(ValueError, match="'lightgbm_quantiles', which the bundle does not hold"):
         with_model(forecaster="lightgbm_quantiles")
-    with pytest.raises(ValueError, match="needs 2 finite offsets"):
-        with_model(offsets=np.zeros(3))
-    with pytest.raises(ValueError, match="needs 2 finite offsets"):
-        with_model(offsets=np.asarray([0.0, np.nan]))
+    with pytest.raises(ValueError, match="calibration of cpu needs 1 series, got 2"):
+        replace(a_bundle(0.9), series={key: bundle.series[key]})
     with pytest.raises(ValueError, match="scores that are no numbers"):
         with_model(scores={"pinball": float("nan")})
     other = SeriesKey("shop/Deployment/other", Resource.CPU)
     with pytest.raises(ValueError, match=f"the model of {key} stands under {other}"):
-        replace(bundle, series={other: SeriesModel(key, "seasonal_naive", np.zeros(2))})
+        replace(bundle, series={other: SeriesModel(key, "seasonal_naive")})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from models import catalog
+from models.calibration import Calibration
 from models.forecast import Forecaster, Target
 from predictor.errors import CorruptModel
 from predictor.serving.bundle import Bundle, SeriesModel
@@ -35,7 +36,6 @@ def a_learned_bundle() -> Bundle:
         key: SeriesModel(
             key,
             "seasonal_naive" if key.workload == "shop/CronJob/burst" else "lightgbm_quantiles",
-            np.asarray([0.01 * row, 0.1]),
             {"seasonal_naive": 1.25, "lightgbm_quantiles": 1 / 3},
             gate_passed=row % 2 == 0,
             reason=f"größer als {row}",
@@ -49,7 +49,15 @@ def a_learned_bundle() -> Bundle:
         forecasters | {(Resource.CPU, "seasonal_naive"): catalog.create("seasonal_naive")},
         series,
         a_fleet().end_seconds,
+        calibrations={Resource.CPU: a_record(len(a_fleet().rows(Resource.CPU)))},
     )
+
+
+def a_record(series: int) -> Calibration:
+    """Some coverage of each series."""
+    empty = Calibration.without_record(series, LEVELS, 8)
+    covered = np.sort(np.random.default_rng(0).uniform(0, 9, empty.covered.shape), axis=2)
+    return Calibration(empty.levels, empty.part_ends, covered, empty.evidence + 9)
 
 
 def test_a_bundle_comes_back_to_the_bit(tmp_path: Path) -> None:
@@ -63,8 +71,8 @@ def test_a_bundle_comes_back_to_the_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back.forecast(panel).forecast.values, made.forecast(panel).forecast.values)
     assert back.forecast(panel).outcomes == made.forecast(panel).outcomes
     assert list(back.series) == list(made.series)
+    np.testing.assert_array_equal(back.calibrations[Resource.CPU].covered, made.calibrations[Resource.CPU].covered)
     for key, model in made.series.items():
-        np.testing.assert_array_equal(back.series[key].offsets, model.offsets)
         assert (back.series[key].scores, back.series[key].gate_passed) == (model.scores, model.gate_passed)
     assert (back.levels, back.trained_until_seconds) == (made.levels, made.trained_until_seconds)
 

@@ -54,9 +54,7 @@ def a_store(panel: UsagePanel, trained_until_seconds: int) -> MemoryBundleStore:
         target=Target(48),
         levels=LEVELS,
         forecasters={(r, "seasonal_naive"): catalog.create("seasonal_naive") for r in Resource},
-        series={
-            key: SeriesModel(key, "seasonal_naive", np.zeros(len(LEVELS)), reason="a test's") for key in panel.keys
-        },
+        series={key: SeriesModel(key, "seasonal_naive", reason="a test's") for key in panel.keys},
         trained_until_seconds=trained_until_seconds,
     )
     store = MemoryBundleStore()
