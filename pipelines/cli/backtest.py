@@ -66,13 +66,25 @@ def backtest(
     from pipelines.flows import summary
     from pipelines.flows.backtest import backtest as run_backtest
     from pipelines.tracking.forecast_file import ForecastFile
+    from pipelines.tracking.partial_backtest import PartialBacktest
     from predictor.sources.files import FileSource
 
     with bad_input(), stopped_by_sigterm(), ForecastFile(out) as file, shown_progress() as told:
         told("read", 0, 1)
         panel = FileSource(history).panel(int(settings.history.step.total_seconds()))
         told("read", 1, 1)
-        report = run_backtest(settings, panel, file.write, cutoffs=asked, workloads=workloads, told=told)
+        partial = PartialBacktest(out)
+        report = run_backtest(
+            settings,
+            panel,
+            file.write,
+            partial,
+            cutoffs=asked,
+            workloads=workloads,
+            told=told,
+            said=lambda s: click.echo(s, err=True),
+        )
+        partial.remove()
     for line in summary.backtest_lines(report, str(out)):
         click.echo(line)
 

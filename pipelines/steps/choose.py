@@ -6,6 +6,7 @@ against what twice as many scores give. The held-out days, on which the bundle i
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from models.calibration import conformal_offsets, series_scale
 from models.combination import Combination, combined, part_losses
 from models.forecast import FloatArray, Forecaster, History
 from pipelines.steps.fit import Fitted, resources_of
-from pipelines.steps.plan import Plan, Progress, Question, untold
+from pipelines.steps.plan import Mapped, Plan, Progress, Question, untold
 from predictor.backtest.rolling import Backtest
 from predictor.backtest.scores import score
 from predictor.serving.bundle import COMBINATION, Bundle, SeriesModel, siblings
@@ -35,7 +36,7 @@ class Choice:
     reason: str
 
 
-def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold) -> Bundle:
+def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold, mapped: Mapped = map) -> Bundle:
     """The bundle of the warm series: each served by the combination of all candidates or the baseline, calibrated."""
     resources = resources_of(plan.warm)
     place = {key: row for row, key in enumerate(plan.panel.keys)}
@@ -53,7 +54,7 @@ def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold) -> Bund
         keys = [key for key in plan.warm if key.resource == resource]
         history = known.select([place[key] for key in keys])
         candidates = {name: models[resource, name] for name in plan.candidates}
-        rehearsal = rehearsed(history, keys, candidates, plan, told)
+        rehearsal = rehearsed(history, keys, candidates, plan, told=told, mapped=mapped)
         combinations[resource] = rehearsal.combination
         choices = chosen(keys, rehearsal.made, plan.training.baseline)
         offsets = calibration_offsets(history, choices, rehearsal.made, plan.question)
@@ -92,7 +93,9 @@ def rehearsed(
     keys: Sequence[SeriesKey],
     candidates: Mapping[str, Forecaster],
     plan: Plan,
+    *,
     told: Callable[[], None] = lambda: None,
+    mapped: Mapped = map,
 ) -> Rehearsal:
     """Every candidate at every calibration cutoff, and what the combination would have made of them at the time.
 
@@ -108,18 +111,17 @@ def rehearsed(
     kept: dict[str, list[FloatArray]] = {name: [] for name in (plan.training.baseline, COMBINATION)}
     outcomes: list[FloatArray] = []
     losses: list[FloatArray] = []
-    for number, cutoff in enumerate(cutoffs):
+    asked = mapped(partial(_each_asked, tuple(candidates.values()), history, question), cutoffs)
+    for number, (cutoff, made) in enumerate(zip(cutoffs, asked, strict=True)):
         told()
         while waiting and waiting[0][0] + horizon_seconds <= cutoff:
             then, loss = waiting.pop(0)
             record, last = record.realised(loss, then - last), then
-        past = history.until(cutoff)
-        asked = History(past.usage.copy(), past.end_seconds, past.step_seconds)
-        made = [question.asked_of(each)(asked).values for each in candidates.values()]
         blend = combined(
             dict(enumerate(made)), record.weights(siblings(keys)), record.part_ends, question.levels, question.levels
         )
-        outcome = history.usage[:, past.steps : past.steps + question.horizon_steps]
+        known = history.until(cutoff).steps
+        outcome = history.usage[:, known : known + question.horizon_steps]
         waiting.append((cutoff, part_losses(outcome, made, question.levels, record.part_ends)))
         if number >= first:
             kept[plan.training.baseline].append(made[baseline])
@@ -167,6 +169,15 @@ def calibration_offsets(
         [series_scale(history.until(cutoff).last(question.past_steps)) for cutoff in any_made.cutoffs_seconds]
     )
     return conformal_offsets(any_made.actual, served, scale, question.levels)
+
+
+def _each_asked(
+    candidates: Sequence[Forecaster], history: History, question: Question, cutoff: int
+) -> list[FloatArray]:
+    """What each candidate forecasts at a cutoff, from a copy that ends there."""
+    past = history.until(cutoff)
+    shown = History(past.usage.copy(), past.end_seconds, past.step_seconds)
+    return [question.asked_of(each)(shown).values for each in candidates]
 
 
 def _unscored(key: SeriesKey, baseline: str) -> Choice:
