@@ -69,8 +69,9 @@ def headlines(report: BacktestReport) -> list[Headline]:
     made = []
     for resource in _measured(report):
         ours, *others = report.figures[resource].whole
-        best = min((each for each in others if math.isfinite(each.ratio.value)), key=_ratio_of, default=None)
-        said = f"; the best single forecaster, {best.method}, had {best.ratio.value:.2f} of it" if best else ""
+        rivals = [each for each in others if each.method != report.baseline and math.isfinite(each.ratio.value)]
+        best = min(rivals, key=_ratio_of, default=None)
+        said = f"; {best.method}, the best other forecaster alone, had {best.ratio.value:.2f} ×" if best else ""
         made.append(
             Headline(
                 f"{resource.value}: {ours.ratio.value:.2f} ×",
@@ -179,7 +180,7 @@ def _coverage(report: BacktestReport) -> PageSection:
         "Where the quantiles can be trusted",
         "Share of usage at or under each quantile. A step is on a ramp if usage changed more within the hour before it "
         "than in nine of ten cases before the first cutoff. Volatility is the standard deviation of the change from "
-        "step to step ÷ mean usage, before the first cutoff; tenths of the series are numbered from steady to volatile. "
+        "step to step ÷ mean usage, before the first cutoff; tenths of the series are numbered from the steadiest. "
         "The worst tenth is, for each quantile, the mean over the tenth of series with the lowest coverage.",
         tables,
         (plot,) if known else (),
