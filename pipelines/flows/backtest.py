@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -208,7 +209,7 @@ def _answer_the_rest(
     batches = [cutoffs[start : start + size] for start in range(done, len(cutoffs), size)]
     bundles = [[of_resource(kept.bundle, lane.resource)] for lane in lanes]
     learned = list(mapped(_called, _learning(lanes, bundles, batches[0] if batches else ())))
-    for here, following in zip(batches, [*batches[1:], ()], strict=True):
+    for here, following in pairwise([*batches, ()]):
         progress(done, len(cutoffs))
         answering: list[Task] = [
             partial(answered, chain[place], lane, cutoff)
