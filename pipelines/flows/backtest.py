@@ -124,14 +124,15 @@ def backtest(
         split = _split(history.panel, question, settings.training, cutoffs)
         plan = planned(history.panel, split, question, settings.training)
         lanes = lanes_of(plan, split.held_out_cutoffs[0])
-    with mapped_over(_worthwhile(jobs, plan)) as mapped:
+    processes = _worthwhile(jobs, plan)
+    with mapped_over(processes) as mapped:
         kept = _begun(settings, history, plan, partial_backtest, said)
         if kept is None:
-            bundle = _trained(plan, clock, mapped, threads=1 if jobs > 1 else settings.training.threads)
+            bundle = _trained(plan, clock, mapped, threads=1 if processes > 1 else settings.training.threads)
             kept = Kept(0, bundle)
             partial_backtest.keep(0, bundle, {})
         with clock.step("forecast") as progress:
-            _answer_the_rest(plan, lanes, kept, partial_backtest, mapped, batch=jobs, progress=progress)
+            _answer_the_rest(plan, lanes, kept, partial_backtest, mapped, batch=processes, progress=progress)
     return _report(_Ended(history, plan, lanes, kept.bundle, partial_backtest), settings, write, clock)
 
 

@@ -181,7 +181,8 @@ def _coverage(report: BacktestReport) -> PageSection:
         "Share of usage at or under each quantile. A step is on a ramp if usage changed more within the hour before it "
         "than in nine of ten cases before the first cutoff. Volatility is the standard deviation of the change from "
         "step to step ÷ mean usage, before the first cutoff; tenths of the series are numbered from the steadiest. "
-        "The worst tenth is, for each quantile, the mean over the tenth of series with the lowest coverage.",
+        "The worst tenth is, for each quantile, the mean over the tenth of series with the lowest coverage. Ramps "
+        "and the worst tenth are known only afterwards: even quantiles that are right hold less often there.",
         tables,
         (plot,) if known else (),
     )
@@ -223,13 +224,21 @@ def _findings(report: BacktestReport) -> PageSection:
 def _shortfalls(report: BacktestReport) -> list[str]:
     """The groups that fall short of an upper quantile by most, as sentences."""
     found = [
-        (level - share, f"{each.resource.value}, {each.by} {each.group}: {share:.1%} under {_level(level)}")
+        (level - share, f"{each.resource.value}, {_where(each)}: only {share:.1%} of usage under {_level(level)}")
         for resource in _measured(report)
         for each in report.figures[resource].coverage
         for level, share in zip(report.levels, each.coverage, strict=True)
         if level > 0.5 and each.points >= FEWEST_POINTS and each.by != "all" and level - share > LARGE_SHORTFALL
     ]
     return [sentence for _, sentence in sorted(found, reverse=True)[:MOST_SHORTFALLS]]
+
+
+def _where(row: CoverageRow) -> str:
+    if row.by == "hour of day":
+        return f"from {row.group}:00 UTC for an hour"
+    if row.by == "ramp":
+        return "on ramps" if row.group == "ramp" else "off ramps"
+    return f"series in tenth {row.group} of volatility"
 
 
 def _measured(report: BacktestReport) -> list[Resource]:
