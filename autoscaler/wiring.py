@@ -25,6 +25,8 @@ def build_predictor_for_scaling(settings: "AutoscalerSettings", source: "UsageSo
         levels=sorted({*settings.forecast.levels, sla_level(settings.scaling)}),
         stale_after=settings.scaling.stale_after,
         resources=DEMAND_RESOURCES,
+        # Up to one step lies between the end of what was observed and now.
+        peaks_within=settings.scaling.lead_time + settings.history.step,
     )
 
 

@@ -90,7 +90,11 @@ def measured(task: Task, folder: Path) -> dict[str, Any]:
         made[name] = backtest_of(question.asked_of(model), usage, at)
     made[PEER] = backtest_of(
         lambda past: QuantileForecast(
-            LEVELS, gaussian_seasonal_naive(past, question.horizon_steps, LEVELS), past.end_seconds, past.step_seconds
+            LEVELS,
+            gaussian_seasonal_naive(past, question.horizon_steps, LEVELS),
+            past.end_seconds,
+            past.step_seconds,
+            question.target,
         ),
         usage,
         at,

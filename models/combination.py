@@ -55,11 +55,9 @@ class Combination:
             raise ForecastError("a record of losses must be finite and not negative")
 
     @classmethod
-    def without_record(
-        cls, series: int, forecasters: Sequence[str], levels: Sequence[float], horizon_steps: int
-    ) -> Self:
+    def without_record(cls, series: int, forecasters: Sequence[str], levels: Sequence[float], outcomes: int) -> Self:
         """Nothing realised yet: every forecaster weighs the same."""
-        ends = part_ends(horizon_steps)
+        ends = part_ends(outcomes)
         shape = (series, len(forecasters), len(ends), len(levels))
         return cls(tuple(forecasters), tuple(levels), ends, np.zeros(shape), np.zeros((series, len(ends))))
 
@@ -130,9 +128,9 @@ class Combination:
         return np.asarray(trust * own + (1 - trust) * prior)
 
 
-def part_ends(horizon_steps: int) -> tuple[int, ...]:
-    """Last steps ahead of the parts that a horizon is weighted in."""
-    return (*(end for end in PART_ENDS if end < horizon_steps), horizon_steps)
+def part_ends(outcomes: int) -> tuple[int, ...]:
+    """Last steps ahead of the parts that a horizon is weighted in; a peak is a single outcome and a part of its own."""
+    return (*(end for end in PART_ENDS if end < outcomes), outcomes)
 
 
 def part_losses(

@@ -14,6 +14,8 @@ JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[st
 
 DEFAULT_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
 SECONDS_PER_DAY = 86_400
+LEAST_SEEN = 0.5
+"""The peak of a window is known if this share of its steps has a sample."""
 
 
 class ForecastError(ValueError):
@@ -72,28 +74,77 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class QuantileForecast:
-    """Quantiles of usage for each step after a cutoff.
+class Target:
+    """What is forecast of the next `steps` steps: usage in each of them, or the peak, the highest of them all.
 
-    `values` is [series, levels, steps] in the resource's base unit, finite, >= 0 and never crossing: along the
-    levels axis each value is at least the one before. Step h (from 1) starts at
-    `cutoff_seconds + h * step_seconds`.
+    Either way a forecaster deals with outcomes: what usage of the steps up to some step came to. A peak is forecast as
+    such, from past peaks of as many steps: the largest of the steps' own quantiles is less than the peak's quantile.
+    """
+
+    steps: int
+    is_peak: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ForecastError(f"a forecast needs at least one step ahead, got {self.steps}")
+
+    @property
+    def ahead(self) -> NDArray[np.intp]:
+        """How many steps ahead each outcome that is asked for ends: 1 to `steps`, or `steps` alone for a peak."""
+        return np.arange(self.steps if self.is_peak else 1, self.steps + 1)
+
+    def outcomes(self, usage: FloatArray) -> FloatArray:
+        """The outcome that ends at each step, [series, steps]: usage itself, or the peak of the `steps` up to it.
+
+        A peak is known where its whole window lies within the array and at least half of its steps have a sample.
+        """
+        if not self.is_peak or self.steps == 1:
+            return usage
+        from scipy.ndimage import maximum_filter1d
+
+        lowest = np.where(np.isnan(usage), -np.inf, usage)
+        # The filter's window is centred; moved so that it ends at its step.
+        highest = maximum_filter1d(
+            lowest, self.steps, axis=1, origin=(self.steps - 1) // 2, mode="constant", cval=-np.inf
+        )
+        count = np.cumsum(~np.isnan(usage), axis=1)
+        seen = count.copy()
+        seen[:, self.steps :] -= count[:, : -self.steps]
+        highest[seen < self.steps * LEAST_SEEN] = np.nan
+        highest[:, : self.steps - 1] = np.nan
+        return np.asarray(highest)
+
+    def past_outcomes(self, history: "History", steps: int) -> FloatArray:
+        """The outcomes that ended in the newest `steps` steps of a history, [series, as many or all there are]."""
+        reach = steps + self.steps - 1 if self.is_peak else steps
+        return self.outcomes(history.last(reach).usage)[:, -steps:]
+
+    def after(self, history: "History", cutoff_seconds: int) -> FloatArray:
+        """What then happened: the outcomes asked for at a cutoff, [series, outcomes]; NaN where it is not known."""
+        first = history.until(cutoff_seconds).steps
+        window = history.usage[:, first : first + self.steps]
+        known = np.pad(window, ((0, 0), (0, self.steps - window.shape[1])), constant_values=np.nan)
+        return self.outcomes(known)[:, self.ahead - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class QuantileForecast:
+    """Quantiles of the outcomes of a target after a cutoff.
+
+    `values` is [series, levels, outcomes] in the resource's base unit, finite, >= 0 and never crossing: along the
+    levels axis each value is at least the one before.
     """
 
     levels: tuple[float, ...]
     values: FloatArray
     cutoff_seconds: int
     step_seconds: int
-
-    @property
-    def horizon_steps(self) -> int:
-        """How many steps ahead."""
-        return int(self.values.shape[2])
+    target: Target
 
     @property
     def times(self) -> NDArray[np.int64]:
-        """Epoch second at which each forecast step starts, [steps]."""
-        return self.cutoff_seconds + self.step_seconds * np.arange(1, self.horizon_steps + 1, dtype=np.int64)
+        """Epoch second at which the step starts that each outcome ends with, [outcomes]."""
+        return self.cutoff_seconds + self.step_seconds * self.target.ahead.astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +167,16 @@ class Forecaster(Protocol):
 
     name: ClassVar[str]
 
-    def fit(self, history: History) -> Self:
-        """Learn from the series; a forecaster with nothing to learn returns itself unchanged."""
+    def fit(self, history: History, target: Target) -> Self:
+        """Learn from the series to forecast a target; one with nothing to learn returns itself unchanged."""
         ...
 
-    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
-        """Quantiles of each of the next `horizon_steps` steps for each series of `history`.
+    def predict(self, history: History, target: Target, levels: Sequence[float]) -> QuantileForecast:
+        """Quantiles of each outcome of the target for each series of `history`.
 
-        A series whose history holds no sample at all is forecast as NaN at every level and step: it is the
-        caller's task not to serve it. Raises ForecastError for levels outside (0, 1) or not ascending, and for
-        a horizon below 1.
+        A series whose history holds no sample at all is forecast as NaN throughout: it is the caller's task not to
+        serve it. Raises ForecastError for levels outside (0, 1) or not ascending, and for a target of another kind
+        than was fitted for.
         """
         ...
 
@@ -142,25 +193,29 @@ class Forecaster(Protocol):
 class Empirical(ABC):
     """A forecaster that learns nothing across series: a dataclass whose fields are all that it knows.
 
-    What a kind of it adds is `quantiles`; checks, order and state are the same for all.
+    What a kind of it adds is `quantiles`; checks, order and state are the same for all, and where it has no answer,
+    quantiles of the whole past stand in.
     """
 
     __slots__ = ()
     name: ClassVar[str]
 
     @abstractmethod
-    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
-        """Quantiles [series, levels, steps] of usage after the history, in any order and of any sign."""
+    def quantiles(self, history: History, target: Target, levels: FloatArray) -> FloatArray:
+        """Quantiles [series, levels, outcomes] of what comes after the history, in any order and of any sign.
 
-    def fit(self, history: History) -> Self:  # noqa: ARG002 - the contract's argument
+        NaN is "no answer". The array is the caller's to write to.
+        """
+
+    def fit(self, history: History, target: Target) -> Self:  # noqa: ARG002 - the contract's arguments
         """Nothing is learned: all that counts lies in the past that a forecast is made from."""
         return self
 
-    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
-        """Quantiles of each step; see the contract."""
+    def predict(self, history: History, target: Target, levels: Sequence[float]) -> QuantileForecast:
+        """Quantiles of each outcome; see the contract."""
         asked = checked_levels(levels)
-        values = self.quantiles(history, checked_horizon(horizon_steps), asked)
-        return QuantileForecast(tuple(asked.tolist()), monotone(values), history.end_seconds, history.step_seconds)
+        made = monotone(completed(self.quantiles(history, target, asked), history, target, asked))
+        return QuantileForecast(tuple(asked.tolist()), made, history.end_seconds, history.step_seconds, target)
 
     def to_state(self) -> ForecasterState:
         """The parameters."""
@@ -176,19 +231,23 @@ class Empirical(ABC):
         return fields(cls)  # type: ignore[arg-type]  # every kind is a dataclass
 
 
+def completed(values: FloatArray, history: History, target: Target, levels: FloatArray) -> FloatArray:
+    """The forecasts, with quantiles of the whole past where there is none: of outcomes, or of samples before any."""
+    lacking = np.flatnonzero(np.isnan(values).any(axis=(1, 2)))
+    if lacking.size:
+        usage = history.usage[lacking]
+        whole = row_quantiles(target.outcomes(usage), levels)
+        whole = np.where(np.isnan(whole), row_quantiles(usage, levels), whole)[:, :, None]
+        values[lacking] = np.where(np.isnan(values[lacking]), whole, values[lacking])
+    return values
+
+
 def checked_levels(levels: Sequence[float]) -> FloatArray:
     """The quantile levels as an ascending array inside (0, 1). Raises ForecastError otherwise."""
     array = np.asarray(levels, dtype=np.float64)
     if array.size == 0 or array.min() <= 0 or array.max() >= 1 or np.any(np.diff(array) <= 0):
         raise ForecastError(f"quantile levels must ascend inside (0, 1), got {list(levels)}")
     return array
-
-
-def checked_horizon(horizon_steps: int) -> int:
-    """The horizon, at least one step. Raises ForecastError otherwise."""
-    if horizon_steps < 1:
-        raise ForecastError(f"a forecast needs at least one step ahead, got {horizon_steps}")
-    return int(horizon_steps)
 
 
 def checked_parameters(name: str, state: ForecasterState, types: Mapping[str, type]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def forecast(
     if isinstance(source, FileSource):
         step = int(settings.history.step.total_seconds())
         now = source.panel(step).end_seconds + step
-    predictor = build_predictor(settings, source, model=model, resources=(wanted,))
+    predictor = build_predictor(settings, source, model=model, resources=(wanted,), peaks_within=timedelta.max)
     answers = predictor.predict(now)
     if answers.source_problem is not None:
         raise answers.source_problem
@@ -90,7 +90,7 @@ def forecast(
     answer = answers.of(answers.named(workload, wanted))
     if isinstance(answer, NoForecast):
         raise click.ClickException(f"no forecast for {workload} {resource}: {answer.reason}")
-    trained_for = answers.model.bundle.horizon_steps
+    trained_for = answers.model.bundle.target.steps
     if answers.model.version and answer.series.values.shape[1] > trained_for:
         reach = duration_text(timedelta(seconds=trained_for * answer.series.step_seconds))
         click.echo(f"the model was trained and calibrated for {reach} ahead; what lies further is less sure", err=True)
@@ -99,18 +99,19 @@ def forecast(
 
 
 def _times(answer: "ServedForecast") -> list[str]:
+    series = answer.series
+    return [_time(series.cutoff_seconds + int(ahead) * series.step_seconds) for ahead in series.target.ahead]
+
+
+def _time(seconds: int) -> str:
     from datetime import UTC, datetime
 
-    series = answer.series
-    return [
-        datetime.fromtimestamp(answer.known_until_seconds + step * series.step_seconds, UTC).strftime(
-            "%Y-%m-%dT%H:%M:%SZ"
-        )
-        for step in range(series.values.shape[1])
-    ]
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _print_table(answer: "ServedForecast", answers: "Forecasts") -> None:
+    from predictor.backtest.rolling import target_name
+
     series, model = answer.series, answer.model
     key, served = series.key, series.served
     click.echo(f"{key.workload} {key.resource.value}, in {key.resource.unit}")
@@ -131,19 +132,23 @@ def _print_table(answer: "ServedForecast", answers: "Forecasts") -> None:
     observed = answers.observed(key)
     value = getattr(observed, "value", None)
     if value is not None:
-        click.echo(f"\n  now {value:.4g}; highest at P{series.levels[-1] * 100:g}: {series.values[-1].max():.4g}")
+        click.echo(f"\n  now {value:.4g}")
+    for peak in answer.peaks:
+        window = target_name(peak.target, peak.step_seconds).removeprefix("peak_")
+        at_levels = ", ".join(f"P{q * 100:g} {v:.4g}" for q, v in zip(peak.levels, peak.values[:, 0], strict=True))
+        click.echo(f"  highest within {window}: {at_levels}")
 
 
 def _print_csv(answer: "ServedForecast", _: "Forecasts") -> None:
-    from datetime import UTC, datetime
+    from predictor.backtest.rolling import target_name
 
-    series = answer.series
-    cutoff = datetime.fromtimestamp(series.cutoff_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    click.echo("workload,resource,cutoff,timestamp,level,value")
-    for step, time in enumerate(_times(answer)):
-        for i, level in enumerate(series.levels):
-            value = float(series.values[i, step])
-            click.echo(f"{series.key.workload},{series.key.resource.value},{cutoff},{time},{level:g},{value!r}")
+    click.echo("workload,resource,target,cutoff,timestamp,level,value")
+    for series in (answer.series, *answer.peaks):
+        name = f"{series.key.workload},{series.key.resource.value},{target_name(series.target, series.step_seconds)}"
+        for ahead, values in zip(series.target.ahead, series.values.T, strict=True):
+            when = f"{_time(series.cutoff_seconds)},{_time(series.cutoff_seconds + int(ahead) * series.step_seconds)}"
+            for level, value in zip(series.levels, values.tolist(), strict=True):
+                click.echo(f"{name},{when},{level:g},{value!r}")
 
 
 def _print_json(answer: "ServedForecast", answers: "Forecasts") -> None:
@@ -164,6 +169,13 @@ def _print_json(answer: "ServedForecast", answers: "Forecasts") -> None:
         "data_age_seconds": answer.data_age_seconds,
         "timestamps": _times(answer),
         "quantiles": {f"{level:g}": series.values[i].tolist() for i, level in enumerate(series.levels)},
+        "peaks": [
+            {
+                "window_seconds": peak.target.steps * peak.step_seconds,
+                "quantiles": {f"{level:g}": float(peak.at(level)[0]) for level in peak.levels},
+            }
+            for peak in answer.peaks
+        ],
     }
     click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 

@@ -131,6 +131,15 @@ class ForecastSettings(Section):
     """How far ahead."""
     levels: Annotated[tuple[QuantileLevel, ...], Listed] = (0.5, 0.9, 0.95, 0.99)
     """Quantile levels, ascending."""
+    peaks: Annotated[tuple[Duration, ...], Listed] = (timedelta(minutes=15), timedelta(hours=1), timedelta(days=1))
+    """Windows whose highest usage is forecast as such, ascending; scaling uses the first that covers its lead time."""
+
+    @field_validator("peaks")
+    @classmethod
+    def _windows_ascend(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("peaks must ascend without repeats, for example [15m, 1h]")
+        return value
 
     @field_validator("levels")
     @classmethod

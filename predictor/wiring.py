@@ -87,6 +87,7 @@ def build_predictor(
     model: str | None = None,
     stale_after: timedelta | None = None,
     resources: "Collection[Resource] | None" = None,
+    peaks_within: timedelta = timedelta(0),
 ) -> "Predictor":
     """The predictor over a source, following the registry's alias; what is given stands in for the settings.
 
@@ -108,6 +109,7 @@ def build_predictor(
         refresh=settings.registry.refresh,
         last_good=store.last_good,
         resources=resources or tuple(Resource),
+        peaks_within=peaks_within,
     )
 
 
@@ -123,7 +125,7 @@ def build_service(
     horizons = followed_horizons(step, int(settings.forecast.horizon.total_seconds()))
     file = AccuracyFile(settings.state_folder / ACCURACY_FILE) if keep_scores else None
     return ForecastService(
-        build_predictor(settings, source, stale_after=settings.serving.stale_after),
+        build_predictor(settings, source, stale_after=settings.serving.stale_after, peaks_within=timedelta.max),
         restored_tracker(file, settings.forecast.levels, horizons, step),
         clock,
         settings.serving.refresh,

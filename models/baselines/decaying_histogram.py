@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +30,25 @@ class DecayingHistogram(Empirical):
     history_seconds: int = 8 * SECONDS_PER_DAY
     """How far back samples count, as the VPA loads 8 days at its start; an older one weighs under 0.4 %."""
 
-    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
-        """Quantiles of each step, flat over the horizon_steps."""
-        past = history.last(self.history_seconds // history.step_seconds)
-        return np.repeat(self._percentiles(past, levels)[:, :, None], horizon_steps, axis=2)
+    def quantiles(self, history: History, target: Target, levels: FloatArray) -> FloatArray:
+        """Quantiles of each outcome, the same for all."""
+        past = target.past_outcomes(history, self.history_seconds // history.step_seconds)
+        return np.repeat(self._percentiles(past, history.step_seconds, levels)[:, :, None], len(target.ahead), axis=2)
 
-    def _percentiles(self, past: History, levels: FloatArray) -> FloatArray:
+    def _percentiles(self, past: FloatArray, step_seconds: int, levels: FloatArray) -> FloatArray:
         """One value per series and level, [series, levels]."""
-        rows, width = past.usage.shape
-        present = ~np.isnan(past.usage)
-        largest = np.max(past.usage, axis=1, initial=0.0, where=present)
+        rows, width = past.shape
+        present = ~np.isnan(past)
+        largest = np.max(past, axis=1, initial=0.0, where=present)
         first = np.where(largest > 0, largest * self.first_bucket, 1.0)[:, None]
         growth = self.ratio - 1
         # The bounds do not depend on the series once divided by its first bucket.
         bucket_count = int(np.ceil(np.log(1 + 1e5 * growth) / np.log(self.ratio))) + 1
         starts = (self.ratio ** np.arange(bucket_count) - 1) / growth
-        relative = np.where(present, past.usage, 0.0) / first
+        relative = np.where(present, past, 0.0) / first
         bucket = np.floor(np.log1p(relative * growth) / np.log(self.ratio))
         bucket = np.clip(bucket, 0, bucket_count - 1).astype(np.intp)
-        age_seconds = past.step_seconds * np.arange(width - 1, -1, -1)
+        age_seconds = step_seconds * np.arange(width - 1, -1, -1)
         weight = np.where(present, 0.5 ** (age_seconds / self.half_life_seconds), 0.0)
         cell = bucket + bucket_count * np.arange(rows)[:, None]
         mass = np.bincount(cell.ravel(), weights=weight.ravel(), minlength=rows * bucket_count)

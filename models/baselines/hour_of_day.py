@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, row_quantiles
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, Target
 from models.weighted import weighted_quantiles
 
 BLOCK_SECONDS = 1800
@@ -26,10 +26,10 @@ class HourOfDay(Empirical):
     day_decay: float = 0.85
     around_seconds: int = 2700
 
-    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
-        """Quantiles of each step."""
-        past = history.last(self.days * SECONDS_PER_DAY // history.step_seconds).usage
-        ahead_seconds = history.step_seconds * np.arange(1, horizon_steps + 1)
+    def quantiles(self, history: History, target: Target, levels: FloatArray) -> FloatArray:
+        """Quantiles of each outcome."""
+        past = target.past_outcomes(history, self.days * SECONDS_PER_DAY // history.step_seconds)
+        ahead_seconds = history.step_seconds * target.ahead
         # What lies a day or more ahead has the same times of day before it as what lies within one.
         block_seconds = (ahead_seconds - 1) % SECONDS_PER_DAY // BLOCK_SECONDS * BLOCK_SECONDS + BLOCK_SECONDS // 2
         blocks, of_step = np.unique(block_seconds, return_inverse=True)
@@ -38,8 +38,6 @@ class HourOfDay(Empirical):
         is_used = weights.any(axis=0)
         everywhere = np.tile(np.arange(len(blocks)), (history.series_count, 1))
         found = weighted_quantiles(past[:, is_used], everywhere, weights[:, is_used], levels)
-        whole = row_quantiles(history.usage, levels)[:, None, :]
-        found = np.where(np.isnan(found), whole, found)
         return np.moveaxis(found[:, of_step], 1, 2)
 
     def _weights(self, ahead_seconds: float, past_steps: int, step_seconds: int) -> "np.typing.NDArray[np.float64]":

@@ -5,20 +5,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, last_samples, row_quantiles
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, Target, last_samples, row_quantiles
 
 
 @dataclass(frozen=True, slots=True)
 class TrailingQuantiles(Empirical):
-    """Quantiles of the samples of the last `window_seconds`; of the newest sample where the window holds none."""
+    """Quantiles of the outcomes of the last `window_seconds`; of the newest sample where the window holds none."""
 
     name: ClassVar[str] = "trailing_quantiles"
 
     window_seconds: int = SECONDS_PER_DAY
 
-    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
-        """Quantiles of each step, flat over the horizon_steps."""
-        window = history.last(max(self.window_seconds // history.step_seconds, 1)).usage
+    def quantiles(self, history: History, target: Target, levels: FloatArray) -> FloatArray:
+        """Quantiles of each outcome, the same for all."""
+        window = target.past_outcomes(history, max(self.window_seconds // history.step_seconds, 1))
         found = row_quantiles(window, levels)
         found = np.where(np.isnan(found), last_samples(history.usage)[:, None], found)
-        return np.repeat(found[:, :, None], horizon_steps, axis=2)
+        return np.repeat(found[:, :, None], len(target.ahead), axis=2)

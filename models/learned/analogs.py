@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, carried_forward, row_quantiles
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, Target, carried_forward
 from models.weighted import weighted_columns
 
 CHUNK_SAMPLES = 1_000_000
@@ -38,21 +38,20 @@ class Analogs(Empirical):
     lag_decay: float = 0.1
     history_seconds: int = 28 * SECONDS_PER_DAY
 
-    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
-        """Quantiles of each step."""
+    def quantiles(self, history: History, target: Target, levels: FloatArray) -> FloatArray:
+        """Quantiles of each outcome."""
         usage = history.last(self.history_seconds // history.step_seconds).usage
-        values = np.repeat(row_quantiles(usage, levels)[:, :, None], horizon_steps, axis=2)
-        moments = usage.shape[1] - horizon_steps - self.context_steps + 1
-        if moments >= self.neighbours:
+        values = np.full((len(usage), len(levels), len(target.ahead)), np.nan)
+        if usage.shape[1] - target.steps - self.context_steps + 1 >= self.neighbours:
             size = max(CHUNK_SAMPLES // usage.shape[1], 1)
             for start in range(0, len(usage), size):
                 part = slice(start, start + size)
-                values[part] = self._chunk(usage[part], horizon_steps, levels, values[part])
+                values[part] = self._chunk(usage[part], target, levels)
         return values
 
-    def _chunk(self, usage: FloatArray, horizon: int, levels: FloatArray, otherwise: FloatArray) -> FloatArray:
-        """Forecasts of some series, [series, levels, horizon]; `otherwise` where one has too few moments."""
-        distance = self._distances(usage, horizon)
+    def _chunk(self, usage: FloatArray, target: Target, levels: FloatArray) -> FloatArray:
+        """Forecasts of some series, [series, levels, outcomes]; NaN where one has too few moments."""
+        distance = self._distances(usage, target.steps)
         age = np.arange(distance.shape[1], 0, -1)
         place = np.argpartition(distance + AGE_PENALTY * age, self.neighbours - 1, axis=1)[:, : self.neighbours]
         near = np.take_along_axis(distance, place, axis=1)
@@ -61,12 +60,11 @@ class Analogs(Empirical):
         with np.errstate(invalid="ignore", divide="ignore"):
             share = np.sqrt(near / np.where(farthest > 0, farthest, 1.0))
         weight = np.where(np.isfinite(near), np.exp(-FARTHEST_WEIGHT * share), 0.0)
-        # Moment 0 ends at step context_steps - 1, so what follows it begins at context_steps.
-        first = place + self.context_steps
+        # Moment 0 ends at step context_steps - 1.
+        ends = place + self.context_steps - 1
         rows = np.arange(len(usage))[:, None, None]
-        futures = usage[rows, first[:, :, None] + np.arange(horizon)]
-        found = weighted_columns(futures, weight, levels)
-        return np.where(is_known[:, None, None] & ~np.isnan(found), found, otherwise)
+        futures = target.outcomes(usage)[rows, ends[:, :, None] + target.ahead]
+        return np.where(is_known[:, None, None], weighted_columns(futures, weight, levels), np.nan)
 
     def _distances(self, usage: FloatArray, horizon: int) -> FloatArray:
         """Squared distance of each moment that has a whole future from now, [series, moments], oldest first.

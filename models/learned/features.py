@@ -21,9 +21,12 @@ NEAR_SECONDS = 1200
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Windows into the past of some series, each ending at its cutoff: `usage` is [rows, past steps]."""
+    """Windows into the past of some series, each ending at its cutoff."""
 
     usage: FloatArray
+    """[rows, past steps]."""
+    outcomes: FloatArray
+    """Past outcomes of the target, [rows, past steps]."""
     cutoff_seconds: NDArray[np.int64]
     step_seconds: int
 
@@ -60,13 +63,13 @@ def origin_features(past: Past) -> FloatArray:
 def step_features(past: Past, ahead: NDArray[np.intp]) -> FloatArray:
     """What depends on the step ahead, [rows × steps, features]; row i looks `ahead[i]` steps past its cutoff.
 
-    The same phase yesterday and last week, alone and with its neighbours; mean and maximum over the same phase of the
-    past seven days; the step itself, hour of day and day of week (UTC).
+    The outcome at the same phase yesterday and last week, alone and with its neighbours; mean and maximum over the same
+    phase of the past seven days; the step itself, hour of day and day of week (UTC).
     """
     step_seconds = past.step_seconds
     day = max(SECONDS_PER_DAY // step_seconds, 1)
     near = NEAR_SECONDS // step_seconds
-    phases = np.stack([_around(past.usage, ahead - days * day, near) for days in range(1, 8)], axis=1)
+    phases = np.stack([_around(past.outcomes, ahead - days * day, near) for days in range(1, 8)], axis=1)
     target_seconds = (past.cutoff_seconds[:, None] + ahead * step_seconds).ravel()
     return np.column_stack(
         [

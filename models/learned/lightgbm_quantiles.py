@@ -19,9 +19,10 @@ from models.forecast import (
     ForecasterState,
     History,
     QuantileForecast,
+    Target,
     between_levels,
-    checked_horizon,
     checked_levels,
+    completed,
     monotone,
 )
 from models.learned.features import PAST_SECONDS, Past, origin_features, scales, step_features
@@ -43,14 +44,13 @@ class LightGBMQuantiles:
     """Quantiles of sqrt(usage / scale), as the empirical quantile of the same level plus what boosters learned.
 
     The scale is the series' own, from its past alone, so one model serves series of any size. A level between two
-    that were fitted takes a correction between theirs, one outside them that of the nearest. A value is never above
-    `cap_factor` times the largest sample seen.
+    that were fitted takes a correction between theirs, one outside them that of the nearest; further ahead than was
+    learned the correction of the last step learned is kept. A value is never above `cap_factor` times the largest
+    sample seen. What is learned is for one target: steps, or a peak of so many steps.
     """
 
     name: ClassVar[str] = "lightgbm_quantiles"
 
-    horizon_steps: int = 48
-    """How far ahead is learned; further ahead the correction of the last step learned is kept."""
     levels: tuple[float, ...] = DEFAULT_LEVELS
     rounds: int = 60
     learning_rate: float = 0.08
@@ -63,47 +63,56 @@ class LightGBMQuantiles:
     threads: int = 2
 
     step_seconds_: int = field(default=0, init=False)
+    target_: Target = field(default=Target(1), init=False)
     texts_: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     """Each level's booster in LightGBM's own text; empty where there was too little to learn from."""
     _boosters: "list[Booster]" = field(default_factory=list, init=False, repr=False, compare=False)
 
-    def fit(self, history: History) -> Self:
+    def fit(self, history: History, target: Target) -> Self:
         """Learn the corrections from origins sampled over the history. Raises ForecastError for bad parameters."""
         import lightgbm
 
         levels = checked_levels(self.levels)
-        checked_horizon(self.horizon_steps)
-        self.step_seconds_, self.texts_, self._boosters = history.step_seconds, {}, []
-        inputs, base, target = self._training_rows(history, levels)
-        if len(target) < MINIMUM_ROWS:
+        self.step_seconds_, self.target_, self.texts_, self._boosters = history.step_seconds, target, {}, []
+        inputs, base, outcome = self._training_rows(history, levels)
+        if len(outcome) < MINIMUM_ROWS:
             return self
         shared = lightgbm.Dataset(inputs, params=self._parameters(levels[0]), free_raw_data=False)
         shared.construct()
         for column, level in enumerate(levels):
-            shared.set_label(np.sqrt(target) - np.sqrt(base[:, column]))
+            shared.set_label(np.sqrt(outcome) - np.sqrt(base[:, column]))
             booster = lightgbm.train(self._parameters(level), shared, num_boost_round=self.rounds)
             self.texts_[repr(float(level))] = booster.model_to_string()
         self._boosters = _boosters(self.texts_)
         return self
 
-    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
-        """Quantiles of each step; see the contract. Raises ForecastError before `fit` and for another step length."""
+    def predict(self, history: History, target: Target, levels: Sequence[float]) -> QuantileForecast:
+        """Quantiles of each outcome; see the contract.
+
+        Raises ForecastError before `fit`, for another step length, and for a peak that was not learned.
+        """
         quantiles = checked_levels(levels)
-        horizon = checked_horizon(horizon_steps)
-        if self.step_seconds_ == 0:
-            raise ForecastError(f"{self.name} was not fitted")
-        if history.step_seconds != self.step_seconds_:
-            raise ForecastError(
-                f"{self.name} was fitted on steps of {self.step_seconds_} s and cannot forecast steps of "
-                f"{history.step_seconds} s"
-            )
+        self._check(history.step_seconds, target)
         past_steps = max(PAST_SECONDS // history.step_seconds, 1)
         usage = _padded(history.last(past_steps).usage, past_steps)
-        values = np.full((history.series_count, len(quantiles), horizon), np.nan)
+        past_outcomes = _padded(target.past_outcomes(history, past_steps), past_steps)
+        values = np.full((history.series_count, len(quantiles), len(target.ahead)), np.nan)
         for start in range(0, history.series_count, SERIES_CHUNK):
             part = slice(start, start + SERIES_CHUNK)
-            values[part] = self._values(usage[part], history.end_seconds, horizon, quantiles)
-        return QuantileForecast(tuple(quantiles.tolist()), monotone(values), history.end_seconds, history.step_seconds)
+            values[part] = self._values(usage[part], past_outcomes[part], history.end_seconds, target, quantiles)
+        made = monotone(completed(values, history, target, quantiles))
+        return QuantileForecast(tuple(quantiles.tolist()), made, history.end_seconds, history.step_seconds, target)
+
+    def _check(self, step_seconds: int, target: Target) -> None:
+        if self.step_seconds_ == 0:
+            raise ForecastError(f"{self.name} was not fitted")
+        if step_seconds != self.step_seconds_:
+            raise ForecastError(
+                f"{self.name} was fitted on steps of {self.step_seconds_} s and cannot forecast steps of "
+                f"{step_seconds} s"
+            )
+        if (target.is_peak or self.target_.is_peak) and target != self.target_:
+            raise ForecastError(f"{self.name} was fitted to forecast {self.target_} and cannot forecast {target}")
 
     def to_state(self) -> ForecasterState:
         """Parameters, and a booster's native text per level."""
@@ -111,6 +120,7 @@ class LightGBMQuantiles:
             raise ForecastError(f"{self.name} was not fitted")
         parameters = {name: getattr(self, name) for name in PARAMETERS}
         parameters |= {"levels": list(self.levels), "step_seconds": self.step_seconds_}
+        parameters |= {"steps": self.target_.steps, "is_peak": self.target_.is_peak}
         parameters["texts_sha256"] = _digest(self.texts_)
         return ForecasterState(parameters, texts=dict(self.texts_))
 
@@ -123,6 +133,7 @@ class LightGBMQuantiles:
         parameters: dict[str, Any] = dict(state.parameters)
         try:
             step_seconds = int(parameters.pop("step_seconds"))
+            target = Target(int(parameters.pop("steps")), bool(parameters.pop("is_peak")))
             levels = tuple(float(level) for level in parameters.pop("levels"))
             digest = parameters.pop("texts_sha256")
             checked_levels(levels)
@@ -136,27 +147,32 @@ class LightGBMQuantiles:
         if digest != _digest(state.texts):
             raise ForecastError(f"the boosters of {cls.name} are damaged: they do not match their checksum")
         made = cls(**parameters, levels=levels)
-        made.step_seconds_, made.texts_, made._boosters = step_seconds, dict(state.texts), _boosters(state.texts)
+        made.step_seconds_, made.target_ = step_seconds, target
+        made.texts_, made._boosters = dict(state.texts), _boosters(state.texts)
         return made
 
-    def _values(self, usage: FloatArray, end_seconds: int, horizon: int, levels: FloatArray) -> FloatArray:
-        """Forecasts of series whose past is padded to full length, [series, levels, horizon]."""
+    def _values(
+        self, usage: FloatArray, past_outcomes: FloatArray, end_seconds: int, target: Target, levels: FloatArray
+    ) -> FloatArray:
+        """Forecasts of series whose past is padded to full length, [series, levels, outcomes]."""
         series, past_steps = usage.shape
         scale = scales(usage, self.step_seconds_)
-        relative = usage / np.where(scale > 0, scale, 1.0)[:, None]
-        blocks = horizon_blocks(horizon, past_steps, self.step_seconds_)
+        unit = np.where(scale > 0, scale, 1.0)[:, None]
+        past = Past(usage / unit, past_outcomes / unit, np.full(series, end_seconds), self.step_seconds_)
+        blocks = horizon_blocks(target.ahead, past_steps, self.step_seconds_)
         # Once per block, and again at the fitted levels, which are features.
         wanted = np.unique(np.concatenate([levels, self.levels]))
-        per_block = len(blocks.weights)
-        found = weighted_quantiles(relative, np.tile(np.arange(per_block), (series, 1)), blocks.weights, wanted)
+        everywhere = np.tile(np.arange(len(blocks.weights)), (series, 1))
+        found = weighted_quantiles(past.outcomes, everywhere, blocks.weights, wanted)
         root = np.sqrt(found[:, blocks.of_step][:, :, np.searchsorted(wanted, levels)])
         if self._boosters:
-            ahead = np.minimum(np.arange(1, horizon + 1), self.horizon_steps)
-            past = Past(relative, np.full(series, end_seconds), self.step_seconds_)
+            ahead = np.minimum(target.ahead, self.target_.steps)
             base = found[:, blocks.of_step][:, :, np.searchsorted(wanted, np.asarray(self.levels))]
             inputs = _inputs(past, ahead, base)
             learned = np.stack([b.predict(inputs, num_threads=self.threads) for b in self._boosters], axis=1)
-            root = root + between_levels(learned, self.levels, levels).reshape(series, horizon, len(levels))
+            learned = between_levels(learned, self.levels, levels).reshape(series, len(ahead), len(levels))
+            # What has never moved is not moved by what the others do.
+            root = root + np.where(_is_constant(past.outcomes)[:, None, None], 0.0, learned)
         values = np.square(np.maximum(root, 0.0)) * scale[:, None, None]
         largest = np.max(usage, axis=1, initial=-np.inf, where=~np.isnan(usage))
         values = np.minimum(values, self.cap_factor * largest[:, None, None])
@@ -165,30 +181,35 @@ class LightGBMQuantiles:
 
     def _training_rows(self, history: History, levels: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Inputs [rows, features], empirical quantiles [rows, levels] and outcomes [rows], all over the scale."""
+        target = self.target_
         past_steps = max(PAST_SECONDS // history.step_seconds, 1)
         rng = np.random.default_rng(self.seed)
         rows, ends = self._origins(history, past_steps, rng)
-        blocks = horizon_blocks(self.horizon_steps, past_steps, history.step_seconds)
+        blocks = horizon_blocks(target.ahead, past_steps, history.step_seconds)
         usage = history.usage[_canonical_order(history.usage)]
-        windows = sliding_window_view(_padded(usage, past_steps + usage.shape[1]), past_steps, axis=1)
-        per_origin = min(STEPS_PER_ORIGIN, self.horizon_steps)
-        edges = np.linspace(0, self.horizon_steps, per_origin + 1).astype(np.intp)
+        outcomes = target.outcomes(usage)
+        usage_windows, outcome_windows = (
+            sliding_window_view(_padded(each, past_steps + usage.shape[1]), past_steps, axis=1)
+            for each in (usage, outcomes)
+        )
+        edges = np.linspace(0, len(target.ahead), min(STEPS_PER_ORIGIN, len(target.ahead)) + 1).astype(np.intp)
         parts: list[tuple[FloatArray, FloatArray, FloatArray]] = []
         for start in range(0, len(rows), SERIES_CHUNK):
             row, end = rows[start : start + SERIES_CHUNK], ends[start : start + SERIES_CHUNK]
             # The window that ends at step `end` begins one step into the padding.
-            window = np.asarray(windows[row, end + 1])
+            window = np.asarray(usage_windows[row, end + 1])
             scale = scales(window, history.step_seconds)
-            relative = window / np.where(scale > 0, scale, 1.0)[:, None]
-            ahead = rng.integers(edges[:-1], edges[1:], size=(len(row), per_origin)) + 1
+            unit = np.where(scale > 0, scale, 1.0)[:, None]
+            chosen = rng.integers(edges[:-1], edges[1:], size=(len(row), len(edges) - 1))
+            ahead = target.ahead[chosen]
             place = end[:, None] + ahead
             known = np.minimum(place, usage.shape[1] - 1)
-            outcome = np.where(place < usage.shape[1], usage[row[:, None], known], np.nan)
+            outcome = np.where(place < usage.shape[1], outcomes[row[:, None], known], np.nan)
             outcome = outcome / np.where(scale > 0, scale, np.nan)[:, None]
-            base = weighted_quantiles(relative, blocks.of_step[ahead - 1], blocks.weights, levels)
-            base = base.reshape(-1, len(levels))
             cutoff = history.end_seconds - (usage.shape[1] - 1 - end) * history.step_seconds
-            past = Past(relative, cutoff, history.step_seconds)
+            past = Past(window / unit, outcome_windows[row, end + 1] / unit, cutoff, history.step_seconds)
+            base = weighted_quantiles(past.outcomes, blocks.of_step[chosen], blocks.weights, levels)
+            base = base.reshape(-1, len(levels))
             inputs = _inputs_at(past, ahead, base)
             is_usable = np.isfinite(outcome.ravel()) & np.isfinite(base).all(axis=1)
             parts.append((inputs[is_usable], base[is_usable], outcome.ravel()[is_usable]))
@@ -241,7 +262,6 @@ class LightGBMQuantiles:
 
 
 PARAMETERS: Mapping[str, type] = {
-    "horizon_steps": int,
     "rounds": int,
     "learning_rate": float,
     "leaves": int,
@@ -279,6 +299,13 @@ def _padded(usage: FloatArray, steps: int) -> FloatArray:
     if missing <= 0:
         return usage
     return np.concatenate([np.full((usage.shape[0], missing), np.nan), usage], axis=1)
+
+
+def _is_constant(values: FloatArray) -> NDArray[np.bool_]:
+    """Whether all samples of a row are the same, [rows]."""
+    present = ~np.isnan(values)
+    lowest = np.min(values, axis=1, initial=np.inf, where=present)
+    return np.asarray(lowest == np.max(values, axis=1, initial=-np.inf, where=present))
 
 
 def _digest(texts: Mapping[str, str]) -> str:

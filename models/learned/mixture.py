@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, Target
 from models.weighted import weighted_quantiles
 
 PAST_SECONDS = 8 * SECONDS_PER_DAY
@@ -42,10 +42,10 @@ class TrailingMixture(Empirical):
 
     name: ClassVar[str] = "trailing_mixture"
 
-    def quantiles(self, history: History, horizon_steps: int, levels: FloatArray) -> FloatArray:
-        """Quantiles of each step."""
-        past = history.last(max(PAST_SECONDS // history.step_seconds, 1)).usage
-        blocks = horizon_blocks(horizon_steps, past.shape[1], history.step_seconds)
+    def quantiles(self, history: History, target: Target, levels: FloatArray) -> FloatArray:
+        """Quantiles of each outcome."""
+        past = target.past_outcomes(history, max(PAST_SECONDS // history.step_seconds, 1))
+        blocks = horizon_blocks(target.ahead, past.shape[1], history.step_seconds)
         everywhere = np.tile(np.arange(len(blocks.weights)), (history.series_count, 1))
         found = weighted_quantiles(past, everywhere, blocks.weights, levels)
         return np.moveaxis(found[:, blocks.of_step], 1, 2)
@@ -56,14 +56,14 @@ class HorizonBlocks:
     """Steps ahead that share one weighting of the past."""
 
     of_step: NDArray[np.intp]
-    """Block of each step ahead, [horizon steps]."""
+    """Block of each step ahead, [steps ahead]."""
     weights: FloatArray
     """Weight of each past step, the newest last, [blocks, past steps]."""
 
 
-def horizon_blocks(horizon_steps: int, past_steps: int, step_seconds: int) -> HorizonBlocks:
+def horizon_blocks(ahead: NDArray[np.intp], past_steps: int, step_seconds: int) -> HorizonBlocks:
     """The weighting of the past for each step ahead: as fine as the shares for the first hour, then by the hour."""
-    ahead_seconds = step_seconds * np.arange(1, horizon_steps + 1)
+    ahead_seconds = step_seconds * ahead
     first = np.searchsorted([300, 1200, 3600], ahead_seconds)
     label = np.where(ahead_seconds <= 3600, first, 3 + (ahead_seconds - 1) // 3600)
     blocks, of_step = np.unique(label, return_inverse=True)

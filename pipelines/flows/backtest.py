@@ -327,7 +327,7 @@ def _one_backtest(plan: Plan, lanes: Sequence[Lane], answers: Sequence[Answer], 
         rows = plan.panel.rows(lane.resource)
         forecast[0, rows] = answer.forecast
         actual[0, rows] = lane.outcome(cutoff)
-    return Backtest((cutoff,), plan.panel.step_seconds, question.levels, forecast, actual)
+    return Backtest((cutoff,), plan.panel.step_seconds, question.target, question.levels, forecast, actual)
 
 
 def _exemplars(
@@ -351,6 +351,7 @@ def _exemplars(
                 Backtest(
                     cutoffs,
                     lane.panel.step_seconds,
+                    lane.question.target,
                     lane.question.levels,
                     np.stack(forecasts[lane.resource, name]),
                     np.stack([lane.outcome(cutoff)[[row]] for cutoff in cutoffs]),

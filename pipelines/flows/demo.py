@@ -15,6 +15,7 @@ from pipelines.report.plots import coverage_by_level
 from pipelines.settings import Settings
 from pipelines.steps.plan import question_of
 from pipelines.steps.score import bundle_backtest
+from predictor.backtest.rolling import STEP
 from predictor.serving.bundle import Bundle
 from predictor.serving.ports import BundleStore, UsageSource
 from predictor.usage.node_pools import NodePools
@@ -58,11 +59,12 @@ def _page(
     settings: Settings, panel: UsagePanel, training: TrainingReport, simulation: SimulationReport, origin: str
 ) -> Page:
     replayed = simulation_text.page(simulation)
-    better = [each for each in training.resources if each.ratio < 1]
+    resources = [each for each in training.resources if each.target == STEP]
+    better = [each for each in resources if each.ratio < 1]
     headline = Headline(
-        f"{len(better)} of {len(training.resources)}",
+        f"{len(better)} of {len(resources)}",
         f"resources forecast better than {training.baseline} (pinball loss, days no fit has seen)",
-        "good" if len(better) == len(training.resources) else "neutral",
+        "good" if len(better) == len(resources) else "neutral",
     )
     top = training.levels[-1]
     forecasts = PageSection(
@@ -74,7 +76,7 @@ def _page(
         (
             coverage_by_level(
                 training.levels,
-                {each.resource.value: each.coverage for each in training.resources if each.points},
+                {each.name: each.coverage for each in training.resources if each.points},
                 title="Do quantiles mean what they say?",
                 caption="On the diagonal they do; above it they are too cautious, below it too bold.",
             ),

@@ -28,7 +28,7 @@ UNITS: Mapping[Resource, tuple[str, float]] = {
 def training_pictures(plan: Plan, scored: HeldOut, accuracies: Sequence[ResourceAccuracy]) -> Mapping[str, bytes]:
     """PNG by name: coverage, gain over the baseline, and the best, the median and the worst series' forecasts."""
     levels = plan.question.levels
-    known = {each.resource.value: each.coverage for each in accuracies if each.points > 0}
+    known = {each.name: each.coverage for each in accuracies if each.points > 0}
     if not known:
         return {}
     coverage = coverage_by_level(
@@ -98,7 +98,7 @@ def _gains(accuracies: Sequence[ResourceAccuracy], baseline: str) -> bytes:
     axes.barh(place - 0.2, [each.ratio for each in known], height=0.38, color="#2f6fb3", label="all, by size")
     axes.barh(place + 0.2, [each.median_ratio for each in known], height=0.38, color="#9cc3e6", label="median series")
     axes.axvline(1.0, color="#c2571a", lw=1.2, ls="--", label=baseline)
-    axes.set_yticks(place, [each.resource.value for each in known])
+    axes.set_yticks(place, [each.name for each in known])
     axes.invert_yaxis()
     axes.set_xlabel(f"pinball loss ÷ that of {baseline}")
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -20,7 +20,8 @@ from pipelines.flows.clock import StepClock, Told
 from pipelines.settings import Settings
 from pipelines.steps.choose import made_bundle
 from pipelines.steps.fit import fitted
-from pipelines.steps.plan import planned, question_of
+from pipelines.steps.peaks import peak_parts
+from pipelines.steps.plan import peak_questions_of, planned, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.replay import NothingToReplay, ReplayPlan, lead_peaks, pool_replays, replay_plan
 from pipelines.steps.split import inner_split, observed_times
@@ -160,9 +161,10 @@ def _bundle(
     question = question_of(settings)
     split = inner_split(past, question.horizon_steps, settings.training, observed_times(past).size)
     plan = planned(past, split, question, settings.training)
-    models = fitted(plan, lambda done, total: progress(done, 2 * total))
-    bundle = made_bundle(plan, models, lambda done, total: progress(total + done, 2 * total))
-    return bundle, "fitted for this replay", (*remarks, *plan.findings)
+    models = fitted(plan, lambda done, total: progress(done, 3 * total))
+    bundle = made_bundle(plan, models, lambda done, total: progress(total + done, 3 * total))
+    peaks = peak_parts(plan, peak_questions_of(settings), lambda done, total: progress(2 * total + done, 3 * total))
+    return peaks.joined_to(bundle), "fitted for this replay", (*remarks, *plan.findings, *peaks.findings)
 
 
 def _note(message: str) -> Finding:

@@ -60,7 +60,7 @@ def accuracy_rows(resources: Sequence[ResourceAccuracy], levels: Sequence[float]
     heads = ["resource", "series", "cold", "points", "served by", f"loss ÷ {baseline}", "median"]
     rows = [
         [
-            each.resource.value,
+            each.name,
             str(each.series),
             str(each.cold),
             str(each.points),

@@ -22,7 +22,8 @@ from pipelines.settings import Settings, TrainingSettings
 from pipelines.steps.choose import made_bundle
 from pipelines.steps.fit import fitted
 from pipelines.steps.judge import Verdict, judged, without_loss_of_workloads
-from pipelines.steps.plan import Plan, Progress, planned, question_of
+from pipelines.steps.peaks import peak_parts
+from pipelines.steps.plan import Plan, Progress, peak_questions_of, planned, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.record import Record, Submission, metrics_of, parameters_of, tables_of
 from pipelines.steps.score import HeldOut, ResourceAccuracy, bundle_backtest, held_out, resource_accuracy
@@ -140,16 +141,29 @@ def _cycle(
         models = fitted(plan, progress)
     with clock.step("calibrate") as progress:
         bundle = made_bundle(plan, models, progress)
+    with clock.step("peaks") as progress:
+        peaks = peak_parts(plan, peak_questions_of(settings), progress)
+        bundle = peaks.joined_to(bundle)
     with clock.step("score") as progress:
         scored = held_out(plan, bundle, models, progress)
         resources = resource_accuracy(scored.keys, *scored.scores(), bundle)
+        scored_peaks = [(part.bundle, held_out(part.plan, part.bundle, part.models)) for part in peaks.parts]
+        resources += tuple(
+            row for part, each in scored_peaks for row in resource_accuracy(each.keys, *each.scores(), part)
+        )
     with clock.step("judge") as progress:
         verdict = _verdict(plan, scored, incumbent, progress)
         if incumbent.bundle is not None:
             verdict = without_loss_of_workloads(
                 verdict, incumbent.bundle.series.keys(), bundle.series.keys(), left_out=history.left_out
             )
-    findings = (*incumbent.findings, *history.findings, *plan.findings, *_worse_than_baseline(resources, training))
+    findings = (
+        *incumbent.findings,
+        *history.findings,
+        *plan.findings,
+        *peaks.findings,
+        *_worse_than_baseline(resources, training),
+    )
     report = TrainingReport(
         run_id="",
         version=None,
@@ -183,7 +197,8 @@ def _worse_than_baseline(resources: Sequence[ResourceAccuracy], training: Traini
             "",
             each.resource.value,
             Severity.WARNING,
-            f"{each.ratio:.3f} of the loss of {training.baseline} on the held-out days: worse than the baseline",
+            f"{each.name}: {each.ratio:.3f} of the loss of {training.baseline} on the held-out days: worse than the "
+            "baseline",
         )
         for each in resources
         if each.ratio > 1

@@ -66,7 +66,7 @@ def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold, mapped:
     progress(asked, asked)
     return Bundle(
         step_seconds=plan.panel.step_seconds,
-        horizon_steps=plan.question.horizon_steps,
+        target=plan.question.target,
         levels=plan.question.levels,
         forecasters=models,
         series=series,
@@ -103,7 +103,8 @@ def rehearsed(
     """
     question, cutoffs = plan.question, plan.split.calibration_cutoffs
     names, baseline = tuple(candidates), tuple(candidates).index(plan.training.baseline)
-    record = Combination.without_record(len(keys), names, question.levels, question.horizon_steps)
+    outcomes_asked = len(question.target.ahead)
+    record = Combination.without_record(len(keys), names, question.levels, outcomes_asked)
     horizon_seconds = question.horizon_steps * history.step_seconds
     waiting: list[tuple[int, FloatArray]] = []
     last = cutoffs[0]
@@ -120,19 +121,20 @@ def rehearsed(
         blend = combined(
             dict(enumerate(made)), record.weights(siblings(keys)), record.part_ends, question.levels, question.levels
         )
-        known = history.until(cutoff).steps
-        outcome = history.usage[:, known : known + question.horizon_steps]
+        outcome = question.target.after(history, cutoff)
         waiting.append((cutoff, part_losses(outcome, made, question.levels, record.part_ends)))
         if number >= first:
             kept[plan.training.baseline].append(made[baseline])
             kept[COMBINATION].append(blend)
             outcomes.append(outcome)
-            losses.append(part_losses(outcome, [*made, blend], question.levels, (question.horizon_steps,)))
+            losses.append(part_losses(outcome, [*made, blend], question.levels, (outcomes_asked,)))
     for then, loss in waiting:
         record, last = record.realised(loss, then - last), then
     actual = np.stack(outcomes)
     backtests = {
-        name: Backtest(cutoffs[first:], history.step_seconds, question.levels, np.stack(forecasts), actual)
+        name: Backtest(
+            cutoffs[first:], history.step_seconds, question.target, question.levels, np.stack(forecasts), actual
+        )
         for name, forecasts in kept.items()
     }
     loss = np.stack(losses).mean(axis=(3, 4))

@@ -27,7 +27,7 @@ def fitted(plan: Plan, progress: Progress = untold) -> Fitted:
         history = past.select([place[key] for key in plan.warm if key.resource == resource])
         for name in plan.candidates:
             progress(len(made), len(plan.candidates) * len(resources))
-            made[resource, name] = catalog.create(name, **_parameters(name, plan)).fit(history)
+            made[resource, name] = catalog.create(name, **_parameters(name, plan)).fit(history, plan.question.target)
     progress(len(made), len(made))
     return made
 
@@ -35,7 +35,6 @@ def fitted(plan: Plan, progress: Progress = untold) -> Fitted:
 def _parameters(name: str, plan: Plan) -> dict[str, Any]:
     """Those of the cycle's parameters that the forecaster takes."""
     offered = {
-        "horizon_steps": plan.question.horizon_steps,
         "levels": plan.question.levels,
         "seed": plan.training.seed,
         "threads": plan.training.threads,

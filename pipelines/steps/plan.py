@@ -1,12 +1,13 @@
 """What a cycle works on, put together before anything is fitted."""
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 
-from models.forecast import FloatArray, Forecaster, History, QuantileForecast
+from models.forecast import FloatArray, Forecaster, History, QuantileForecast, Target
 from pipelines.errors import NotEnoughHistory
 from pipelines.settings import Settings, TrainingSettings
 from pipelines.steps.split import Split, warm_keys, warm_samples
@@ -35,14 +36,19 @@ def untold(_done: int, _total: int) -> None:
 class Question:
     """What every forecast of a cycle is asked for."""
 
-    horizon_steps: int
+    target: Target
     levels: tuple[float, ...]
     past_steps: int
     """How much past a forecast is made from: what serving reads, so that scores speak of what will be served."""
 
+    @property
+    def horizon_steps(self) -> int:
+        """How far ahead it reaches."""
+        return self.target.steps
+
     def asked_of(self, forecaster: Forecaster) -> Callable[[History], QuantileForecast]:
         """The forecaster as it serves: a function of the past that shows it no more than the predictor reads."""
-        return lambda past: forecaster.predict(past.last(self.past_steps), self.horizon_steps, self.levels)
+        return lambda past: forecaster.predict(past.last(self.past_steps), self.target, self.levels)
 
 
 def question_of(settings: Settings) -> Question:
@@ -59,7 +65,15 @@ def question_of(settings: Settings) -> Question:
             f"({settings.history.serving_span}) must hold at least one step of history.step "
             f"({settings.history.step}), which is a whole second or more"
         )
-    return Question(horizon_steps, tuple(settings.forecast.levels), past_steps)
+    return Question(Target(horizon_steps), tuple(settings.forecast.levels), past_steps)
+
+
+def peak_questions_of(settings: Settings) -> tuple[Question, ...]:
+    """The same about the peaks that the settings ask for, the shortest window first; one of a step is that step."""
+    question = question_of(settings)
+    step_seconds = settings.history.step.total_seconds()
+    windows = sorted({math.ceil(window.total_seconds() / step_seconds) for window in settings.forecast.peaks})
+    return tuple(replace(question, target=Target(steps, is_peak=True)) for steps in windows if steps > 1)
 
 
 @dataclass(frozen=True, slots=True)

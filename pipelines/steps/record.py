@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.settings import Settings
 from pipelines.steps.plan import Plan
 from pipelines.steps.score import HeldOut, ResourceAccuracy, accuracy_table, series_table
-from predictor.backtest.rolling import Backtest, forecast_table
+from predictor.backtest.rolling import STEP, Backtest, forecast_table
 from predictor.serving.bundle import Bundle
 from predictor.settings import Section
 from predictor.usage.panel import Finding, UsagePanel
@@ -59,26 +59,30 @@ def parameters_of(settings: Settings) -> Mapping[str, str]:
 
 
 def metrics_of(accuracies: tuple[ResourceAccuracy, ...], levels: tuple[float, ...]) -> Mapping[str, float]:
-    """Aggregate metrics by name, such as `cpu/coverage/0.95`; what could not be measured is left out."""
+    """Aggregate metrics by name, such as `cpu/coverage/0.95`; what could not be measured is left out.
+
+    Of a peak, as in `cpu/peak_1h/coverage/0.95`, only its loss against the baseline's and its coverage.
+    """
     shown = levels if len(levels) <= MOST_LEVELS else (levels[0], levels[len(levels) // 2], levels[-1])
     found: dict[str, float] = {}
     for each in accuracies:
-        name = each.resource.value
-        found |= {
-            f"{name}/series": each.series,
-            f"{name}/cold": each.cold,
-            f"{name}/points": each.points,
-            f"{name}/pinball": each.pinball,
-            f"{name}/pinball_baseline": each.baseline_pinball,
-            f"{name}/pinball_ratio": each.ratio,
-            f"{name}/pinball_ratio_median": each.median_ratio,
-        }
+        name = each.name.replace(" ", "/")
+        found[f"{name}/pinball_ratio"] = each.ratio
         found |= {
             f"{name}/coverage/{level:g}": share
             for level, share in zip(levels, each.coverage, strict=True)
             if level in shown
         }
-        found |= {f"{name}/chosen/{forecaster}": count for forecaster, count in each.chosen.items()}
+        if each.target == STEP:
+            found |= {
+                f"{name}/series": each.series,
+                f"{name}/cold": each.cold,
+                f"{name}/points": each.points,
+                f"{name}/pinball": each.pinball,
+                f"{name}/pinball_baseline": each.baseline_pinball,
+                f"{name}/pinball_ratio_median": each.median_ratio,
+            }
+            found |= {f"{name}/chosen/{forecaster}": count for forecaster, count in each.chosen.items()}
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
@@ -100,6 +104,6 @@ def tables_of(plan: Plan, scored: HeldOut, bundle: Bundle) -> "Mapping[str, pd.D
 def forecast_rows(bundle: Bundle, panel: UsagePanel) -> "pd.DataFrame":
     """The bundle's forecasts from the panel's last step on as the long table; a series without one has no rows."""
     made = bundle.forecast(panel).forecast
-    nothing = np.full((1, len(panel.keys), made.horizon_steps), np.nan)
-    backtest = Backtest((made.cutoff_seconds,), made.step_seconds, made.levels, made.values[None], nothing)
+    nothing = np.full((1, len(panel.keys), made.values.shape[2]), np.nan)
+    backtest = Backtest((made.cutoff_seconds,), made.step_seconds, made.target, made.levels, made.values[None], nothing)
     return forecast_table(panel.keys, backtest).astype({"workload": str, "resource": str})

@@ -14,7 +14,7 @@ from autoscaler.cluster.pools import WHOLE_POOL, pool_history
 from autoscaler.settings import OversubscriptionSettings, ScalingSettings
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
 from autoscaler.simulator.oversubscription import OversubscriptionReplay, replay_oversubscription
-from models.forecast import FloatArray
+from models.forecast import FloatArray, Target
 from pipelines.errors import NotEnoughHistory
 from predictor.serving.bundle import Bundle
 from predictor.usage.node_pools import NodePools
@@ -117,20 +117,21 @@ def lead_peaks(
     past_steps: int,
     progress: Callable[[int, int], None],
 ) -> FloatArray:
-    """The highest forecast quantile within the lead window that begins with each replayed step, [workloads, steps].
+    """The forecast of the peak within the lead window that begins with each replayed step, [workloads, steps].
 
-    Made from samples of earlier steps only. It is the largest of the steps' own quantiles, which is less than the
-    quantile of the window's maximum; with windows of two or three steps the difference is small.
+    Made from samples of earlier steps only: that of the bundle's shortest peak that covers the window, as in the
+    controller; where it has none, the largest of the steps' own quantiles.
     """
     rows = [panel.row(key) for key in plan.keys]
     history = panel.select(rows).history()
     horizon = lead_steps(plan.settings)
+    target = next((each.target for each in bundle.peaks if each.target.steps >= horizon), Target(horizon))
     peaks = np.full((len(plan.keys), plan.steps), np.nan)
     for step in range(plan.steps):
         cutoff = plan.start_seconds + (step - 1) * panel.step_seconds
         past = history.until(cutoff).last(past_steps)
         bundle = bundle.learned(plan.keys, past)
-        made = bundle.forecast_history(plan.keys, past, horizon, (level,))
+        made = bundle.forecast_history(plan.keys, past, target, (level,))
         peaks[:, step] = made.forecast.values[:, 0, :].max(axis=1)
         progress(step + 1, plan.steps)
     return peaks

@@ -10,7 +10,7 @@ import numpy as np
 from models.forecast import History, QuantileForecast
 from pipelines.steps.fit import Fitted, resources_of
 from pipelines.steps.plan import Plan, Progress, Question, untold
-from predictor.backtest.rolling import Backtest, backtest_of
+from predictor.backtest.rolling import STEP, Backtest, backtest_of, target_name
 from predictor.backtest.scores import Scores, score
 from predictor.serving.bundle import FALLBACK, Bundle
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
@@ -27,6 +27,8 @@ class ResourceAccuracy:
     """How good the forecasts of one resource's warm series were."""
 
     resource: Resource
+    target: str
+    """What was forecast: `step`, or a peak such as `peak_1h`."""
     series: int
     """Warm series."""
     cold: int
@@ -42,6 +44,11 @@ class ResourceAccuracy:
     """Median over series of pinball ÷ the baseline's: the typical series, however small it is."""
     coverage: tuple[float, ...]
     """Share of actuals at or below the forecast, for each level."""
+
+    @property
+    def name(self) -> str:
+        """The resource, and the target if it is a peak."""
+        return self.resource.value if self.target == STEP else f"{self.resource.value} {self.target}"
 
     @property
     def ratio(self) -> float:
@@ -91,7 +98,7 @@ def bundle_backtest(
         asked += 1
         recent = past.last(question.past_steps)
         bundle = bundle.learned(panel.keys, recent)
-        return bundle.forecast_history(panel.keys, recent, question.horizon_steps, question.levels).forecast
+        return bundle.forecast_history(panel.keys, recent, question.target, question.levels).forecast
 
     made = backtest_of(predict, panel.history(), cutoffs)
     progress(len(cutoffs), len(cutoffs))
@@ -105,7 +112,7 @@ def baseline_backtest(
 
     A resource it was not fitted for is NaN throughout.
     """
-    shape = (len(panel.keys), len(question.levels), question.horizon_steps)
+    shape = (len(panel.keys), len(question.levels), len(question.target.ahead))
 
     def predict(past: History) -> QuantileForecast:
         values = np.full(shape, np.nan)
@@ -113,7 +120,7 @@ def baseline_backtest(
             if (resource, name) in models:
                 rows = panel.rows(resource)
                 values[rows] = question.asked_of(models[resource, name])(past.select(rows)).values
-        return QuantileForecast(question.levels, values, past.end_seconds, past.step_seconds)
+        return QuantileForecast(question.levels, values, past.end_seconds, past.step_seconds, question.target)
 
     return backtest_of(predict, panel.history(), cutoffs)
 
@@ -147,6 +154,7 @@ def resource_accuracy(
     keys: Sequence[SeriesKey], ours: Scores, theirs: Scores, bundle: Bundle
 ) -> tuple[ResourceAccuracy, ...]:
     """A row for each resource, from its warm series; `theirs` are the baseline's scores over the same points."""
+    target = target_name(bundle.target, bundle.step_seconds)
     found = []
     for resource in resources_of(keys):
         here = [(row, key) for row, key in enumerate(keys) if key.resource == resource]
@@ -158,6 +166,7 @@ def resource_accuracy(
         found.append(
             ResourceAccuracy(
                 resource=resource,
+                target=target,
                 series=len(warm),
                 cold=len(here) - len(warm),
                 scored=int(np.sum(a.count > 0)),
@@ -202,11 +211,11 @@ def series_table(scored: HeldOut, bundle: Bundle) -> "pd.DataFrame":
 
 
 def accuracy_table(scored: HeldOut, bundle: Bundle) -> "pd.DataFrame":
-    """A row for each resource, level and part of the horizon, warm series only."""
+    """A row for each resource, level and part of the horizon, warm series only; a peak has one part."""
     import pandas as pd
 
     made = scored.bundle
-    ends = part_ends(made.actual.shape[2], made.step_seconds)
+    ends = (1,) if made.target.is_peak else part_ends(made.target.steps, made.step_seconds)
     ours, theirs = scored.scores(ends)
     rows = []
     for resource in resources_of(scored.keys):
@@ -217,8 +226,9 @@ def accuracy_table(scored: HeldOut, bundle: Bundle) -> "pd.DataFrame":
                 rows.append(
                     {
                         "resource": resource.value,
+                        "target": target_name(made.target, made.step_seconds),
                         "level": level,
-                        "ahead_seconds": end * made.step_seconds,
+                        "ahead_seconds": int(made.target.ahead[end - 1]) * made.step_seconds,
                         "points": int(a.count[0, part]),
                         "pinball": float(a.pinball[0, column, part]),
                         "baseline_pinball": float(b.pinball[0, column, part]),

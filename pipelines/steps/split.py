@@ -4,7 +4,7 @@ Parts are measured in steps in which anything was observed, so an outage of the 
 separate days, does not leave a part empty.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,20 @@ def inner_split(panel: UsagePanel, horizon_steps: int, training: TrainingSetting
         held_out_cutoffs=(),
         findings=findings,
     )
+
+
+def for_horizon(split: Split, panel: UsagePanel, horizon_steps: int, training: TrainingSettings) -> Split:
+    """The same parts, with cutoffs from which a forecast of another horizon ends within its part.
+
+    Raises NotEnoughHistory where the calibration part cannot hold two.
+    """
+    times, horizon_seconds = observed_times(panel), horizon_steps * panel.step_seconds
+    part = times[(times >= split.fitted_until_seconds) & (times <= split.calibrated_until_seconds)]
+    cutoffs = spread_cutoffs(part, horizon_seconds, affordable(training.rehearsals, len(panel.keys)))
+    if len(cutoffs) < 2:
+        raise _too_short(panel, len(times), horizon_steps, "calibrated on")
+    held_out = tuple(each for each in split.held_out_cutoffs if each + horizon_seconds <= split.end_seconds)
+    return replace(split, calibration_cutoffs=cutoffs, held_out_cutoffs=held_out, findings=())
 
 
 def affordable(cutoffs: int, series: int) -> int:

@@ -157,6 +157,13 @@ def _forecast(served: ServedForecast, levels: tuple[float, ...], answer: Forecas
         "model": {"version": served.model.version, "origin": served.model.origin.value},
         "times_seconds": [series.cutoff_seconds + h * series.step_seconds for h in range(1, steps + 1)],
         "quantiles": [{"level": level, "values": series.at(level).tolist()} for level in levels],
+        "peaks": [
+            {
+                "window_seconds": peak.target.steps * peak.step_seconds,
+                "quantiles": [{"level": level, "value": float(peak.at(level)[0])} for level in levels],
+            }
+            for peak in served.peaks
+        ],
     }
 
 

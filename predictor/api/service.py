@@ -123,12 +123,7 @@ class ForecastService:
                 forecast = answer.made.forecast
                 self.tracker.issue(
                     [answer.made.keys[i] for i in given],
-                    type(forecast)(
-                        forecast.levels,
-                        forecast.values[np.asarray(given, dtype=np.intp)],
-                        forecast.cutoff_seconds,
-                        forecast.step_seconds,
-                    ),
+                    replace(forecast, values=forecast.values[np.asarray(given, dtype=np.intp)]),
                 )
         except AccuracyError as error:
             self._count("accuracy", error)

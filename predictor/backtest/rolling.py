@@ -1,13 +1,13 @@
 """Forecasts as they would have been made at past cutoffs, beside what then happened."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import SECONDS_PER_DAY, FloatArray, Forecaster, ForecastError, History, QuantileForecast
+from models.forecast import SECONDS_PER_DAY, FloatArray, Forecaster, ForecastError, History, QuantileForecast, Target
 from predictor.errors import InvalidUsage
 from predictor.usage.panel import SeriesKey
 
@@ -54,11 +54,13 @@ def cutoffs_for(
 class Backtest:
     """What was forecast at each cutoff and what happened; NaN is "no forecast" or "no sample".
 
-    `forecast` is [cutoffs, series, levels, steps], `actual` [cutoffs, series, steps], in the resource's base unit.
+    `forecast` is [cutoffs, series, levels, outcomes], `actual` [cutoffs, series, outcomes], in the resource's base
+    unit; the outcomes are the target's.
     """
 
     cutoffs_seconds: tuple[int, ...]
     step_seconds: int
+    target: Target
     levels: tuple[float, ...]
     forecast: FloatArray
     actual: FloatArray
@@ -66,20 +68,18 @@ class Backtest:
     def select(self, rows: Sequence[int] | NDArray[np.intp]) -> "Backtest":
         """Some of the series, in the order given."""
         index = np.asarray(rows, dtype=np.intp)
-        return Backtest(
-            self.cutoffs_seconds, self.step_seconds, self.levels, self.forecast[:, index], self.actual[:, index]
-        )
+        return replace(self, forecast=self.forecast[:, index], actual=self.actual[:, index])
 
 
 def backtest(
     forecaster: Forecaster,
     history: History,
     cutoffs_seconds: Sequence[int],
-    horizon_steps: int,
+    target: Target,
     levels: Sequence[float],
 ) -> Backtest:
     """A fitted forecaster's forecasts at each cutoff, from the past up to it and nothing else."""
-    return backtest_of(lambda past: forecaster.predict(past, horizon_steps, levels), history, cutoffs_seconds)
+    return backtest_of(lambda past: forecaster.predict(past, target, levels), history, cutoffs_seconds)
 
 
 def backtest_of(
@@ -95,34 +95,36 @@ def backtest_of(
         if past.end_seconds != cutoff:
             raise ForecastError(f"cutoff {cutoff} is not on the grid of {history.step_seconds} s that the history has")
         made.append(predict(History(past.usage.copy(), past.end_seconds, past.step_seconds)))
-        after = history.usage[:, past.steps : past.steps + made[-1].horizon_steps]
-        missing = made[-1].horizon_steps - after.shape[1]
-        actual.append(np.pad(after, ((0, 0), (0, missing)), constant_values=np.nan))
+        actual.append(made[-1].target.after(history, cutoff))
     return Backtest(
         tuple(cutoffs_seconds),
         history.step_seconds,
+        made[0].target,
         made[0].levels,
         np.stack([f.values for f in made]),
         np.stack(actual),
     )
 
 
-FORECAST_COLUMNS: tuple[str, ...] = ("workload", "resource", "cutoff", "timestamp", "level", "value")
+STEP = "step"
+"""What the target is called in tables that is usage in each step."""
+FORECAST_COLUMNS: tuple[str, ...] = ("workload", "resource", "target", "cutoff", "timestamp", "level", "value")
 
 
 def forecast_table(keys: Sequence[SeriesKey], made: Backtest) -> "pd.DataFrame":
-    """A backtest's forecasts as the long table, one row per series, cutoff, step and level; times in UTC.
+    """A backtest's forecasts as the long table, one row per series, cutoff, outcome and level; times in UTC.
 
-    Rows without a forecast are left out.
+    `target` is `step`, or `peak_1h` and alike; `timestamp` is when the outcome's last step starts. Rows without a
+    forecast are left out.
     """
     import pandas as pd
 
-    cutoffs, _, levels, steps = made.forecast.shape
-    # Order of the rows: series, cutoff, step, level.
+    cutoffs, _, levels, outcomes = made.forecast.shape
+    # Order of the rows: series, cutoff, outcome, level.
     values = made.forecast.transpose(1, 0, 3, 2).ravel()
     place = np.arange(values.size)
-    step, level = place // levels % steps, place % levels
-    row, cutoff = place // (levels * steps * cutoffs), place // (levels * steps) % cutoffs
+    outcome, level = place // levels % outcomes, place % levels
+    row, cutoff = place // (levels * outcomes * cutoffs), place // (levels * outcomes) % cutoffs
     cutoff_seconds = np.asarray(made.cutoffs_seconds, dtype=np.int64)[cutoff]
     workloads = sorted({key.workload for key in keys})
     resources = sorted({key.resource.value for key in keys})
@@ -135,13 +137,23 @@ def forecast_table(keys: Sequence[SeriesKey], made: Backtest) -> "pd.DataFrame":
                 np.asarray([resources.index(k.resource.value) for k in keys], dtype=np.int64)[row],
                 pd.Index(resources),
             ),
+            "target": pd.Categorical.from_codes(
+                np.zeros(values.size, dtype=np.int64), pd.Index([target_name(made.target, made.step_seconds)])
+            ),
             "cutoff": _utc(cutoff_seconds),
-            "timestamp": _utc(cutoff_seconds + (step + 1) * made.step_seconds),
+            "timestamp": _utc(cutoff_seconds + made.target.ahead[outcome] * made.step_seconds),
             "level": np.asarray(made.levels)[level],
             "value": values,
         }
     )
     return table.loc[table["value"].notna()].reset_index(drop=True)
+
+
+def target_name(target: Target, step_seconds: int) -> str:
+    """What a target is called in tables: `step`, or a peak with its window in hours or less, such as `peak_24h`."""
+    seconds = target.steps * step_seconds
+    unit, length = next(each for each in (("h", 3600), ("m", 60), ("s", 1)) if seconds % each[1] == 0)
+    return f"peak_{seconds // length}{unit}" if target.is_peak else STEP
 
 
 def _utc(seconds: NDArray[np.int64]) -> "pd.DatetimeIndex":

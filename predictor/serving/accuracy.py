@@ -134,7 +134,7 @@ class AccuracyTracker:
             return
         values = np.full((int(fresh.sum()), len(self._levels), len(self._horizons)), np.nan, dtype=np.float32)
         for j, horizon in enumerate(self._horizons):
-            if horizon // self._step <= forecast.horizon_steps:
+            if horizon // self._step <= forecast.target.steps:
                 values[:, :, j] = forecast.values[fresh, :, horizon // self._step - 1]
         said: NDArray[np.bool_] = np.all(np.isfinite(values), axis=1)
         new = _Issued(slots[fresh], values, said)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,15 @@ from models.forecast import (
     History,
     JsonValue,
     QuantileForecast,
+    Target,
     between_levels,
-    checked_horizon,
     checked_levels,
 )
 from predictor.errors import CorruptModel
 from predictor.serving import bundle_files
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+
+_Value = TypeVar("_Value")
 
 FALLBACK = "seasonal_naive"
 """Serves a series of a resource that the bundle was not trained on."""
@@ -80,17 +82,18 @@ class NoForecast:
 
 @dataclass(frozen=True, slots=True)
 class SeriesForecast:
-    """The forecast of one series; `values` is [levels, steps] in the resource's base unit."""
+    """The forecast of one series; `values` is [levels, outcomes] in the resource's base unit."""
 
     key: SeriesKey
     levels: tuple[float, ...]
     values: FloatArray
     cutoff_seconds: int
     step_seconds: int
+    target: Target
     served: Served
 
     def at(self, level: float) -> FloatArray:
-        """Usage at one of the levels, [steps]. Raises KeyError for a level that was not asked for."""
+        """Usage at one of the levels, [outcomes]. Raises KeyError for a level that was not asked for."""
         if level not in self.levels:
             raise KeyError(f"level {level:g} was not forecast; there are {', '.join(f'{v:g}' for v in self.levels)}")
         return np.asarray(self.values[self.levels.index(level)])
@@ -118,19 +121,22 @@ class PanelForecast:
         if isinstance(outcome, NoForecast):
             return outcome
         made = self.forecast
-        return SeriesForecast(key, made.levels, made.values[row], made.cutoff_seconds, made.step_seconds, outcome)
+        return SeriesForecast(
+            key, made.levels, made.values[row], made.cutoff_seconds, made.step_seconds, made.target, outcome
+        )
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Every series' forecaster and calibration, addressable by SeriesKey.
+    """Every series' forecaster and calibration for one target, addressable by SeriesKey.
 
     `forecasters` holds each fitted forecaster once per resource, by (resource, catalogue name). Raises ValueError
     when a series or a combination names a forecaster that is not there.
     """
 
     step_seconds: int
-    horizon_steps: int
+    target: Target
+    """What was learned, weighed and calibrated for; steps can be asked for fewer or more of."""
     levels: tuple[float, ...]
     forecasters: Mapping[tuple[Resource, str], Forecaster]
     series: Mapping[SeriesKey, SeriesModel]
@@ -140,11 +146,17 @@ class Bundle:
     """The record of each resource's forecasters; its rows are the resource's series in the order of `series`."""
     learned_until_seconds: int = 0
     """Epoch second of the last cutoff whose whole horizon is in the record."""
+    peaks: "tuple[Bundle, ...]" = ()
+    """The same for the peaks of windows of some lengths, shortest first."""
 
     def __post_init__(self) -> None:
         checked_levels(self.levels)
-        if self.step_seconds <= 0 or self.horizon_steps <= 0:
-            raise ValueError(f"step {self.step_seconds} s and horizon {self.horizon_steps} steps must be positive")
+        if self.step_seconds <= 0:
+            raise ValueError(f"step {self.step_seconds} s must be positive")
+        windows = [each.target.steps for each in self.peaks]
+        is_alike = all((each.step_seconds, each.levels) == (self.step_seconds, self.levels) for each in self.peaks)
+        if windows != sorted(set(windows)) or not all(each.target.is_peak for each in self.peaks) or not is_alike:
+            raise ValueError(f"peaks must be of ascending windows, at the bundle's own step and levels; got {windows}")
         for key, model in self.series.items():
             if model.key != key:
                 raise ValueError(f"the model of {model.key} stands under {key}")
@@ -171,33 +183,35 @@ class Bundle:
                 )
 
     def forecast(
-        self, panel: UsagePanel, horizon_steps: int | None = None, levels: Sequence[float] | None = None
+        self, panel: UsagePanel, target: Target | None = None, levels: Sequence[float] | None = None
     ) -> PanelForecast:
-        """Calibrated quantiles for every series of the panel from its last step on; default horizon and levels
+        """Calibrated quantiles for every series of the panel from its last step on; default target and levels
         are the bundle's.
 
         A series unknown to the bundle is served by the fallback, uncalibrated, and marked cold; one with fewer
-        than MINIMUM_SAMPLES samples gets NoForecast. Raises ForecastError for another step length and for
-        impossible levels or horizons.
+        than MINIMUM_SAMPLES samples gets NoForecast. A peak is answered by the bundle's part for it. Raises
+        ForecastError for another step length, for impossible levels, and for a peak that it has no part for.
         """
-        return self.forecast_history(panel.keys, panel.history(), horizon_steps, levels)
+        return self.forecast_history(panel.keys, panel.history(), target, levels)
 
     def forecast_history(
         self,
         keys: Sequence[SeriesKey],
         history: History,
-        horizon_steps: int | None = None,
+        target: Target | None = None,
         levels: Sequence[float] | None = None,
     ) -> PanelForecast:
         """The same for bare arrays, row i belonging to `keys[i]`; what a backtest of the bundle calls."""
+        asked = target or self.target
+        if asked.is_peak and asked != self.target:
+            return self.peak(asked).forecast_history(keys, history, asked, levels)
         if history.step_seconds != self.step_seconds:
             raise ForecastError(
                 f"the model was trained on steps of {self.step_seconds} s and cannot forecast steps of "
                 f"{history.step_seconds} s"
             )
-        horizon = checked_horizon(self.horizon_steps if horizon_steps is None else horizon_steps)
         wanted = tuple(checked_levels(self.levels if levels is None else levels).tolist())
-        values = np.full((len(keys), len(wanted), horizon), np.nan)
+        values = np.full((len(keys), len(wanted), len(asked.ahead)), np.nan)
         outcomes = [self._outcome(key, int(n)) for key, n in zip(keys, _sample_counts(history), strict=True)]
         rows_by_forecaster: dict[tuple[Resource, str], list[int]] = {}
         for row, outcome in enumerate(outcomes):
@@ -206,29 +220,42 @@ class Bundle:
         for (resource, name), rows in rows_by_forecaster.items():
             past = history.select(rows)
             if name == COMBINATION:
-                made = self._combined(resource, [keys[row] for row in rows], past, horizon, wanted)
+                made = self._combined(resource, [keys[row] for row in rows], past, asked, wanted)
             else:
                 forecaster = self.forecasters.get((resource, name)) or catalog.create(FALLBACK)
-                made = forecaster.predict(past, horizon, wanted).values
+                made = forecaster.predict(past, asked, wanted).values
             offsets = between_levels(np.stack([self._offsets(keys[row]) for row in rows]), self.levels, wanted)
             values[rows] = calibrated(made, series_scale(past), offsets)
-        made_at = QuantileForecast(wanted, values, history.end_seconds, history.step_seconds)
+        made_at = QuantileForecast(wanted, values, history.end_seconds, history.step_seconds, asked)
         return PanelForecast(tuple(keys), made_at, tuple(outcomes))
 
+    def peak(self, target: Target) -> "Bundle":
+        """The part of the bundle for a peak. Raises ForecastError where there is none."""
+        for each in self.peaks:
+            if each.target == target:
+                return each
+        windows = ", ".join(str(each.target.steps) for each in self.peaks) or "none"
+        raise ForecastError(
+            f"the model forecasts no peak of {target.steps} steps; it does of: {windows}. Train with it in "
+            "forecast.peaks"
+        )
+
     def learned(self, keys: Sequence[SeriesKey], history: History) -> "Bundle":
-        """The bundle with what became of the forecasts of one horizon before the history's end in its record.
+        """The bundle with what became of the forecasts of one horizon before the history's end in its records.
 
         The one place where serving learns; offline as online it is called with the window that a forecast is made from,
         row i belonging to `keys[i]`. The bundle itself where its last look was less than an hour before, on another
         grid, and where there is nothing to weigh.
         """
-        cutoff = history.end_seconds - self.horizon_steps * self.step_seconds
+        peaks = tuple(each.learned(keys, history) for each in self.peaks)
+        cutoff = history.end_seconds - self.target.steps * self.step_seconds
         elapsed = cutoff - self.learned_until_seconds
         is_other_grid = history.step_seconds != self.step_seconds
-        if not self.combinations or is_other_grid or elapsed < LEARNING_SECONDS or history.steps <= self.horizon_steps:
-            return self
+        if not self.combinations or is_other_grid or elapsed < LEARNING_SECONDS or history.steps <= self.target.steps:
+            is_same = all(each is before for each, before in zip(peaks, self.peaks, strict=True))
+            return self if is_same else replace(self, peaks=peaks)
         past = history.until(cutoff)
-        actual = history.usage[:, past.steps :]
+        actual = self.target.after(history, cutoff)
         row_of = {key: row for row, key in enumerate(keys)}
         records = {}
         for resource, record in self.combinations.items():
@@ -239,24 +266,24 @@ class Bundle:
             if rows:
                 asked = past.select(rows)
                 made = [
-                    self.forecasters[resource, name].predict(asked, self.horizon_steps, self.levels).values
+                    self.forecasters[resource, name].predict(asked, self.target, self.levels).values
                     for name in record.forecasters
                 ]
                 losses[here] = part_losses(actual[rows], made, self.levels, record.part_ends)
             records[resource] = record.realised(losses, elapsed)
-        return replace(self, combinations=records, learned_until_seconds=cutoff)
+        return replace(self, combinations=records, learned_until_seconds=cutoff, peaks=peaks)
 
     def _combined(
-        self, resource: Resource, keys: Sequence[SeriesKey], past: History, horizon: int, levels: tuple[float, ...]
+        self, resource: Resource, keys: Sequence[SeriesKey], past: History, target: Target, levels: tuple[float, ...]
     ) -> FloatArray:
-        """The combination's quantiles, [series, levels, horizon]."""
+        """The combination's quantiles, [series, levels, outcomes]."""
         record, weights = self.combinations[resource], self._weights_for(resource, keys)
         asked: dict[int, FloatArray] = {}
         for number, name in enumerate(record.forecasters):
             rows = np.flatnonzero((weights[:, number] > NEGLIGIBLE_WEIGHT).any(axis=(1, 2)))
             if rows.size:
-                values = np.full((len(keys), len(levels), horizon), np.nan)
-                values[rows] = self.forecasters[resource, name].predict(past.select(rows), horizon, levels).values
+                values = np.full((len(keys), len(levels), len(target.ahead)), np.nan)
+                values[rows] = self.forecasters[resource, name].predict(past.select(rows), target, levels).values
                 asked[number] = values
         return combined(asked, weights, record.part_ends, self.levels, levels)
 
@@ -371,15 +398,22 @@ def _parts(bundle: Bundle) -> bundle_files.Parts:
             }
         )
         arrays |= {f"{resource.value}/loss": record.loss, f"{resource.value}/evidence": record.evidence}
+    peaks: list[JsonValue] = []
+    for each in bundle.peaks:
+        part, prefix = _parts(each), f"peak_{each.target.steps}/"
+        peaks.append(part.content)
+        arrays |= {f"{prefix}{key}": values for key, values in part.arrays.items()}
+        texts |= {f"{prefix}{key}": text for key, text in part.texts.items()}
     content: dict[str, JsonValue] = {
         "step_seconds": bundle.step_seconds,
-        "horizon_steps": bundle.horizon_steps,
+        "target": {"steps": bundle.target.steps, "is_peak": bundle.target.is_peak},
         "levels": list(bundle.levels),
         "trained_until_seconds": bundle.trained_until_seconds,
         "forecasters": forecasters,
         "series": rows,
         "combinations": combinations,
         "learned_until_seconds": bundle.learned_until_seconds,
+        "peaks": peaks,
     }
     return bundle_files.Parts(content, arrays, texts)
 
@@ -388,11 +422,8 @@ def _from_parts(parts: bundle_files.Parts) -> Bundle:
     content: Mapping[str, Any] = parts.content
     forecasters: dict[tuple[Resource, str], Forecaster] = {}
     for number, row in enumerate(content["forecasters"]):
-        prefix = f"{number}/"
         state = ForecasterState(
-            row["parameters"],
-            {key.removeprefix(prefix): a for key, a in parts.arrays.items() if key.startswith(prefix)},
-            {key.removeprefix(prefix): t for key, t in parts.texts.items() if key.startswith(prefix)},
+            row["parameters"], _under(f"{number}/", parts.arrays), _under(f"{number}/", parts.texts)
         )
         forecasters[Resource(row["resource"]), row["name"]] = catalog.from_state(row["name"], state)
     models = [
@@ -416,13 +447,23 @@ def _from_parts(parts: bundle_files.Parts) -> Bundle:
         )
         for row in content["combinations"]
     }
+    peaks = []
+    for row in content["peaks"]:
+        prefix = f"peak_{row['target']['steps']}/"
+        peaks.append(_from_parts(bundle_files.Parts(row, _under(prefix, parts.arrays), _under(prefix, parts.texts))))
     return Bundle(
         content["step_seconds"],
-        content["horizon_steps"],
+        Target(**content["target"]),
         tuple(content["levels"]),
         forecasters,
         {model.key: model for model in models},
         content["trained_until_seconds"],
         combinations,
         content["learned_until_seconds"],
+        tuple(peaks),
     )
+
+
+def _under(prefix: str, values: Mapping[str, _Value]) -> dict[str, _Value]:
+    """What is stored under a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}

@@ -16,7 +16,7 @@ from models.forecast import JsonValue
 from predictor.errors import CorruptModel
 
 FORMAT = "foresize-bundle"
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.npz"
 BOOSTERS = "boosters"

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import catalog
-from models.forecast import ForecastError
+from models.forecast import ForecastError, Target
 from predictor.errors import CorruptModel, ModelNotFound, PredictorError, RegistryUnavailable, UnknownWorkload
 from predictor.serving.bundle import FALLBACK, Bundle, NoForecast, PanelForecast, SeriesForecast
 from predictor.serving.ports import BundleStore, StoredBundle, UsageSource
@@ -79,6 +79,8 @@ class ServedForecast:
     model: ModelInUse
     data_age_seconds: float
     """Age of the newest sample the forecast was made from."""
+    peaks: tuple[SeriesForecast, ...] = ()
+    """Forecasts of the highest usage within windows from the end of what was observed, shortest first."""
 
     @property
     def known_until_seconds(self) -> int:
@@ -88,10 +90,14 @@ class ServedForecast:
     def peak(self, level: float, until_seconds: float) -> float:
         """Highest usage at a level from the end of what was observed until then, in the resource's base unit.
 
-        Raises ForecastError where the forecast does not reach that far.
+        That of the shortest window forecast as a peak that reaches so far; where there is none, the largest of the
+        steps' own quantiles, which is less. Raises ForecastError where the forecast does not reach that far either.
         """
         step = self.series.step_seconds
         steps = max(1, -int(-(until_seconds - self.known_until_seconds) // step))
+        for each in self.peaks:
+            if each.target.steps >= steps:
+                return float(each.at(level)[0])
         if steps > self.series.values.shape[1]:
             reach = self.series.values.shape[1] * step
             raise ForecastError(
@@ -115,6 +121,8 @@ class Forecasts:
     """Why there is no observation."""
     newest_sample_seconds: int | None = None
     """End of the newest sample of any series, also of the last answer that the source gave."""
+    peaks: tuple[PanelForecast, ...] = ()
+    """Forecasts of peaks, the shortest window first."""
 
     @cached_property
     def _rows(self) -> dict[SeriesKey, int]:
@@ -164,7 +172,9 @@ class Forecasts:
             return series
         if not np.isfinite(series.values).all():
             return NoForecast(f"{self.model.description} forecasts NaN or infinity for {key}")
-        return ServedForecast(series, self.model, max(0.0, self.now_seconds - observed.measured_at_seconds))
+        peaks = [each.of(key) for each in self.peaks]
+        known = tuple(each for each in peaks if isinstance(each, SeriesForecast) and np.isfinite(each.values).all())
+        return ServedForecast(series, self.model, max(0.0, self.now_seconds - observed.measured_at_seconds), known)
 
     def is_stale(self, key: SeriesKey) -> bool:
         """Whether the series was observed, but too long ago."""
@@ -236,6 +246,8 @@ class Predictor:
     last_good: Callable[[], Remembered | None] = field(default=lambda: None)
     """The copy to start from where the registry is gone."""
     resources: Collection[Resource] = tuple(Resource)
+    peaks_within: timedelta = timedelta(0)
+    """Peaks are forecast of windows up to the first that is as long as this; none by default."""
 
     def __post_init__(self) -> None:
         self._in_use: ModelInUse | None = None
@@ -272,7 +284,8 @@ class Predictor:
         except PredictorError as problem:
             nothing = NoForecast("nothing was observed")
             return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, problem))
-        return self._kept(Forecasts(now, stale_after_seconds, model, panel, self._forecast(model, panel)))
+        made, *peaks = self._forecasts(model, panel)
+        return self._kept(Forecasts(now, stale_after_seconds, model, panel, made, peaks=tuple(peaks)))
 
     def _kept(self, answer: Forecasts) -> Forecasts:
         if answer.panel is not None and (answer._last_columns >= 0).any():
@@ -281,17 +294,29 @@ class Predictor:
         self._answered = replace(answer, newest_sample_seconds=self._newest_sample_seconds)
         return self._answered
 
-    def _forecast(self, model: ModelInUse, panel: UsagePanel) -> PanelForecast | NoForecast:
+    def _forecasts(
+        self, model: ModelInUse, panel: UsagePanel
+    ) -> "tuple[PanelForecast | NoForecast, *tuple[PanelForecast, ...]]":
+        """The forecast of the steps, then those of peaks."""
         if not panel.keys:
-            return NoForecast("no workload was observed")
+            return (NoForecast("no workload was observed"),)
         before = self._learning
         known = before[1] if before is not None and before[0] is model.bundle else model.bundle
         try:
             known = known.learned(panel.keys, panel.history())
             self._learning = model.bundle, known
-            return known.forecast(panel, self._horizon_steps, tuple(self.levels))
+            levels = tuple(self.levels)
+            peaks = [known.forecast(panel, target, levels) for target in self._peaks_of(known)]
+            return (known.forecast(panel, Target(self._horizon_steps), levels), *peaks)
         except ForecastError as error:
-            return NoForecast(f"{model.description} cannot forecast: {error}")
+            return (NoForecast(f"{model.description} cannot forecast: {error}"),)
+
+    def _peaks_of(self, bundle: Bundle) -> list[Target]:
+        """The bundle's peaks that are asked for: all up to the first whose window is as long as `peaks_within`."""
+        wanted = self.peaks_within.total_seconds() / self.step_seconds
+        targets = [part.target for part in bundle.peaks]
+        reach = next((target.steps for target in targets if target.steps >= wanted), None)
+        return [target for target in targets if wanted > 0 and (reach is None or target.steps <= reach)]
 
     @property
     def _horizon_steps(self) -> int:
@@ -342,7 +367,7 @@ class Predictor:
     def _untrained(self) -> Bundle:
         return Bundle(
             step_seconds=self.step_seconds,
-            horizon_steps=self._horizon_steps,
+            target=Target(self._horizon_steps),
             levels=tuple(self.levels),
             forecasters={(resource, FALLBACK): catalog.create(FALLBACK) for resource in Resource},
             series={},

@@ -16,7 +16,7 @@ from autoscaler.controller.ports import Scale
 from autoscaler.controller.records import DecisionRecord, Outcome
 from autoscaler.errors import ClusterRefused, ClusterUnavailable, CommandConflict
 from autoscaler.settings import ScalingSettings
-from models.forecast import ForecasterState, History, QuantileForecast
+from models.forecast import ForecasterState, History, QuantileForecast, Target
 from predictor.serving.bundle import Bundle, SeriesModel
 from predictor.usage.panel import Resource, SeriesKey
 from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_workload, noon_rush
@@ -32,12 +32,12 @@ class Oracle:
     name: ClassVar[str] = "oracle"
     says: float
 
-    def fit(self, history: History) -> Self:
+    def fit(self, history: History, target: Target) -> Self:
         return self
 
-    def predict(self, history: History, horizon_steps: int, levels: Sequence[float]) -> QuantileForecast:
-        values = np.full((history.series_count, len(levels), horizon_steps), self.says)
-        return QuantileForecast(tuple(levels), values, history.end_seconds, history.step_seconds)
+    def predict(self, history: History, target: Target, levels: Sequence[float]) -> QuantileForecast:
+        values = np.full((history.series_count, len(levels), len(target.ahead)), self.says)
+        return QuantileForecast(tuple(levels), values, history.end_seconds, history.step_seconds, target)
 
     def to_state(self) -> ForecasterState:
         return ForecasterState({"says": self.says})
@@ -53,7 +53,7 @@ def told(says: float, **changes: Any) -> ScalingParts:
     key = SeriesKey(CART, Resource.CPU)
     bundle = Bundle(
         step_seconds=STEP_SECONDS,
-        horizon_steps=48,
+        target=Target(48),
         levels=LEVELS,
         forecasters={(Resource.CPU, "oracle"): Oracle(says)},
         series={key: SeriesModel(key, "oracle", np.zeros(len(LEVELS)))},

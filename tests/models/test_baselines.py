@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from models.baselines.decaying_histogram import DecayingHistogram
 from models.baselines.seasonal_naive import SeasonalNaive
-from models.forecast import ForecastError
+from models.forecast import ForecastError, Target
 from tests.support.histories import a_history, daily_usage
 
 HOUR = 3600
@@ -52,7 +52,7 @@ def test_the_histogram_is_the_vpas(usage: np.ndarray, level: float) -> None:
         if not np.isnan(value):
             slow.add(value, (len(usage) - 1 - i) * HOUR)
 
-    fast = DecayingHistogram().predict(a_history(usage, step_seconds=HOUR), 3, (level,)).values
+    fast = DecayingHistogram().predict(a_history(usage, step_seconds=HOUR), Target(3), (level,)).values
 
     assert (fast == fast[0, 0, 0]).all()
     assert fast[0, 0, 0] == pytest.approx(slow.percentile(level), rel=1e-9)
@@ -62,7 +62,7 @@ def test_a_histogram_estimate_is_at_most_a_bucket_above_the_quantile() -> None:
     """With samples of one age it is the quantile, rounded up by at most 5 % and the first bucket."""
     usage = np.random.default_rng(0).lognormal(size=(3, 96))
 
-    made = DecayingHistogram(half_life_seconds=10**9).predict(a_history(usage), 1, (0.5, 0.9)).values[:, :, 0]
+    made = DecayingHistogram(half_life_seconds=10**9).predict(a_history(usage), Target(1), (0.5, 0.9)).values[:, :, 0]
     exact = np.quantile(usage, [0.5, 0.9], axis=1, method="inverted_cdf").T
 
     assert (made >= exact).all()
@@ -73,8 +73,8 @@ def test_old_samples_fade() -> None:
     """After a step down, the histogram's median comes down with the half-life, not at once and not never."""
     usage = np.concatenate([np.full(96 * 3, 10.0), np.full(96 * 2, 1.0)])
 
-    slow = DecayingHistogram(half_life_seconds=30 * 86_400).predict(a_history(usage), 1, (0.5,)).values
-    fast = DecayingHistogram(half_life_seconds=86_400).predict(a_history(usage), 1, (0.5,)).values
+    slow = DecayingHistogram(half_life_seconds=30 * 86_400).predict(a_history(usage), Target(1), (0.5,)).values
+    fast = DecayingHistogram(half_life_seconds=86_400).predict(a_history(usage), Target(1), (0.5,)).values
 
     assert slow[0, 0, 0] > 9
     assert fast[0, 0, 0] < 2
@@ -108,7 +108,7 @@ def test_seasonal_naive_is_its_definition(seed: int, missing: float, horizon: in
     usage = np.where(rng.random(96) < missing, np.nan, rng.uniform(0, 5, 96))
     levels = (0.1, 0.5, 0.95)
 
-    fast = SeasonalNaive().predict(a_history(usage, step_seconds=HOUR), horizon, levels).values[0]
+    fast = SeasonalNaive().predict(a_history(usage, step_seconds=HOUR), Target(horizon), levels).values[0]
 
     np.testing.assert_allclose(fast, slow_seasonal_naive(usage, 24, horizon, levels), rtol=1e-9, atol=1e-9)
 
@@ -118,7 +118,7 @@ def test_a_pure_rhythm_is_forecast_exactly() -> None:
     usage = daily_usage(noise=0.0, days=3)
     day = 96
 
-    made = SeasonalNaive().predict(a_history(usage), day, (0.05, 0.5, 0.99)).values
+    made = SeasonalNaive().predict(a_history(usage), Target(day), (0.05, 0.5, 0.99)).values
 
     for level in range(3):
         np.testing.assert_allclose(made[:, level], usage[:, -day:], rtol=1e-9)
@@ -128,7 +128,7 @@ def test_a_short_history_falls_back_to_its_last_value() -> None:
     """With less than a season the median is about the last sample, and the far end is less sure."""
     usage = 50 + np.cumsum(np.random.default_rng(2).standard_normal(60))
 
-    made = SeasonalNaive().predict(a_history(usage), 16, (0.05, 0.5, 0.95)).values[0]
+    made = SeasonalNaive().predict(a_history(usage), Target(16), (0.05, 0.5, 0.95)).values[0]
 
     width = made[2] - made[0]
     assert made[0, 0] <= usage[-1] <= made[2, 0]
@@ -138,4 +138,4 @@ def test_a_short_history_falls_back_to_its_last_value() -> None:
 def test_a_season_shorter_than_a_step_is_refused() -> None:
     """It would mean no season at all."""
     with pytest.raises(ForecastError, match="shorter than a step"):
-        SeasonalNaive(season_seconds=60).predict(a_history(np.ones(10)), 1, (0.5,))
+        SeasonalNaive(season_seconds=60).predict(a_history(np.ones(10)), Target(1), (0.5,))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.baselines.hour_of_day import HourOfDay
 from models.baselines.trailing_quantiles import TrailingQuantiles
-from models.forecast import FloatArray
+from models.forecast import FloatArray, Target
 from models.learned.analogs import FARTHEST_WEIGHT, Analogs
 from models.weighted import weighted_columns, weighted_quantiles
 from tests.support.histories import a_history
@@ -41,7 +41,7 @@ def test_trailing_quantiles_are_those_of_the_window(seed: int, window: int, miss
     """Of its samples alone."""
     usage = some_usage(seed, 40, missing)
 
-    made = TrailingQuantiles(window * HOUR).predict(a_history(usage, step_seconds=HOUR), 2, LEVELS).values[0]
+    made = TrailingQuantiles(window * HOUR).predict(a_history(usage, step_seconds=HOUR), Target(2), LEVELS).values[0]
 
     expected = np.nanquantile(usage[-window:], LEVELS)
     np.testing.assert_allclose(made, np.repeat(expected[:, None], 2, axis=1))
@@ -51,7 +51,7 @@ def test_an_empty_window_is_the_newest_sample() -> None:
     """Four hours without a scrape: the last thing known."""
     usage = np.concatenate([np.arange(1.0, 41.0), np.full(4, np.nan)])
 
-    made = TrailingQuantiles(4 * HOUR).predict(a_history(usage, step_seconds=HOUR), 3, LEVELS).values
+    made = TrailingQuantiles(4 * HOUR).predict(a_history(usage, step_seconds=HOUR), Target(3), LEVELS).values
 
     assert (made == 40.0).all()
 
@@ -63,7 +63,7 @@ def test_hour_of_day_is_its_definition(seed: int, ahead: int, missing: float) ->
     step = 1800
     usage = some_usage(seed, 48 * 6, missing)
 
-    made = HourOfDay().predict(a_history(usage, step_seconds=step), ahead, LEVELS).values[0, :, -1]
+    made = HourOfDay().predict(a_history(usage, step_seconds=step), Target(ahead), LEVELS).values[0, :, -1]
 
     seconds_ahead = (ahead * step - 1) % 86_400 // 1800 * 1800 + 900
     samples, weights = [], []
@@ -112,7 +112,7 @@ def test_analogs_are_the_nearest_neighbours(seed: int, context: int, neighbours:
     usage[:2] = 1.0
     forecaster = Analogs(context_steps=context, neighbours=neighbours, lag_decay=0.2)
 
-    made = forecaster.predict(a_history(usage), horizon, LEVELS).values[0]
+    made = forecaster.predict(a_history(usage), Target(horizon), LEVELS).values[0]
 
     np.testing.assert_allclose(made, slow_analogs(usage, context, neighbours, 0.2, horizon), rtol=1e-6)
 
@@ -121,7 +121,7 @@ def test_analogs_see_a_square_wave_where_seasons_do_not() -> None:
     """On for 5 steps, off for 8: the next edges are foretold to the step."""
     wave = np.resize(np.asarray([4.0] * 5 + [0.0] * 8), 13 * 60 + 7)
 
-    made = Analogs(context_steps=24, neighbours=10).predict(a_history(wave), 26, (0.1, 0.9)).values[0]
+    made = Analogs(context_steps=24, neighbours=10).predict(a_history(wave), Target(26), (0.1, 0.9)).values[0]
 
     expected = np.resize(np.asarray([4.0] * 5 + [0.0] * 8), 13 * 60 + 7 + 26)[-26:]
     np.testing.assert_array_equal(made, np.stack([expected, expected]))
@@ -131,7 +131,7 @@ def test_too_short_a_past_for_neighbours_gives_its_quantiles() -> None:
     """Nothing like now can be looked for in a dozen samples."""
     usage = np.arange(12.0)
 
-    made = Analogs().predict(a_history(usage), 6, LEVELS).values[0]
+    made = Analogs().predict(a_history(usage), Target(6), LEVELS).values[0]
 
     np.testing.assert_allclose(made, np.repeat(np.quantile(usage, LEVELS)[:, None], 6, axis=1))
 
@@ -158,7 +158,7 @@ def test_a_series_alone_is_forecast_as_in_company(forecaster: Analogs | HourOfDa
     """Chunks and sorting never mix series."""
     usage = np.stack([some_usage(seed, 96 * 8, 0.05) for seed in range(5)])
 
-    together = forecaster.predict(a_history(usage), 8, LEVELS).values
+    together = forecaster.predict(a_history(usage), Target(8), LEVELS).values
 
-    alone = [forecaster.predict(a_history(usage[row]), 8, LEVELS).values[0] for row in range(5)]
+    alone = [forecaster.predict(a_history(usage[row]), Target(8), LEVELS).values[0] for row in range(5)]
     np.testing.assert_array_equal(together, np.stack(alone))

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.forecast import ForecastError, History, last_samples, row_quantiles
+from models.forecast import FloatArray, ForecastError, History, Target, last_samples, row_quantiles
 from tests.support.histories import a_history
 
 samples = st.one_of(st.floats(0, 1e6), st.just(np.nan))
@@ -58,3 +58,43 @@ def test_a_history_is_a_table_of_series() -> None:
         History(np.zeros(3), 0, 300)
     with pytest.raises(ForecastError, match="must be positive"):
         History(np.zeros((1, 3)), 0, 0)
+
+
+def slow_peak(usage: FloatArray, end: int, steps: int) -> float:
+    """The highest sample of the steps up to `end`, if half of them have one."""
+    if end - steps + 1 < 0:
+        return float("nan")
+    window = usage[end - steps + 1 : end + 1]
+    return float(np.nanmax(window)) if np.sum(~np.isnan(window)) * 2 >= steps else float("nan")
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 50), st.floats(0, 0.9))
+@settings(deadline=None)
+def test_the_outcome_of_a_peak_is_the_highest_sample_of_its_window(
+    seed: int, steps: int, width: int, missing: float
+) -> None:
+    """At every step, in the past and after a cutoff, whatever is missing."""
+    rng = np.random.default_rng(seed)
+    usage = np.where(rng.random((2, width)) < missing, np.nan, rng.uniform(0, 5, (2, width)))
+    target, history = Target(steps, is_peak=True), a_history(usage)
+
+    expected = [[slow_peak(row, end, steps) for end in range(width)] for row in usage]
+
+    np.testing.assert_array_equal(target.outcomes(usage), expected)
+    newest = target.past_outcomes(history, 7)
+    np.testing.assert_array_equal(newest, np.asarray(expected)[:, -7:])
+    cutoff = width - 1 - steps
+    if cutoff >= 0:
+        after = target.after(history, int(history.times[cutoff]))
+        np.testing.assert_array_equal(after[:, 0], np.asarray(expected)[:, -1])
+
+
+def test_what_happened_after_a_cutoff_is_each_step_or_one_peak() -> None:
+    """Beyond the history's end nothing is known; of a peak half its window is enough."""
+    history = a_history(np.asarray([1.0, 2.0, 5.0, 3.0]))
+    cutoff = int(history.times[1])
+
+    assert Target(2).after(history, cutoff).tolist() == [[5.0, 3.0]]
+    np.testing.assert_array_equal(Target(3).after(history, cutoff), [[5.0, 3.0, np.nan]])
+    assert Target(4, is_peak=True).after(history, cutoff).tolist() == [[5.0]]
+    assert np.isnan(Target(5, is_peak=True).after(history, cutoff)).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.baselines.seasonal_naive import SeasonalNaive
-from models.forecast import DEFAULT_LEVELS, ForecastError, ForecasterState, QuantileForecast
+from models.forecast import DEFAULT_LEVELS, ForecastError, ForecasterState, QuantileForecast, Target
 from models.learned.features import PAST_SECONDS, Past, origin_features, step_features
 from models.learned.lightgbm_quantiles import LightGBMQuantiles
 from models.learned.mixture import horizon_blocks
@@ -19,8 +19,8 @@ LEVELS = np.asarray([0.1, 0.5, 0.9])
 
 @cache
 def a_state() -> ForecasterState:
-    small = LightGBMQuantiles(horizon_steps=16, rounds=12, maximum_rows=3000, threads=1)
-    return small.fit(a_history(mixed_usage())).to_state()
+    small = LightGBMQuantiles(rounds=12, maximum_rows=3000, threads=1)
+    return small.fit(a_history(mixed_usage()), Target(16)).to_state()
 
 
 def a_fitted() -> LightGBMQuantiles:
@@ -40,11 +40,11 @@ def test_it_learns_what_seasonal_naive_cannot() -> None:
     cut = 13 * 96 + 30
     past, actual = a_history(usage[:, :cut]), usage[:, cut : cut + 16]
 
-    learned = LightGBMQuantiles(horizon_steps=16, rounds=30, maximum_rows=6000, threads=1).fit(past.last(12 * 96))
-    made = learned.predict(past, 16, DEFAULT_LEVELS)
+    learned = LightGBMQuantiles(rounds=30, maximum_rows=6000, threads=1).fit(past.last(12 * 96), Target(16))
+    made = learned.predict(past, Target(16), DEFAULT_LEVELS)
 
     assert learned.texts_
-    assert pinball(made, actual) < 0.7 * pinball(SeasonalNaive().predict(past, 16, DEFAULT_LEVELS), actual)
+    assert pinball(made, actual) < 0.7 * pinball(SeasonalNaive().predict(past, Target(16), DEFAULT_LEVELS), actual)
 
 
 def test_the_guard_caps_every_forecast() -> None:
@@ -52,10 +52,10 @@ def test_the_guard_caps_every_forecast() -> None:
     made = a_fitted()
     history = a_history(mixed_usage())
     ceiling = 0.3 * np.nanmax(history.last(8 * 96).usage, axis=1)[:, None, None]
-    free = made.predict(history, 16, DEFAULT_LEVELS).values
+    free = made.predict(history, Target(16), DEFAULT_LEVELS).values
 
     made.cap_factor = 0.3
-    capped = made.predict(history, 16, DEFAULT_LEVELS).values
+    capped = made.predict(history, Target(16), DEFAULT_LEVELS).values
 
     np.testing.assert_array_equal(capped, np.minimum(free, ceiling))
     assert (capped < free).any()
@@ -63,11 +63,13 @@ def test_the_guard_caps_every_forecast() -> None:
 
 def test_too_little_history_means_nothing_learned_but_a_forecast() -> None:
     """A fleet of an hour's age gets the empirical quantiles."""
-    young = LightGBMQuantiles().fit(a_history(np.ones((2, 4))))
+    young = LightGBMQuantiles().fit(a_history(np.ones((2, 4))), Target(48))
 
     assert young.texts_ == {}
     assert (
-        LightGBMQuantiles.from_state(young.to_state()).predict(a_history(np.ones((2, 4))), 3, (0.5,)).values.tolist()
+        LightGBMQuantiles.from_state(young.to_state())
+        .predict(a_history(np.ones((2, 4))), Target(3), (0.5,))
+        .values.tolist()
         == [[[1.0] * 3]] * 2
     )
 
@@ -75,11 +77,11 @@ def test_too_little_history_means_nothing_learned_but_a_forecast() -> None:
 def test_it_says_when_it_was_not_fitted_or_the_grid_is_another() -> None:
     """Both are mistakes of the caller, named as such."""
     with pytest.raises(ForecastError, match="was not fitted"):
-        LightGBMQuantiles().predict(a_history(np.ones(10)), 1, (0.5,))
+        LightGBMQuantiles().predict(a_history(np.ones(10)), Target(1), (0.5,))
     with pytest.raises(ForecastError, match="was not fitted"):
         LightGBMQuantiles().to_state()
     with pytest.raises(ForecastError, match="steps of 900 s and cannot forecast steps of 60 s"):
-        a_fitted().predict(a_history(np.ones(10), step_seconds=60), 1, (0.5,))
+        a_fitted().predict(a_history(np.ones(10), step_seconds=60), Target(1), (0.5,))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.99])
@@ -100,13 +102,21 @@ def test_a_missing_booster_is_refused() -> None:
         LightGBMQuantiles.from_state(replace(state, texts={"0.5": state.texts["0.5"]}))
 
 
+def test_a_peak_that_was_not_learned_is_refused() -> None:
+    """What was learned for an hour's peak says nothing about a day's, nor about steps."""
+    history = a_history(mixed_usage())
+    learned = LightGBMQuantiles(rounds=3, maximum_rows=2000, threads=1).fit(history, Target(4, is_peak=True))
+
+    for other in (Target(8, is_peak=True), Target(4)):
+        with pytest.raises(ForecastError, match="cannot forecast"):
+            learned.predict(history, other, DEFAULT_LEVELS)
+
+
 def test_another_seed_is_another_model() -> None:
     """The seed is in force, so that its sameness elsewhere means something."""
-    one = LightGBMQuantiles(horizon_steps=16, rounds=3, maximum_rows=2000, seed=1, threads=1).fit(
-        a_history(mixed_usage())
-    )
-    two = LightGBMQuantiles(horizon_steps=16, rounds=3, maximum_rows=2000, seed=2, threads=1).fit(
-        a_history(mixed_usage())
+    history = a_history(mixed_usage())
+    one, two = (
+        LightGBMQuantiles(rounds=3, maximum_rows=2000, seed=n, threads=1).fit(history, Target(16)) for n in (1, 2)
     )
 
     assert one.texts_["0.5"].split("Tree=0")[1] != two.texts_["0.5"].split("Tree=0")[1]
@@ -136,7 +146,7 @@ def test_weighted_quantiles_are_their_definition() -> None:
 
 def test_the_newest_samples_weigh_most_for_the_nearest_step() -> None:
     """And less the farther ahead, for some hours; each weighting shares out all of its weight."""
-    blocks = horizon_blocks(288, 8 * 288, 300)
+    blocks = horizon_blocks(Target(288).ahead, 8 * 288, 300)
 
     assert blocks.weights[blocks.of_step[0], -1] > 0.5
     newest = blocks.weights[blocks.of_step, -1][:48]
@@ -150,7 +160,7 @@ def test_features_of_the_same_phase_are_yesterdays_and_last_weeks() -> None:
     steps = PAST_SECONDS // step
     usage = np.arange(steps, dtype=np.float64)[None, :]
     cutoff = MONDAY + (steps - 1) * step
-    past = Past(usage, np.asarray([cutoff]), step)
+    past = Past(usage, usage, np.asarray([cutoff]), step)
 
     row = step_features(past, np.asarray([[3]]))[0]
 

@@ -15,7 +15,7 @@ from tests.pipelines.test_train_cli import a_loader
 from tests.support.histories import STEP_SECONDS
 from tests.support.panels import DAY_STEPS, a_fleet
 
-COLUMNS = ["workload", "resource", "cutoff", "timestamp", "level", "value"]
+COLUMNS = ["workload", "resource", "target", "cutoff", "timestamp", "level", "value"]
 
 
 @pytest.fixture(scope="module")

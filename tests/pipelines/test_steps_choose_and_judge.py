@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.forecast import FloatArray
+from models.forecast import FloatArray, Target
 from pipelines.settings import Settings
 from pipelines.steps.choose import chosen, made_bundle
 from pipelines.steps.fit import fitted
@@ -30,7 +30,7 @@ def a_backtest(miss: float, *, actual: FloatArray | None = None, top: float = 0.
     happened = np.full((1, 2, 3), 2.0) if actual is None else actual
     forecast = np.full((1, 2, 2, 3), 2.0 - miss)
     forecast[:, :, 1] += top
-    return Backtest((0,), 300, LEVELS, forecast, happened)
+    return Backtest((0,), 300, Target(3), LEVELS, forecast, happened)
 
 
 def a_plan(panel: UsagePanel, settings: Settings = SETTINGS) -> Plan:

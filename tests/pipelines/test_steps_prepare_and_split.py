@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.forecast import Target
 from pipelines.errors import NotEnoughHistory
 from pipelines.steps.plan import Question, planned
 from pipelines.steps.prepare import fingerprint, prepared
@@ -16,7 +17,7 @@ from predictor.usage.panel import Finding, SeriesKey, Severity
 from tests.support.histories import STEP_SECONDS, daily_usage
 from tests.support.panels import DAY_STEPS, a_fleet, a_panel, a_settings
 
-QUESTION = Question(horizon_steps=8, levels=(0.5, 0.9), past_steps=8 * DAY_STEPS)
+QUESTION = Question(target=Target(8), levels=(0.5, 0.9), past_steps=8 * DAY_STEPS)
 
 
 def test_the_order_of_the_series_does_not_change_the_fingerprint() -> None:
@@ -170,7 +171,7 @@ def test_a_fleet_of_newborns_cannot_be_trained_on() -> None:
     split = split_in_time(panel, 2, training)
 
     with pytest.raises(NotEnoughHistory, match="none of the 3 series"):
-        planned(panel, split, Question(40, (0.5,), DAY_STEPS), training)
+        planned(panel, split, Question(Target(40), (0.5,), DAY_STEPS), training)
 
 
 def test_ended_series_are_told_apart_from_cold_ones() -> None:

@@ -140,7 +140,7 @@ def test_a_champion_on_another_grid_cannot_be_compared_and_says_so() -> None:
     """Its step is not the history's: judged against the baseline alone, with the reason."""
     tracker = MemoryTracker()
     panel = noisy_then_learnable()
-    other = replace(a_cycle(tracker, panel).bundle, step_seconds=60)
+    other = replace(a_cycle(tracker, panel).bundle, step_seconds=60, peaks=())
     tracker.store.set_alias("champion", tracker.store.add(other))
 
     report = a_cycle(tracker, panel)
@@ -259,7 +259,9 @@ def test_the_report_can_be_printed_and_parsed() -> None:
 
     assert re.search(r"combination \d", text)
     assert "http://mlflow:5000" in text
-    assert [row["resource"] for row in parsed["resources"]] == ["cpu", "memory"]
+    assert [(row["resource"], row["target"]) for row in parsed["resources"]] == [
+        (resource, target) for target in ("step", "peak_1h", "peak_24h") for resource in ("cpu", "memory")
+    ]
     assert parsed["promoted"] is report.promoted
 
 
@@ -278,7 +280,8 @@ def test_progress_is_told_step_by_step() -> None:
     )
 
     steps = list(dict.fromkeys(step for step, _, _ in told))
-    assert steps == ["registry", "fetch", "prepare", "fit", "calibrate", "score", "judge", "track", "register"]
+    assert steps[:6] == ["registry", "fetch", "prepare", "fit", "calibrate", "peaks"]
+    assert steps[6:] == ["score", "judge", "track", "register"]
     assert [step for step, done, total in told if done == total] == steps
 
 

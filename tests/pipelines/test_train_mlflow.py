@@ -137,7 +137,7 @@ def test_the_registered_model_forecasts_through_pyfunc(
     finally:
         mlflow.set_tracking_uri("")
 
-    assert list(rows.columns) == ["workload", "resource", "cutoff", "timestamp", "level", "value"]
+    assert list(rows.columns) == ["workload", "resource", "target", "cutoff", "timestamp", "level", "value"]
     expected = report.bundle.forecast(panel)
     key = panel.keys[0]
     mine = rows[(rows["workload"] == key.workload) & (rows["resource"] == "cpu") & (rows["level"] == 0.5)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.forecast import FloatArray, QuantileForecast
+from models.forecast import FloatArray, QuantileForecast, Target
 from predictor.serving.accuracy import AccuracyError, AccuracyState, AccuracyTracker, followed_horizons
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
@@ -31,7 +31,9 @@ def a_panel(usage: Sequence[Sequence[float]], keys: tuple[SeriesKey, ...] = (CAR
 def a_forecast(
     cutoff: int, values: FloatArray | Sequence[object], levels: tuple[float, ...] = LEVELS
 ) -> QuantileForecast:
-    return QuantileForecast(levels, np.asarray(values, dtype=np.float64), cutoff, STEP)
+    return QuantileForecast(
+        levels, np.asarray(values, dtype=np.float64), cutoff, STEP, Target(np.asarray(values).shape[2])
+    )
 
 
 def test_a_forecast_is_scored_when_its_step_is_observed() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.forecast import Target
 from predictor.backtest.coverage import (
     grouped_coverage,
     hourly_changes,
@@ -25,7 +26,8 @@ def a_backtest(
     actual: list[float], forecast: list[float], *, cutoff: int = MONDAY, step_seconds: int = 900
 ) -> Backtest:
     """One cutoff, one series, one level."""
-    return Backtest((cutoff,), step_seconds, (0.5,), np.asarray([[[forecast]]]), np.asarray([[actual]]))
+    target = Target(len(actual))
+    return Backtest((cutoff,), step_seconds, target, (0.5,), np.asarray([[[forecast]]]), np.asarray([[actual]]))
 
 
 def test_each_point_counts_in_its_group_alone() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.baselines.seasonal_naive import SeasonalNaive
-from models.forecast import ForecastError, History, QuantileForecast
+from models.forecast import ForecastError, History, QuantileForecast, Target
 from predictor.backtest.rolling import FORECAST_COLUMNS, Backtest, backtest, backtest_of, cutoffs_for, forecast_table
 from predictor.errors import InvalidUsage
 from predictor.usage.panel import Resource, SeriesKey
@@ -55,16 +55,16 @@ def test_a_backtest_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidUsage, match="at least one cutoff"):
         cutoffs_for(history, count=0, horizon_steps=1)
     with pytest.raises(InvalidUsage, match="at least one cutoff"):
-        backtest(SeasonalNaive(), history, (), 4, (0.5,))
+        backtest(SeasonalNaive(), history, (), Target(4), (0.5,))
 
 
 def test_a_cutoff_off_the_grid_or_in_the_future_is_refused() -> None:
     """It would move every outcome by a part of a step."""
     history = a_history(np.ones(3 * DAY))
     with pytest.raises(ForecastError, match="not on the grid"):
-        backtest(SeasonalNaive(), history, (history.end_seconds - 100,), 4, (0.5,))
+        backtest(SeasonalNaive(), history, (history.end_seconds - 100,), Target(4), (0.5,))
     with pytest.raises(ForecastError, match="after the history's end"):
-        backtest(SeasonalNaive(), history, (history.end_seconds + STEP_SECONDS,), 4, (0.5,))
+        backtest(SeasonalNaive(), history, (history.end_seconds + STEP_SECONDS,), Target(4), (0.5,))
 
 
 def test_nothing_after_the_cutoff_can_be_reached() -> None:
@@ -75,7 +75,7 @@ def test_nothing_after_the_cutoff_can_be_reached() -> None:
 
     def predict(past: History) -> QuantileForecast:
         seen.append(past)
-        return SeasonalNaive().predict(past, 4, (0.5,))
+        return SeasonalNaive().predict(past, Target(4), (0.5,))
 
     cutoffs = cutoffs_for(history, count=4, horizon_steps=4)
     backtest_of(predict, history, cutoffs)
@@ -93,8 +93,8 @@ def test_the_future_changes_no_forecast() -> None:
     other[:, -20:] = 1e9
     cutoff = a_history(usage).end_seconds - 20 * STEP_SECONDS
 
-    one = backtest(SeasonalNaive(), a_history(usage), (cutoff,), 20, (0.5, 0.9))
-    two = backtest(SeasonalNaive(), a_history(other), (cutoff,), 20, (0.5, 0.9))
+    one = backtest(SeasonalNaive(), a_history(usage), (cutoff,), Target(20), (0.5, 0.9))
+    two = backtest(SeasonalNaive(), a_history(other), (cutoff,), Target(20), (0.5, 0.9))
 
     np.testing.assert_array_equal(one.forecast, two.forecast)
     assert (two.actual == 1e9).all()
@@ -105,7 +105,7 @@ def test_the_outcome_beside_a_step_is_that_steps() -> None:
     history = a_history(np.arange(3.0 * DAY))
     cutoff = history.end_seconds - 5 * STEP_SECONDS
 
-    made = backtest(SeasonalNaive(), history, (cutoff,), 8, (0.5,))
+    made = backtest(SeasonalNaive(), history, (cutoff,), Target(8), (0.5,))
 
     np.testing.assert_array_equal(made.actual[0, 0, :5], np.arange(3.0 * DAY)[-5:])
     assert np.isnan(made.actual[0, 0, 5:]).all()
@@ -116,7 +116,7 @@ def test_the_table_is_long_with_one_row_per_level_and_step() -> None:
     keys = (SeriesKey("b/Job/x", Resource.CPU), SeriesKey("a/Job/y", Resource.MEMORY))
     values = np.arange(2.0 * 2 * 2 * 3).reshape(2, 2, 2, 3)
     values[1, 1] = np.nan
-    made = Backtest((MONDAY, MONDAY + 3600), 900, (0.5, 0.9), values, np.zeros((2, 2, 3)))
+    made = Backtest((MONDAY, MONDAY + 3600), 900, Target(3), (0.5, 0.9), values, np.zeros((2, 2, 3)))
 
     table = forecast_table(keys, made)
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.forecast import Target
 from predictor.backtest.rolling import Backtest
 from predictor.backtest.scores import Scores, score
 
@@ -17,7 +18,7 @@ def a_backtest(seed: int = 0, missing: float = 0.2) -> Backtest:
     forecast = np.sort(rng.uniform(0, 4, (3, 2, 2, 4)), axis=2)
     actual = np.where(rng.random((3, 2, 4)) < missing, np.nan, rng.uniform(0, 4, (3, 2, 4)))
     forecast[rng.random((3, 2)) < missing] = np.nan
-    return Backtest((0, 10, 20), 10, LEVELS, forecast, actual)
+    return Backtest((0, 10, 20), 10, Target(4), LEVELS, forecast, actual)
 
 
 def slow_points(made: Backtest, series: int, level: int, part: int) -> list[tuple[float, float]]:
@@ -93,12 +94,12 @@ def test_the_pinball_loss_is_least_at_the_quantile() -> None:
 
     def loss(value: float) -> float:
         forecast = np.full((1, 1, 1, 4000), value)
-        return float(score(Backtest((0,), 10, (0.9,), forecast, actual)).pinball[0, 0, 0])
+        return float(score(Backtest((0,), 10, Target(4000), (0.9,), forecast, actual)).pinball[0, 0, 0])
 
     assert loss(best) < min(loss(best * 0.8), loss(best * 1.25))
     one = np.ones((1, 1, 1))
-    low = score(Backtest((0,), 10, (0.9,), np.zeros((1, 1, 1, 1)), one)).pinball[0, 0, 0]
-    high = score(Backtest((0,), 10, (0.9,), np.full((1, 1, 1, 1), 2.0), one)).pinball[0, 0, 0]
+    low = score(Backtest((0,), 10, Target(1), (0.9,), np.zeros((1, 1, 1, 1)), one)).pinball[0, 0, 0]
+    high = score(Backtest((0,), 10, Target(1), (0.9,), np.full((1, 1, 1, 1), 2.0), one)).pinball[0, 0, 0]
     assert low == pytest.approx(9 * high)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from models import catalog
 from models.calibration import series_scale
-from models.forecast import ForecastError
+from models.forecast import ForecastError, Target
 from predictor.serving.bundle import MINIMUM_SAMPLES, NoForecast, SeriesForecast, SeriesModel, Served
 from predictor.usage.panel import Resource, SeriesKey
 from tests.support.bundles import LEVELS, a_bundle, some_usage
@@ -22,7 +22,7 @@ def test_each_series_is_served_by_the_forecaster_chosen_for_it() -> None:
     made = a_bundle().forecast(panel)
 
     for row, name in enumerate(("seasonal_naive", "decaying_histogram")):
-        alone = catalog.create(name).predict(panel.history().select([row]), 8, LEVELS)
+        alone = catalog.create(name).predict(panel.history().select([row]), Target(8), LEVELS)
         np.testing.assert_array_equal(made.forecast.values[row], alone.values[0])
         assert made.outcomes[row] == Served(name, False, "a test's")
 
@@ -65,7 +65,7 @@ def test_an_unknown_workload_is_served_cold() -> None:
     assert found.served.is_cold
     assert found.served.forecaster == "seasonal_naive"
     assert found.served.reason.startswith("cold: ")
-    plain = catalog.create("seasonal_naive").predict(unknown.history(), 8, LEVELS)
+    plain = catalog.create("seasonal_naive").predict(unknown.history(), Target(8), LEVELS)
     np.testing.assert_array_equal(found.values, plain.values[0])
 
 
@@ -104,7 +104,7 @@ def test_other_levels_and_horizons_may_be_asked_for() -> None:
     """Between the calibrated levels the offset lies between theirs; quantiles still do not cross."""
     panel = some_usage()
 
-    made = a_bundle(0.2).forecast(panel, horizon_steps=3, levels=(0.3, 0.7, 0.9, 0.97)).forecast
+    made = a_bundle(0.2).forecast(panel, Target(3), levels=(0.3, 0.7, 0.9, 0.97)).forecast
 
     assert made.values.shape == (2, 4, 3)
     assert (np.diff(made.values, axis=1) >= 0).all()
@@ -115,7 +115,7 @@ def test_impossible_questions_are_refused() -> None:
     """A horizon of nothing, levels out of order, another grid."""
     panel = some_usage()
     with pytest.raises(ForecastError, match="at least one step"):
-        a_bundle().forecast(panel, horizon_steps=0)
+        a_bundle().forecast(panel, Target(0))
     with pytest.raises(ForecastError, match="must ascend"):
         a_bundle().forecast(panel, levels=(0.9, 0.5))
     with pytest.raises(ForecastError, match="steps of 900 s and cannot forecast steps of 300 s"):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from models import catalog
-from models.combination import Combination, combined
+from models.combination import Combination, combined, part_losses
+from models.forecast import ForecastError, Target
 from pipelines.steps.plan import Question
 from pipelines.steps.score import bundle_backtest
 from predictor.registry.memory import MemoryBundleStore
 from predictor.serving.bundle import COMBINATION, Bundle, SeriesForecast, SeriesModel, Served
-from predictor.serving.predictor import Predictor
+from predictor.serving.predictor import Predictor, ServedForecast
 from predictor.sources.files import MemorySource
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from tests.support.bundles import LEVELS
@@ -38,7 +39,7 @@ def a_bundle(record: Combination | None = None) -> Bundle:
     offsets = np.zeros(len(LEVELS))
     return Bundle(
         step_seconds=STEP_SECONDS,
-        horizon_steps=HORIZON,
+        target=Target(HORIZON),
         levels=LEVELS,
         forecasters={(Resource.CPU, name): catalog.create(name) for name in NAMES},
         series={key: SeriesModel(key, COMBINATION, offsets, reason="a test's") for key in keys},
@@ -66,7 +67,9 @@ def test_a_series_is_served_by_its_weights() -> None:
 
     made = a_bundle(record).forecast(panel)
 
-    each = {n: catalog.create(name).predict(panel.history(), HORIZON, LEVELS).values for n, name in enumerate(NAMES)}
+    each = {
+        n: catalog.create(name).predict(panel.history(), Target(HORIZON), LEVELS).values for n, name in enumerate(NAMES)
+    }
     weights = record.weights()
     expected = combined(each, weights, record.part_ends, LEVELS, LEVELS)
     np.testing.assert_allclose(made.forecast.values, expected, rtol=1e-3)
@@ -96,7 +99,7 @@ def test_a_workload_like_no_other_is_forecast_by_the_fleets_weights() -> None:
 
     made = a_bundle(a_record((1, 1))).forecast(panel).forecast.values
 
-    alone = catalog.create(NAMES[1]).predict(panel.history(), HORIZON, LEVELS).values
+    alone = catalog.create(NAMES[1]).predict(panel.history(), Target(HORIZON), LEVELS).values
     np.testing.assert_allclose(made, alone, rtol=0.05)
 
 
@@ -175,7 +178,7 @@ def test_serving_and_backtest_forecast_the_same() -> None:
         answers = [made.of(key) for key in panel.keys]
         online.append([answer.series.values for answer in answers])  # type: ignore[union-attr]
 
-    question = Question(HORIZON, LEVELS, int(SPAN.total_seconds()) // STEP_SECONDS)
+    question = Question(Target(HORIZON), LEVELS, int(SPAN.total_seconds()) // STEP_SECONDS)
     offline = bundle_backtest(a_bundle(), panel, cutoffs, question).forecast
     np.testing.assert_array_equal(np.asarray(online), offline)
     assert not np.array_equal(offline, bundle_backtest(a_bundle(a_record((0, 0))), panel, cutoffs, question).forecast)
@@ -189,3 +192,89 @@ def test_a_bundle_whose_combination_does_not_fit_cannot_be_made() -> None:
         replace(bundle, combinations={Resource.CPU: Combination.without_record(3, NAMES, LEVELS, HORIZON)})
     with pytest.raises(ValueError, match="'combination', which the bundle does not hold"):
         replace(bundle, combinations={})
+
+
+PEAK = Target(4, is_peak=True)
+
+
+def with_a_peak(bundle: Bundle) -> Bundle:
+    """The bundle with a part for the peak of an hour, its combination without a record."""
+    record = Combination.without_record(2, NAMES, LEVELS, 1)
+    return replace(bundle, peaks=(replace(bundle, target=PEAK, combinations={Resource.CPU: record}),))
+
+
+def test_a_peak_is_answered_by_its_part() -> None:
+    """The equal weights' mean of what each forecaster says of the peak; a peak without a part is refused."""
+    panel = some_usage().select([0, 1])
+
+    made = with_a_peak(a_bundle()).forecast(panel, PEAK).forecast
+
+    each = [catalog.create(name).predict(panel.history(), PEAK, LEVELS).values for name in NAMES]
+    np.testing.assert_allclose(made.values, np.mean(each, axis=0))
+    assert made.target == PEAK
+    with pytest.raises(ForecastError, match="no peak of 3 steps; it does of: 4"):
+        with_a_peak(a_bundle()).forecast(panel, Target(3, is_peak=True))
+
+
+def test_peaks_learn_beside_the_steps() -> None:
+    """Each part from its own forecasts of one window ago; asked again within the hour it is the same bundle."""
+    panel = some_usage()
+    history = panel.history()
+
+    learned = with_a_peak(a_bundle()).learned(panel.keys, history)
+
+    (part,) = learned.peaks
+    assert part.learned_until_seconds == history.end_seconds - PEAK.steps * STEP_SECONDS
+    past = history.until(part.learned_until_seconds).select([0, 1])
+    made = [catalog.create(name).predict(past, PEAK, LEVELS).values for name in NAMES]
+    actual = history.usage[:2, -PEAK.steps :].max(axis=1, keepdims=True)
+    expected = part_losses(actual, made, LEVELS, (1,))
+    np.testing.assert_allclose(part.combinations[Resource.CPU].loss, expected)
+    assert learned.learned(panel.keys, history) is learned
+
+
+def test_a_bundle_keeps_its_peaks_on_disk(tmp_path: Path) -> None:
+    """What was learned and calibrated for each, to the bit."""
+    panel = some_usage()
+    bundle = with_a_peak(a_bundle()).learned(panel.keys, panel.history())
+
+    bundle.save(tmp_path)
+
+    again = Bundle.load(tmp_path)
+    np.testing.assert_array_equal(
+        again.forecast(panel, PEAK).forecast.values, bundle.forecast(panel, PEAK).forecast.values
+    )
+    with pytest.raises(ValueError, match="ascending windows"):
+        replace(bundle, peaks=(*bundle.peaks, *bundle.peaks))
+
+
+def test_scaling_takes_the_shortest_peak_that_covers_its_lead_time() -> None:
+    """Beyond the windows that are forecast, the largest of the steps' quantiles; windows far longer are not made."""
+    panel = some_usage()
+    bundle = with_a_peak(a_bundle())
+    longer = replace(bundle.peaks[0], target=Target(6, is_peak=True))
+    store = MemoryBundleStore()
+    store.set_alias("champion", store.add(replace(bundle, peaks=(*bundle.peaks, longer))))
+
+    def served(within: timedelta) -> ServedForecast:
+        predictor = Predictor(
+            MemorySource(panel),
+            store,
+            STEP_SECONDS,
+            SPAN,
+            timedelta(hours=2),
+            LEVELS,
+            timedelta(hours=1),
+            peaks_within=within,
+        )
+        found = predictor.predict(panel.end_seconds + STEP_SECONDS).of(panel.keys[0])
+        assert isinstance(found, ServedForecast)
+        return found
+
+    answer = served(timedelta(minutes=20))
+    assert [each.target for each in answer.peaks] == [PEAK]
+    assert [each.target.steps for each in served(timedelta(hours=5)).peaks] == [4, 6]
+    assert served(timedelta(0)).peaks == ()
+    start, top = answer.known_until_seconds, LEVELS[-1]
+    assert answer.peak(top, start + 600) == answer.peaks[0].at(top)[0]
+    assert answer.peak(top, start + 5 * STEP_SECONDS) == answer.series.at(top)[:5].max()

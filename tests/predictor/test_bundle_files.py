@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models import catalog
-from models.forecast import Forecaster
+from models.forecast import Forecaster, Target
 from predictor.errors import CorruptModel
 from predictor.serving.bundle import Bundle, SeriesModel
 from predictor.usage.panel import Resource, SeriesKey
@@ -24,8 +24,8 @@ LEVELS = (0.5, 0.95)
 @cache
 def learned(resource: Resource) -> Forecaster:
     fleet = a_fleet()
-    small = catalog.create("lightgbm_quantiles", horizon_steps=8, levels=LEVELS, rounds=8, maximum_rows=2000, threads=1)
-    return small.fit(fleet.history().select(fleet.rows(resource)))
+    small = catalog.create("lightgbm_quantiles", levels=LEVELS, rounds=8, maximum_rows=2000, threads=1)
+    return small.fit(fleet.history().select(fleet.rows(resource)), Target(8))
 
 
 def a_learned_bundle() -> Bundle:
@@ -44,7 +44,7 @@ def a_learned_bundle() -> Bundle:
     }
     return Bundle(
         STEP_SECONDS,
-        8,
+        Target(8),
         LEVELS,
         forecasters | {(Resource.CPU, "seasonal_naive"): catalog.create("seasonal_naive")},
         series,
@@ -84,7 +84,9 @@ def test_saving_over_another_bundle_leaves_nothing_of_it(tmp_path: Path) -> None
     """Boosters of the earlier one are gone."""
     a_learned_bundle().save(tmp_path)
     panel = some_usage()
-    small = Bundle(STEP_SECONDS, 8, LEVELS, {(Resource.CPU, "seasonal_naive"): catalog.create("seasonal_naive")}, {}, 0)
+    small = Bundle(
+        STEP_SECONDS, Target(8), LEVELS, {(Resource.CPU, "seasonal_naive"): catalog.create("seasonal_naive")}, {}, 0
+    )
 
     small.save(tmp_path)
 
@@ -147,14 +149,14 @@ def truncate_with_a_fitting_checksum(folder: Path) -> None:
         (remove("boosters/0001.txt"), "boosters/0001.txt cannot be read"),
         (truncate("boosters/0002.txt"), "boosters/0002.txt does not match its checksum"),
         (truncate_with_a_fitting_checksum, "boosters of lightgbm_quantiles are damaged"),
-        (edit(lambda m: m["content"].update(horizon_steps=9)), "manifest.json does not match its checksum"),
+        (edit(lambda m: m["content"].update(step_seconds=9)), "manifest.json does not match its checksum"),
         (edit(lambda m: m["content"]["series"].pop()), "manifest.json does not match its checksum"),
         (edit(lambda m: m.pop("content")), "damaged: 'content'"),
         (edit(lambda m: m.update(files=[])), "damaged"),
         (edit(lambda m: m["files"].update({"../../outside": "0"})), "lies outside"),
         (edit(lambda m: m.update(format="other")), "holds no foresize-bundle"),
         (lambda f: (f / "manifest.json").write_text("[]"), "holds no foresize-bundle"),
-        (edit(lambda m: m.update(version=3)), "has format version 3, this foresize reads 2"),
+        (edit(lambda m: m.update(version=4)), "has format version 4, this foresize reads 3"),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -74,7 +74,7 @@ def test_csv_is_the_long_table(tmp_path: Path, history: Path) -> None:
     result = invoke(tmp_path, "shop/cart", "--history", str(history), *arguments)
 
     rows = list(csv.DictReader(result.stdout.splitlines()))
-    assert list(rows[0]) == ["workload", "resource", "cutoff", "timestamp", "level", "value"]
+    assert list(rows[0]) == ["workload", "resource", "target", "cutoff", "timestamp", "level", "value"]
     assert len(rows) == 13 * 12 * 2
     assert {row["cutoff"] for row in rows} == {LAST_HOUR}
     assert {row["level"] for row in rows} == {"0.5", "0.99"}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from models import catalog
+from models.forecast import Target
 from predictor.serving.bundle import Bundle, SeriesModel
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from tests.support.histories import STEP_SECONDS, daily_usage
@@ -22,9 +23,11 @@ def a_bundle(offset: float = 0.0) -> Bundle:
     names = ("seasonal_naive", "decaying_histogram")
     return Bundle(
         step_seconds=STEP_SECONDS,
-        horizon_steps=8,
+        target=Target(8),
         levels=LEVELS,
-        forecasters={(Resource.CPU, name): catalog.create(name).fit(some_usage().history()) for name in names},
+        forecasters={
+            (Resource.CPU, name): catalog.create(name).fit(some_usage().history(), Target(8)) for name in names
+        },
         series={
             key: SeriesModel(key, name, np.asarray([0.0, offset]), reason="a test's")
             for key, name in zip(keys, names, strict=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from models import catalog
+from models.forecast import Target
 from predictor.api.accuracy_file import AccuracyFile
 from predictor.api.service import ForecastService
 from predictor.registry.memory import MemoryBundleStore
@@ -50,7 +51,7 @@ def a_store(panel: UsagePanel, trained_until_seconds: int) -> MemoryBundleStore:
     """A store whose champion serves every series by the seasonal naive, uncorrected."""
     bundle = Bundle(
         step_seconds=STEP_SECONDS,
-        horizon_steps=48,
+        target=Target(48),
         levels=LEVELS,
         forecasters={(r, "seasonal_naive"): catalog.create("seasonal_naive") for r in Resource},
         series={

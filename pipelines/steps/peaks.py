@@ -1,0 +1,57 @@
+"""What a bundle forecasts beside steps: peaks of windows, each fitted, weighed and calibrated as a target of its own.
+
+A peak is learned on the same parts of the history as the steps, from cutoffs that leave room for its window.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipelines.errors import NotEnoughHistory
+from pipelines.steps.choose import made_bundle
+from pipelines.steps.fit import Fitted, fitted
+from pipelines.steps.plan import Plan, Progress, Question, planned, untold
+from pipelines.steps.split import for_horizon
+from predictor.backtest.rolling import target_name
+from predictor.serving.bundle import Bundle
+from predictor.usage.panel import Finding, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class PeakPart:
+    """A bundle for one peak, with what it was made from."""
+
+    plan: Plan
+    models: Fitted
+    bundle: Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class PeakParts:
+    """The peaks that the history is long enough for, the shortest window first, and what is missing."""
+
+    parts: tuple[PeakPart, ...]
+    findings: tuple[Finding, ...]
+
+    def joined_to(self, bundle: Bundle) -> Bundle:
+        """The bundle of the steps with these peaks."""
+        return replace(bundle, peaks=tuple(part.bundle for part in self.parts))
+
+
+def peak_parts(plan: Plan, questions: Sequence[Question], progress: Progress = untold) -> PeakParts:
+    """A part for each question about a peak; one that the history is too short for is named in a finding."""
+    parts: list[PeakPart] = []
+    findings: list[Finding] = []
+    for number, question in enumerate(questions):
+        progress(number, len(questions))
+        try:
+            split = for_horizon(plan.split, plan.panel, question.horizon_steps, plan.training)
+            part = planned(plan.panel, split, question, plan.training)
+        except NotEnoughHistory:
+            name = target_name(question.target, plan.panel.step_seconds)
+            message = f"{name} is not forecast: the history is too short to calibrate it; read more (history.span)"
+            findings.append(Finding("", "", Severity.WARNING, message))
+            continue
+        models = fitted(part)
+        parts.append(PeakPart(part, models, made_bundle(part, models)))
+    progress(len(questions), len(questions))
+    return PeakParts(tuple(parts), tuple(findings))
