@@ -1,17 +1,31 @@
 """`foresize backtest`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from pipelines.cli.common import HISTORY, LoadSettings, bad_input, names, numbers, shown_progress, stopped_by_sigterm
+from pipelines.cli.common import (
+    HISTORY,
+    BadInput,
+    LoadSettings,
+    bad_input,
+    names,
+    numbers,
+    shown_progress,
+    stopped_by_sigterm,
+    writable,
+)
+
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
 @click.option("--history", type=HISTORY, required=True, help="Usage table (Parquet or CSV).")
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Forecasts, .parquet or .csv."
-)
+@click.option("--out", type=FILE, required=True, help="Forecasts, .parquet or .csv.")
+@click.option("--report", type=FILE, help="Write an HTML report.")
+@click.option("--json", "json_path", type=FILE, help="Write every figure as JSON.")
 @click.option(
     "--cutoffs",
     metavar="N|FILE",
@@ -25,12 +39,16 @@ from pipelines.cli.common import HISTORY, LoadSettings, bad_input, names, number
 @click.option("--held-out", metavar="DURATION", help="The newest part, over which a number of cutoffs is spread.")
 @click.option("--forecasters", metavar="NAME,…", help="Candidates by catalogue name.")
 @click.option("--workloads", metavar="PATTERN", help="Only workloads that match, such as 'shop/*'.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes, at most.  [default: the number of cores]")
+@click.option("--restart", is_flag=True, help="Begin anew, whatever an interrupted run has kept.")
 @click.pass_obj
 def backtest(
     load: LoadSettings,
     *,
     history: Path,
     out: Path,
+    report: Path | None,
+    json_path: Path | None,
     cutoffs: str,
     horizon: str | None,
     step: str | None,
@@ -38,19 +56,26 @@ def backtest(
     held_out: str | None,
     forecasters: str | None,
     workloads: str | None,
+    jobs: int | None,
+    restart: bool,
 ) -> None:
     """Forecast a history from past cutoffs, write every forecast, and say how good they were.
 
-    Forecasters are fitted, weighed and calibrated once, on what lies before the first cutoff; each cutoff is then
-    forecast from the usage up to it, without retraining; only the weights follow what happens. The file is long,
-    with one row for each workload, resource, cutoff, timestamp and level. A series with too few samples before a
-    cutoff has no rows for it.
+    Forecasters are fitted, weighed and calibrated once, before the first cutoff, and not retrained between cutoffs;
+    only their weights go on learning, as they do in serving. Each cutoff is forecast from the usage up to it. The file
+    is long, with one row for each workload, resource, cutoff, timestamp and level. A series with too few samples
+    before a cutoff has no rows for it.
+
+    foresize is compared with every forecaster alone, on the same points. Intervals are bootstraps over series.
+
+    What is done is kept in OUT.partial until all of it is: the same command continues an interrupted run. A changed
+    history, setting or cutoff begins anew. The number of jobs changes nothing but the time.
 
     \b
     Examples:
-      foresize backtest --history usage.parquet --out forecasts.parquet
+      foresize backtest --history usage.parquet --out forecasts.parquet --report backtest.html
       foresize backtest --history usage.csv --out forecasts.csv --cutoffs 48 --horizon 2h --levels 0.5,0.95
-      foresize backtest --history usage.parquet --out f.parquet --cutoffs times.txt --workloads 'shop/*'
+      foresize backtest --history usage.parquet --out f.parquet --cutoffs times.txt --workloads 'shop/*' --json f.json
     """
     settings = load(
         {
@@ -63,18 +88,63 @@ def backtest(
     )
     asked = _cutoffs(cutoffs)
 
-    from pipelines.flows import summary
+    for path in (report, json_path):
+        if path is not None:
+            writable(path)
+
+    import json
+
+    from joblib import cpu_count
+
+    from pipelines.flows import backtest_text, summary
     from pipelines.flows.backtest import backtest as run_backtest
+    from pipelines.report.page import write_page
     from pipelines.tracking.forecast_file import ForecastFile
+    from pipelines.tracking.partial_backtest import PartialBacktest
+    from predictor.registry.folder import replace_file
     from predictor.sources.files import FileSource
 
-    with bad_input(), stopped_by_sigterm(), ForecastFile(out) as file, shown_progress() as told:
-        told("read", 0, 1)
-        panel = FileSource(history).panel(int(settings.history.step.total_seconds()))
-        told("read", 1, 1)
-        report = run_backtest(settings, panel, file.write, cutoffs=asked, workloads=workloads, told=told)
-    for line in summary.backtest_lines(report, str(out)):
-        click.echo(line)
+    partial = PartialBacktest(out, restart=restart)
+    with bad_input(), stopped_by_sigterm(), _kept_when_stopped(partial.folder):
+        with ForecastFile(out) as file, shown_progress() as told:
+            told("read", 0, 1)
+            panel = FileSource(history).panel(int(settings.history.step.total_seconds()))
+            told("read", 1, 1)
+            made = run_backtest(
+                settings,
+                panel,
+                file.write,
+                partial,
+                cutoffs=asked,
+                workloads=workloads,
+                jobs=jobs or cpu_count(),
+                told=told,
+                said=lambda sentence: click.echo(sentence, err=True),
+            )
+        for line in [*summary.backtest_lines(made, str(out)), *backtest_text.method_lines(made)]:
+            click.echo(line)
+        for line in ["", *summary.finding_lines(made.findings)]:
+            click.echo(line)
+        try:
+            if json_path is not None:
+                replace_file(json_path, json.dumps(backtest_text.json_values(made), indent=1, ensure_ascii=False))
+            if report is not None:
+                write_page(backtest_text.page(made), report)
+                click.echo(f"report: {report}")
+        except OSError as error:
+            raise BadInput(f"{error.filename or report}: cannot be written: {error.strerror}") from error
+        partial.remove()
+
+
+@contextmanager
+def _kept_when_stopped(folder: Path) -> Iterator[None]:
+    """Says where an interrupted run can be continued from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder.exists():
+            click.echo(f"stopped; what is done is kept in {folder}: the same command continues there", err=True)
+        raise
 
 
 def _cutoffs(text: str) -> int | tuple[int, ...]:

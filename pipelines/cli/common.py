@@ -83,6 +83,17 @@ def stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def writable(path: Path) -> None:
+    """Refuses a place that a file cannot be written to, before any work is done for it."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
+
+
 def check_one_source(history: Path | None, prometheus: str | None) -> None:
     """Refuses two sources at once."""
     if history is not None and prometheus is not None:

@@ -1,39 +1,75 @@
 """A rolling backtest: everything is fitted, chosen and calibrated once, on what lies before the first cutoff; then
 every cutoff is forecast from the usage up to it. There is no retraining between cutoffs, but the weights of the
 forecasters follow what became of earlier forecasts, as they do in serving.
+
+What is done is kept in a folder as it goes, so that an interrupted backtest continues there. The table of forecasts
+and all figures are made from that folder at the end: they are the same whether it was interrupted or not, and whatever
+the number of jobs.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from importlib import metadata
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.forecast import FloatArray, Forecaster
 from pipelines.flows.clock import StepClock, Told
+from pipelines.flows.parallel import mapped_over
 from pipelines.settings import Settings, TrainingSettings
 from pipelines.steps.choose import made_bundle
-from pipelines.steps.fit import Fitted, fitted
-from pipelines.steps.plan import Plan, Question, planned, question_of
-from pipelines.steps.prepare import prepared
-from pipelines.steps.score import (
-    HeldOut,
-    ResourceAccuracy,
-    added,
-    baseline_backtest,
-    bundle_backtest,
-    resource_accuracy,
+from pipelines.steps.compare import (
+    FORESIZE,
+    Answer,
+    Arrays,
+    Lane,
+    Sums,
+    answered,
+    joined,
+    lanes_of,
+    learned_over,
+    of_resource,
 )
+from pipelines.steps.figures import ResourceFigures, exemplars, resource_figures
+from pipelines.steps.fit import fitted
+from pipelines.steps.plan import Mapped, Plan, Progress, Question, planned, question_of
+from pipelines.steps.prepare import PreparedHistory, prepared
+from pipelines.steps.record import parameters_of
+from pipelines.steps.score import ResourceAccuracy, resource_accuracy
 from pipelines.steps.split import Split, inner_split, observed_times, split_in_time
-from predictor.backtest.rolling import forecast_table
-from predictor.backtest.scores import Scores
+from pipelines.tracking.partial_backtest import Kept, PartialBacktest
+from predictor.backtest.rolling import Backtest, forecast_table
 from predictor.errors import InvalidUsage
 from predictor.serving.bundle import Bundle
 from predictor.settings import duration_text
-from predictor.usage.panel import Finding, UsagePanel
+from predictor.usage.panel import Finding, Resource, UsagePanel
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Task = Callable[[], Any]
+LARGEST_BATCH = 8
+"""Cutoffs that are worked on at once, at most: what is lost by an interruption."""
+FORECASTS_PER_JOB = 2000
+"""A process more is started for so many forecasts of one series, of all forecasters together: less is not worth it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A series to look at: its forecasts at every cutoff, and what happened."""
+
+    name: str
+    """`best`, `median` or `worst` against the baseline."""
+    row: int
+    """Its place among the series of its resource."""
+    made: Backtest
+    """Of this series alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +87,11 @@ class BacktestReport:
     """Pairs without one: too few samples in the past that a forecast is made from."""
     past: str
     """How much past that is, as written in the settings."""
+    horizon: str
+    step: str
     resources: tuple[ResourceAccuracy, ...]
+    figures: Mapping[Resource, ResourceFigures]
+    exemplars: Mapping[Resource, tuple[Exemplar, ...]]
     levels: tuple[float, ...]
     baseline: str
     findings: tuple[Finding, ...]
@@ -63,15 +103,19 @@ def backtest(
     settings: Settings,
     panel: UsagePanel,
     write: "Callable[[pd.DataFrame], None]",
+    partial_backtest: PartialBacktest,
     *,
     cutoffs: int | Sequence[int],
     workloads: str | None = None,
+    jobs: int = 1,
     told: Told = lambda _step, _done, _total: None,
+    said: Callable[[str], None] = lambda _sentence: None,
 ) -> BacktestReport:
     """Hands one long table of forecasts per cutoff to `write`, and sums up how good they were.
 
     A number of cutoffs is spread over the newest `training.held_out` of the panel; cutoffs given as epoch seconds
-    are used as they are. Raises InvalidUsage for cutoffs that cannot be used, NotEnoughHistory, UnknownWorkload.
+    are used as they are. Where `partial_backtest` holds the beginning of the same backtest, it is continued; `said`
+    is told so. Raises InvalidUsage for cutoffs that cannot be used, NotEnoughHistory, UnknownWorkload.
     """
     clock = StepClock(told)
     question = question_of(settings)
@@ -79,40 +123,244 @@ def backtest(
         history = prepared(panel, workloads)
         split = _split(history.panel, question, settings.training, cutoffs)
         plan = planned(history.panel, split, question, settings.training)
+        lanes = lanes_of(plan, split.held_out_cutoffs[0])
+    processes = _worthwhile(jobs, plan)
+    with mapped_over(processes) as mapped:
+        kept = _begun(settings, history, plan, partial_backtest, said)
+        if kept is None:
+            bundle = _trained(plan, clock, mapped, threads=1 if processes > 1 else settings.training.threads)
+            kept = Kept(0, bundle)
+            partial_backtest.keep(0, bundle, {})
+        with clock.step("forecast") as progress:
+            _answer_the_rest(plan, lanes, kept, partial_backtest, mapped, batch=processes, progress=progress)
+    return _report(_Ended(history, plan, lanes, kept.bundle, partial_backtest), settings, write, clock)
+
+
+def _worthwhile(jobs: int, plan: Plan) -> int:
+    """No more processes than there is work for."""
+    cutoffs = len(plan.split.calibration_cutoffs) + len(plan.split.held_out_cutoffs)
+    forecasts = len(plan.panel.keys) * cutoffs * len(plan.candidates)
+    return max(1, min(jobs, forecasts // FORECASTS_PER_JOB))
+
+
+def _begun(
+    settings: Settings,
+    history: PreparedHistory,
+    plan: Plan,
+    partial_backtest: PartialBacktest,
+    said: Callable[[str], None],
+) -> Kept | None:
+    """How far the same backtest came before; None where it begins at its beginning."""
+    cutoffs = plan.split.held_out_cutoffs
+    kept = partial_backtest.begin(
+        {
+            "history": history.fingerprint,
+            "settings": _digest(dict(parameters_of(settings))),
+            "cutoffs": _digest(list(cutoffs)),
+            "version": metadata.version("foresize"),
+        }
+    )
+    if isinstance(kept, Kept):
+        said(f"continues an interrupted run: {kept.done} of {len(cutoffs)} cutoffs are done")
+        return kept
+    if kept.reason:
+        said(f"begins anew: {kept.reason}")
+    return None
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _trained(plan: Plan, clock: StepClock, mapped: Mapped, threads: int) -> Bundle:
+    """Everything fitted, weighed, chosen and calibrated; a resource is fitted in one job."""
+    training = plan.training.model_copy(update={"threads": threads})
+    resources = dict.fromkeys(key.resource for key in plan.warm)
+    panel = replace(plan.panel, attributes={})
+    alone = [
+        replace(plan, panel=panel, training=training, warm=tuple(key for key in plan.warm if key.resource == resource))
+        for resource in resources
+    ]
+    models: dict[tuple[Resource, str], Forecaster] = {}
     with clock.step("fit") as progress:
-        models = fitted(plan, progress)
+        for number, each in enumerate(mapped(fitted, alone), start=1):
+            models |= each
+            progress(number, len(alone))
     with clock.step("calibrate") as progress:
-        bundle = made_bundle(plan, models, progress)
+        return made_bundle(plan, models, progress, mapped)
+
+
+def _answer_the_rest(
+    plan: Plan,
+    lanes: Sequence[Lane],
+    kept: Kept,
+    partial_backtest: PartialBacktest,
+    mapped: Mapped,
+    *,
+    batch: int,
+    progress: Progress,
+) -> None:
+    """Answers the cutoffs that are not done, and keeps each batch when it is.
+
+    Learning is one chain from cutoff to cutoff for each resource; what a bundle knows at a cutoff it can be asked apart
+    from the chain. So one batch is answered while the next is learned.
+    """
+    cutoffs, done = plan.split.held_out_cutoffs, kept.done
+    size = min(batch, LARGEST_BATCH)
+    batches = [cutoffs[start : start + size] for start in range(done, len(cutoffs), size)]
+    bundles = [[of_resource(kept.bundle, lane.resource)] for lane in lanes]
+    learned = list(mapped(_called, _learning(lanes, bundles, batches[0] if batches else ())))
+    for here, following in pairwise([*batches, ()]):
+        progress(done, len(cutoffs))
+        answering: list[Task] = [
+            partial(answered, chain[place], lane, cutoff)
+            for place, cutoff in enumerate(here)
+            for chain, lane in zip(learned, lanes, strict=True)
+        ]
+        found = list(mapped(_called, [*_learning(lanes, learned, following), *answering]))
+        answers = found[len(lanes) :]
+        done += len(here)
+        partial_backtest.keep(
+            done,
+            joined([chain[-1] for chain in learned]),
+            {
+                cutoff: _named(lanes, answers[place * len(lanes) : (place + 1) * len(lanes)])
+                for place, cutoff in enumerate(here)
+            },
+        )
+        learned = found[: len(lanes)]
+
+
+def _learning(lanes: Sequence[Lane], learned: Sequence[Sequence[Bundle]], cutoffs: Sequence[int]) -> list[Task]:
+    return [partial(learned_over, chain[-1], lane, cutoffs) for chain, lane in zip(learned, lanes, strict=True)]
+
+
+def _called(task: Task) -> Any:
+    return task()
+
+
+def _named(lanes: Sequence[Lane], answers: Sequence[Answer]) -> Arrays:
+    return {
+        f"{lane.resource.value}/{name}": values
+        for lane, answer in zip(lanes, answers, strict=True)
+        for name, values in answer.to_arrays().items()
+    }
+
+
+def _answers(partial_backtest: PartialBacktest, lanes: Sequence[Lane], cutoff: int) -> list[Answer]:
+    """What is kept of one cutoff, for each lane."""
+    arrays = partial_backtest.answer(cutoff)
+    found = []
+    for lane in lanes:
+        prefix = f"{lane.resource.value}/"
+        own = {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+        found.append(Answer.from_arrays(own, lane.methods, lane.question.levels))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A backtest whose cutoffs are all answered."""
+
+    history: PreparedHistory
+    plan: Plan
+    lanes: Sequence[Lane]
+    bundle: Bundle
+    partial_backtest: PartialBacktest
+
+
+def _report(
+    ended: _Ended, settings: Settings, write: "Callable[[pd.DataFrame], None]", clock: StepClock
+) -> BacktestReport:
+    """Writes the forecasts of every cutoff, and adds up what they were worth."""
+    history, plan, lanes, bundle = ended.history, ended.plan, ended.lanes, ended.bundle
+    cutoffs, baseline = plan.split.held_out_cutoffs, plan.training.baseline
     rows = forecasts = 0
-    sums: tuple[Scores, Scores] | None = None
-    with clock.step("forecast") as progress:
-        for number, cutoff in enumerate(split.held_out_cutoffs):
-            progress(number, len(split.held_out_cutoffs))
-            part = _seen_from(plan, cutoff)
-            bundle = bundle.learned(part.keys, part.history().until(cutoff))
-            scored = _at(plan, part, bundle, models, cutoff)
-            table = forecast_table(scored.keys, scored.bundle)
+    sums: list[Sums] = []
+    with clock.step("write") as progress:
+        for number, cutoff in enumerate(cutoffs):
+            progress(number, len(cutoffs))
+            answers = _answers(ended.partial_backtest, lanes, cutoff)
+            table = forecast_table(plan.panel.keys, _one_backtest(plan, lanes, answers, cutoff))
             write(table)
             rows += len(table)
-            forecasts += int(np.sum(~np.isnan(scored.bundle.forecast[0, :, 0, 0])))
-            ours, theirs = scored.scores()
-            sums = (ours, theirs) if sums is None else (added(sums[0], ours), added(sums[1], theirs))
-    assert sums is not None  # a split has at least one cutoff
+            forecasts += sum(int(np.sum(~np.isnan(answer.forecast[:, 0, 0]))) for answer in answers)
+            found = [answer.sums for answer in answers]
+            sums = found if not sums else [before + new for before, new in zip(sums, found, strict=True)]
+    with clock.step("measure"):
+        figures = {
+            lane.resource: resource_figures(lane, each, bundle, baseline, plan.training.seed)
+            for lane, each in zip(lanes, sums, strict=True)
+        }
+        shown = _exemplars(ended.partial_backtest, lanes, figures, cutoffs)
     return BacktestReport(
-        cutoffs_seconds=split.held_out_cutoffs,
-        trained_until_seconds=split.calibrated_until_seconds,
+        cutoffs_seconds=cutoffs,
+        trained_until_seconds=plan.split.calibrated_until_seconds,
         rows=rows,
-        series=len(history.panel.keys),
+        series=len(plan.panel.keys),
         forecasts=forecasts,
-        without_forecast=len(history.panel.keys) * len(split.held_out_cutoffs) - forecasts,
+        without_forecast=len(plan.panel.keys) * len(cutoffs) - forecasts,
         past=duration_text(settings.history.serving_span),
-        resources=resource_accuracy(history.panel.keys, *sums, bundle),
-        levels=question.levels,
-        baseline=settings.training.baseline,
+        horizon=duration_text(settings.forecast.horizon),
+        step=duration_text(settings.history.step),
+        resources=tuple(
+            each
+            for lane, total in zip(lanes, sums, strict=True)
+            for each in resource_accuracy(lane.panel.keys, total.scores[FORESIZE], total.scores[baseline], bundle)
+        ),
+        figures=figures,
+        exemplars=shown,
+        levels=plan.question.levels,
+        baseline=baseline,
         findings=(*history.findings, *plan.findings),
         fingerprint=history.fingerprint,
         seconds_by_step=clock.seconds,
     )
+
+
+def _one_backtest(plan: Plan, lanes: Sequence[Lane], answers: Sequence[Answer], cutoff: int) -> Backtest:
+    """One cutoff's forecasts of all series, in the panel's order."""
+    question, series = plan.question, len(plan.panel.keys)
+    forecast = np.full((1, series, len(question.levels), question.horizon_steps), np.nan)
+    actual = np.full((1, series, question.horizon_steps), np.nan)
+    for lane, answer in zip(lanes, answers, strict=True):
+        rows = plan.panel.rows(lane.resource)
+        forecast[0, rows] = answer.forecast
+        actual[0, rows] = lane.outcome(cutoff)
+    return Backtest((cutoff,), plan.panel.step_seconds, question.target, question.levels, forecast, actual)
+
+
+def _exemplars(
+    partial_backtest: PartialBacktest,
+    lanes: Sequence[Lane],
+    figures: Mapping[Resource, ResourceFigures],
+    cutoffs: tuple[int, ...],
+) -> dict[Resource, tuple[Exemplar, ...]]:
+    """The best, the median and the worst series of each resource, with all their forecasts."""
+    picked = [exemplars(figures[lane.resource].series) for lane in lanes]
+    forecasts: dict[tuple[Resource, str], list[FloatArray]] = {}
+    for cutoff in cutoffs:
+        for lane, rows, answer in zip(lanes, picked, _answers(partial_backtest, lanes, cutoff), strict=True):
+            for name, row in rows.items():
+                forecasts.setdefault((lane.resource, name), []).append(answer.forecast[[row]])
+    return {
+        lane.resource: tuple(
+            Exemplar(
+                name,
+                row,
+                Backtest(
+                    cutoffs,
+                    lane.panel.step_seconds,
+                    lane.question.target,
+                    lane.question.levels,
+                    np.stack(forecasts[lane.resource, name]),
+                    np.stack([lane.outcome(cutoff)[[row]] for cutoff in cutoffs]),
+                ),
+            )
+            for name, row in rows.items()
+        )
+        for lane, rows in zip(lanes, picked, strict=True)
+    }
 
 
 def _split(panel: UsagePanel, question: Question, training: TrainingSettings, cutoffs: int | Sequence[int]) -> Split:
@@ -151,17 +399,3 @@ def _check(panel: UsagePanel, cutoffs: tuple[int, ...]) -> None:
 
 def _time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _seen_from(plan: Plan, cutoff: int) -> UsagePanel:
-    """No more of the panel than one cutoff needs: the window that serving reads, and what then happened."""
-    question, step = plan.question, plan.panel.step_seconds
-    return plan.panel.between(cutoff - (question.past_steps - 1) * step, cutoff + question.horizon_steps * step)
-
-
-def _at(plan: Plan, part: UsagePanel, bundle: Bundle, models: Fitted, cutoff: int) -> HeldOut:
-    """One cutoff's forecasts, by the bundle and by the baseline."""
-    question = plan.question
-    ours = bundle_backtest(bundle, part, (cutoff,), question)
-    theirs = baseline_backtest(models, plan.training.baseline, part, (cutoff,), question=question)
-    return HeldOut(part.keys, ours, theirs)

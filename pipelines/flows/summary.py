@@ -39,7 +39,7 @@ def training_lines(report: TrainingReport, tracking_uri: str) -> list[str]:
 
 
 def backtest_lines(report: BacktestReport, path: str) -> list[str]:
-    """A backtest's outcome, and what was and was not retrained."""
+    """A backtest's outcome, what was and was not retrained, and the accuracy of each resource."""
     count = len(report.cutoffs_seconds)
     lines = [
         f"{report.rows} rows in {path}: {report.forecasts} forecasts of {report.series} series at "
@@ -52,8 +52,7 @@ def backtest_lines(report: BacktestReport, path: str) -> list[str]:
             f"{report.without_forecast} pairs of series and cutoff have no forecast: too few samples in the "
             f"{report.past} before the cutoff (history.serving_span)"
         )
-    lines += ["", *accuracy_lines(report.resources, report.levels, report.baseline)]
-    return [*lines, "", *finding_lines(report.findings)]
+    return [*lines, "", *accuracy_lines(report.resources, report.levels, report.baseline)]
 
 
 def accuracy_rows(resources: Sequence[ResourceAccuracy], levels: Sequence[float], baseline: str) -> list[list[str]]:
@@ -110,17 +109,17 @@ def training_json(report: TrainingReport) -> dict[str, Any]:
         "version": report.version,
         "champion_before": report.champion_before,
         "promoted": report.promoted,
-        "verdict": _plain(asdict(report.verdict)),
+        "verdict": plain(asdict(report.verdict)),
         "baseline": report.baseline,
         "levels": list(report.levels),
-        "resources": [_plain(asdict(each)) | {"ratio": _plain(each.ratio)} for each in report.resources],
-        "findings": [_plain(asdict(finding)) for finding in report.findings],
+        "resources": [plain(asdict(each)) | {"ratio": plain(each.ratio)} for each in report.resources],
+        "findings": [plain(asdict(finding)) for finding in report.findings],
         "fingerprint": report.fingerprint,
         "workloads": report.workloads,
         "fitted_until": _time(report.fitted_until_seconds),
         "held_out_from": _time(report.held_out_from_seconds),
         "held_out_until": _time(report.held_out_until_seconds),
-        "seconds_by_step": _plain(report.seconds_by_step),
+        "seconds_by_step": plain(report.seconds_by_step),
     }
 
 
@@ -187,11 +186,12 @@ def _time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as JSON knows it; what is not finite is null."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

@@ -6,6 +6,7 @@ twice as many scores give. The held-out days, on which the bundle is judged, are
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from models.calibration import Calibration, part_coverage
 from models.combination import Combination, combined, part_losses
 from models.forecast import FloatArray, Forecaster, History
 from pipelines.steps.fit import Fitted, resources_of
-from pipelines.steps.plan import Plan, Progress, untold
+from pipelines.steps.plan import Mapped, Plan, Progress, Question, untold
 from predictor.serving.bundle import COMBINATION, Bundle, SeriesModel, siblings
 from predictor.usage.panel import Resource, SeriesKey
 
@@ -33,7 +34,7 @@ class Choice:
     reason: str
 
 
-def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold) -> Bundle:
+def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold, mapped: Mapped = map) -> Bundle:
     """The bundle of the warm series: each served by the combination of all candidates or the baseline, calibrated."""
     resources = resources_of(plan.warm)
     place = {key: row for row, key in enumerate(plan.panel.keys)}
@@ -53,7 +54,7 @@ def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold) -> Bund
         keys = [key for key in plan.warm if key.resource == resource]
         history = known.select([place[key] for key in keys])
         candidates = {name: models[resource, name] for name in plan.candidates}
-        rehearsal = rehearsed(history, keys, candidates, plan, told)
+        rehearsal = rehearsed(history, keys, candidates, plan, told=told, mapped=mapped)
         choices = chosen(keys, rehearsal.pinball, baseline)
         combinations[resource] = rehearsal.combination
         calibrations[resource] = _of_what_serves(rehearsal.calibrations, choices)
@@ -91,7 +92,9 @@ def rehearsed(
     keys: Sequence[SeriesKey],
     candidates: Mapping[str, Forecaster],
     plan: Plan,
+    *,
     told: Callable[[], None] = lambda: None,
+    mapped: Mapped = map,
 ) -> Rehearsal:
     """Every candidate at every calibration cutoff, and what the combination would have made of them at the time.
 
@@ -112,14 +115,13 @@ def rehearsed(
     calibrated: float = -np.inf
     first = len(cutoffs) // WARM_UP
     losses: list[FloatArray] = []
-    for number, cutoff in enumerate(cutoffs):
+    at_grid = replace(question, levels=grid)
+    asked = mapped(partial(_each_asked, tuple(candidates.values()), history, at_grid), cutoffs)
+    for number, (cutoff, made) in enumerate(zip(cutoffs, asked, strict=True)):
         told()
         while waiting and waiting[0][0] + horizon_seconds <= cutoff:
             then, loss = waiting.pop(0)
             record, last = record.realised(loss, then - last, reach_seconds), then
-        past = history.until(cutoff)
-        asked = History(past.usage.copy(), past.end_seconds, past.step_seconds).last(question.past_steps)
-        made = [each.predict(asked, question.target, grid).values for each in candidates.values()]
         blend = combined(dict(enumerate(made)), record.weights(siblings(keys)), ends, question.levels, grid)
         actual = question.target.after(history, cutoff)
         at_levels = [each[:, served] for each in made]
@@ -156,6 +158,15 @@ def _of_what_serves(calibrations: Mapping[str, Calibration], choices: Sequence[C
     for row, choice in enumerate(choices):
         covered[row], evidence[row] = calibrations[choice.forecaster].covered[row], made.evidence[row]
     return replace(made, covered=covered, evidence=evidence)
+
+
+def _each_asked(
+    candidates: Sequence[Forecaster], history: History, question: Question, cutoff: int
+) -> list[FloatArray]:
+    """What each candidate forecasts at a cutoff, from a copy that ends there."""
+    past = history.until(cutoff)
+    shown = History(past.usage.copy(), past.end_seconds, past.step_seconds)
+    return [question.asked_of(each)(shown).values for each in candidates]
 
 
 def _unscored(key: SeriesKey, baseline: str) -> Choice:

@@ -159,7 +159,7 @@ def resource_accuracy(
     for resource in resources_of(keys):
         here = [(row, key) for row, key in enumerate(keys) if key.resource == resource]
         warm = [row for row, key in here if key in bundle.series]
-        a, b = (_of_rows(each, warm).pooled(parts=True) for each in (ours, theirs))
+        a, b = (of_rows(each, warm).pooled(parts=True) for each in (ours, theirs))
         loss = a.pinball.mean(axis=(1, 2))
         baseline = b.pinball.mean(axis=(1, 2))
         both, other = a.pooled(series=True), b.pooled(series=True)
@@ -221,7 +221,7 @@ def accuracy_table(scored: HeldOut, bundle: Bundle) -> "pd.DataFrame":
     rows = []
     for resource in resources_of(scored.keys):
         warm = [i for i, key in enumerate(scored.keys) if key.resource == resource and key in bundle.series]
-        a, b = (_of_rows(each, warm).pooled(series=True) for each in (ours, theirs))
+        a, b = (of_rows(each, warm).pooled(series=True) for each in (ours, theirs))
         for column, level in enumerate(made.levels):
             for part, end in enumerate(ends):
                 rows.append(
@@ -240,7 +240,8 @@ def accuracy_table(scored: HeldOut, bundle: Bundle) -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def _of_rows(scores: Scores, rows: Sequence[int]) -> Scores:
+def of_rows(scores: Scores, rows: "Sequence[int] | np.typing.NDArray[np.intp]") -> Scores:
+    """The sums of some of the series, in the order given."""
     index = np.asarray(rows, dtype=np.intp)
     return replace(
         scores,

@@ -50,7 +50,7 @@ class Scores:
 
         ρ_τ(y, q) = τ max(y − q, 0) + (1 − τ) max(q − y, 0)  (Koenker and Bassett 1978).
         """
-        return self._mean(self._pinball_sums())
+        return self._mean(self.pinball_sums)
 
     @property
     def coverage(self) -> FloatArray:
@@ -70,13 +70,15 @@ class Scores:
         `mean_weighted_sum_quantile_loss` for these levels.
         """
         total = np.where(self.usage > 0, self.usage, np.nan)
-        return np.asarray(2 * self._pinball_sums().mean(axis=1) / total)
+        return np.asarray(2 * self.pinball_sums.mean(axis=1) / total)
 
     def cost(self, under_price: float, over_price: float) -> FloatArray:
         """Mean cost of provisioning at each forecast, [series, levels, parts]: a price per unit short and one idle."""
         return self._mean(under_price * self.under + over_price * self.over)
 
-    def _pinball_sums(self) -> FloatArray:
+    @property
+    def pinball_sums(self) -> FloatArray:
+        """Pinball loss summed over the points, [series, levels, parts]."""
         level = np.asarray(self.levels)[:, None]
         return np.asarray(level * self.under + (1 - level) * self.over)
 
