@@ -1,6 +1,7 @@
 """Conformal correction: quantiles moved by what they have missed by on days that no fit has seen."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.forecast import SECONDS_PER_DAY, FloatArray, History, checked_levels, monotone, row_quantiles
 
@@ -10,6 +11,10 @@ SHRINKAGE_CUTOFFS = 100
 machines worse than no calibration: the steps of one cutoff hang together, and last week's misses fade."""
 LARGEST_OFFSET = 1.0
 """No correction moves a forecast by more than this many scales."""
+EXACT = 1e-3
+"""A miss of no more scales than this is none …"""
+MOSTLY = 0.5
+"""… and where more than this share of a series' outcomes hit the quantile, it is a tie, as at an idle series' zeros."""
 
 
 def series_scale(history: History) -> FloatArray:
@@ -36,6 +41,9 @@ def conformal_offsets(
     largest where that exceeds n. That covers the next outcome with probability τ or more if it is exchangeable with the
     scores. They are not quite, so a series' own offset is shrunk to that of all series pooled, trusting its own by
     m / (m + 100) after m cutoffs: the guarantee is the fleet's, not each series'.
+
+    A quantile that most outcomes equal keeps its own offset, next to none: what others miss by is no reason to move it,
+    and it says nothing about theirs.
     """
     checked_levels(levels)
     scores = np.moveaxis(_scores(actual, forecast, scale), 0, 2)
@@ -46,8 +54,10 @@ def conformal_offsets(
     offsets = np.zeros((series, level_count))
     for column, level in enumerate(levels):
         own = _conformal_quantile(own_scores[:, column], level)
-        fleet = _conformal_quantile(own_scores[:, column].reshape(1, -1), level)
-        offsets[:, column] = trust * np.nan_to_num(own) + (1 - trust) * np.nan_to_num(fleet)
+        is_tied = (np.abs(own) <= EXACT) & _is_mostly_exact(own_scores[:, column])
+        fleet = _conformal_quantile(own_scores[~is_tied, column].reshape(1, -1), level)
+        shrunk = trust * np.nan_to_num(own) + (1 - trust) * np.nan_to_num(fleet)
+        offsets[:, column] = np.where(is_tied, own, shrunk)
     return np.clip(offsets, -LARGEST_OFFSET, LARGEST_OFFSET)
 
 
@@ -60,6 +70,11 @@ def _scores(actual: FloatArray, forecast: FloatArray, scale: FloatArray) -> Floa
     """Conformity scores [cutoffs, series, levels, steps]; NaN where there is no sample or no scale."""
     unit = np.where(scale > 0, scale, np.nan)[:, :, None, None]
     return np.asarray((actual[:, :, None, :] - forecast) / unit)
+
+
+def _is_mostly_exact(scores: FloatArray) -> NDArray[np.bool_]:
+    """Rows in which most scores are next to zero, [rows]."""
+    return np.asarray(np.sum(np.abs(scores) <= EXACT, axis=1) > MOSTLY * np.sum(~np.isnan(scores), axis=1))
 
 
 def _conformal_quantile(scores: FloatArray, level: float) -> FloatArray:
