@@ -13,7 +13,7 @@ LARGEST_OFFSET = 1.0
 """No correction moves a forecast by more than this many scales."""
 EXACT = 1e-3
 """A miss of no more scales than this is none …"""
-MOSTLY = 0.5
+TIE = 0.25
 """… and where more than this share of a series' outcomes hit the quantile, it is a tie, as at an idle series' zeros."""
 
 
@@ -42,7 +42,7 @@ def conformal_offsets(
     scores. They are not quite, so a series' own offset is shrunk to that of all series pooled, trusting its own by
     m / (m + 100) after m cutoffs: the guarantee is the fleet's, not each series'.
 
-    A quantile that most outcomes equal keeps its own offset, next to none: what others miss by is no reason to move it,
+    A quantile that many outcomes equal keeps its own offset, next to none: what others miss by is no reason to move it,
     and it says nothing about theirs.
     """
     checked_levels(levels)
@@ -54,7 +54,7 @@ def conformal_offsets(
     offsets = np.zeros((series, level_count))
     for column, level in enumerate(levels):
         own = _conformal_quantile(own_scores[:, column], level)
-        is_tied = (np.abs(own) <= EXACT) & _is_mostly_exact(own_scores[:, column])
+        is_tied = (np.abs(own) <= EXACT) & _has_ties(own_scores[:, column])
         fleet = _conformal_quantile(own_scores[~is_tied, column].reshape(1, -1), level)
         shrunk = trust * np.nan_to_num(own) + (1 - trust) * np.nan_to_num(fleet)
         offsets[:, column] = np.where(is_tied, own, shrunk)
@@ -72,9 +72,9 @@ def _scores(actual: FloatArray, forecast: FloatArray, scale: FloatArray) -> Floa
     return np.asarray((actual[:, :, None, :] - forecast) / unit)
 
 
-def _is_mostly_exact(scores: FloatArray) -> NDArray[np.bool_]:
-    """Rows in which most scores are next to zero, [rows]."""
-    return np.asarray(np.sum(np.abs(scores) <= EXACT, axis=1) > MOSTLY * np.sum(~np.isnan(scores), axis=1))
+def _has_ties(scores: FloatArray) -> NDArray[np.bool_]:
+    """Rows in which many scores are next to zero, [rows]."""
+    return np.asarray(np.sum(np.abs(scores) <= EXACT, axis=1) > TIE * np.sum(~np.isnan(scores), axis=1))
 
 
 def _conformal_quantile(scores: FloatArray, level: float) -> FloatArray:
