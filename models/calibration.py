@@ -42,8 +42,7 @@ def conformal_offsets(
     scores. They are not quite, so a series' own offset is shrunk to that of all series pooled, trusting its own by
     m / (m + 100) after m cutoffs: the guarantee is the fleet's, not each series'.
 
-    A quantile that many outcomes equal keeps its own offset, next to none: what others miss by is no reason to move it,
-    and it says nothing about theirs.
+    A quantile that many outcomes equal keeps its own offset, next to none: what others miss by is no reason to move it.
     """
     checked_levels(levels)
     scores = np.moveaxis(_scores(actual, forecast, scale), 0, 2)
@@ -54,8 +53,8 @@ def conformal_offsets(
     offsets = np.zeros((series, level_count))
     for column, level in enumerate(levels):
         own = _conformal_quantile(own_scores[:, column], level)
+        fleet = _conformal_quantile(own_scores[:, column].reshape(1, -1), level)
         is_tied = (np.abs(own) <= EXACT) & _has_ties(own_scores[:, column])
-        fleet = _conformal_quantile(own_scores[~is_tied, column].reshape(1, -1), level)
         shrunk = trust * np.nan_to_num(own) + (1 - trust) * np.nan_to_num(fleet)
         offsets[:, column] = np.where(is_tied, own, shrunk)
     return np.clip(offsets, -LARGEST_OFFSET, LARGEST_OFFSET)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from models.forecast import SECONDS_PER_DAY, FloatArray, Forecaster, ForecastError, History, QuantileForecast
 from predictor.errors import InvalidUsage
 from predictor.usage.panel import SeriesKey
+from predictor.usage.table import labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,17 +125,10 @@ def forecast_table(keys: Sequence[SeriesKey], made: Backtest) -> "pd.DataFrame":
     step, level = place // levels % steps, place % levels
     row, cutoff = place // (levels * steps * cutoffs), place // (levels * steps) % cutoffs
     cutoff_seconds = np.asarray(made.cutoffs_seconds, dtype=np.int64)[cutoff]
-    workloads = sorted({key.workload for key in keys})
-    resources = sorted({key.resource.value for key in keys})
     table = pd.DataFrame(
         {
-            "workload": pd.Categorical.from_codes(
-                np.asarray([workloads.index(k.workload) for k in keys], dtype=np.int64)[row], pd.Index(workloads)
-            ),
-            "resource": pd.Categorical.from_codes(
-                np.asarray([resources.index(k.resource.value) for k in keys], dtype=np.int64)[row],
-                pd.Index(resources),
-            ),
+            "workload": labels([key.workload for key in keys], row),
+            "resource": labels([key.resource.value for key in keys], row),
             "cutoff": _utc(cutoff_seconds),
             "timestamp": _utc(cutoff_seconds + (step + 1) * made.step_seconds),
             "level": np.asarray(made.levels)[level],

@@ -182,8 +182,8 @@ def table_from_panel(panel: UsagePanel) -> "pd.DataFrame":
     row, column = np.nonzero(~np.isnan(panel.usage))
     frame = pd.DataFrame(
         {
-            "workload": _labels([k.workload for k in panel.keys], row),
-            "resource": _labels([k.resource.value for k in panel.keys], row),
+            "workload": labels([k.workload for k in panel.keys], row),
+            "resource": labels([k.resource.value for k in panel.keys], row),
             "timestamp": pd.to_datetime(panel.times[column], unit="s", utc=True),
             "usage": panel.usage[row, column],
         }
@@ -195,7 +195,8 @@ def table_from_panel(panel: UsagePanel) -> "pd.DataFrame":
     return frame
 
 
-def _labels(names: list[str], row: IntArray) -> "pd.Categorical[str]":
+def labels(names: list[str], row: IntArray) -> "pd.Categorical[str]":
+    """A column of names, one for each row that `row` names the place of; its categories are sorted."""
     import pandas as pd
 
     categories = sorted(set(names))

@@ -79,18 +79,6 @@ def test_a_quantile_that_ties_is_not_moved() -> None:
     assert (offsets[1:] > 0.5).all()
 
 
-def test_series_that_tie_do_not_thin_the_correction_of_others() -> None:
-    """However many idle workloads a fleet has, the others are corrected as if they were alone."""
-    rng = np.random.default_rng(0)
-    actual = np.concatenate([np.zeros((20, 40, 8)), rng.uniform(1, 2, (20, 2, 8))], axis=1)
-    forecast = np.concatenate([np.zeros((20, 40, 3, 8)), np.full((20, 2, 3, 8), 0.5)], axis=1)
-
-    offsets = conformal_offsets(actual, forecast, np.ones((20, 42)), LEVELS)
-
-    alone = conformal_offsets(actual[:, 40:], forecast[:, 40:], np.ones((20, 2)), LEVELS)
-    np.testing.assert_array_equal(offsets[40:], alone)
-
-
 def test_one_wild_miss_moves_a_forecast_only_so_far() -> None:
     """A sample of 1e12 in the calibration days does not make a forecast of 1e12."""
     actual = np.full((2, 1, 3), 1e12)
