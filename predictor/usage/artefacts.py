@@ -49,10 +49,14 @@ def spikes(usage: FloatArray, resource: Resource, capacity: float | None = None)
 
     `capacity` is the most that ever bounded the usage, where that is known.
     """
-    is_high = usage > _believable(usage, resource, capacity)
-    if is_high.sum() > max(LARGEST_SPIKE_SHARE * np.sum(~np.isnan(usage)), 1.0):
-        is_high[:] = False
-    return np.asarray((is_high & (_run_lengths(is_high) <= LONGEST_SPIKE_STEPS)) | (usage > UNIT_CEILING[resource]))
+    ceiling = UNIT_CEILING[resource]
+    is_high = usage > min(_believable(usage, resource, capacity), ceiling)
+    high = int(is_high.sum())
+    if high == 0:
+        return is_high
+    if high > max(LARGEST_SPIKE_SHARE * np.sum(~np.isnan(usage)), 1.0):
+        return usage > ceiling
+    return (is_high & (_run_lengths(is_high) <= LONGEST_SPIKE_STEPS)) | (usage > ceiling)
 
 
 def _believable(usage: FloatArray, resource: Resource, capacity: float | None) -> float:

@@ -151,7 +151,8 @@ def _problem(key: SeriesKey, usage: FloatArray) -> str:
     if present.size < MIN_SAMPLES:
         what = f"{present.size} samples" if present.size else "no sample that is a number"
         return f"{what}, need {MIN_SAMPLES}; left out"
-    if (median := float(np.median(present))) > UNIT_CEILING[key.resource]:
+    ceiling = UNIT_CEILING[key.resource]
+    if present.max() > ceiling and (median := float(np.median(present))) > ceiling:
         return (
             f"median {median:.3g} cannot be {key.resource.value} in base units ({key.resource.unit}); left out: "
             "convert the column first"
