@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+from foresize.settings import load_settings
 from models.forecast import FloatArray
 from pipelines.cli import backtest, train
 from pipelines.flows.backtest import backtest as run_backtest
 from predictor.usage.table import panel_from_table, table_from_panel
 from tests.pipelines.test_train_cli import a_loader
-from tests.support.histories import STEP_SECONDS, daily_usage
+from tests.support.histories import MONDAY, STEP_SECONDS, daily_usage
 from tests.support.panels import DAY_STEPS, a_fleet, a_panel, a_settings
 
 QUICK = ("--step", "15m", "--horizon", "2h", "--held-out", "2d", "--forecasters", "decaying_histogram,trailing_24h")
@@ -89,6 +90,53 @@ class Outcome:
     def said(self, kind: str) -> list[str]:
         found = [f for f in self.report["findings"] if f["workload"] == f"bad/Deployment/{kind}"]
         return [f"{each['severity']}: {each['message']}" for each in found]
+
+
+BROKEN_OF_MANY = {
+    0: "no sample that is a number",
+    1: "3 samples, need 4",
+    2: "cannot be cpu in base units",
+    3: "1 samples taken as no sample",
+    4: "1 negative or infinite samples",
+    5: "7 negative or infinite samples",
+    6: "samples are 7200 s apart",
+    7: "samples come at irregular times",
+    8: "4 duplicate timestamps, 4 with another value",
+    9: "rows were not in time order",
+}
+"""What is said of every hundredth series, by its number modulo 100: a tenth of all, broken in as many ways."""
+UNUSABLE = 3
+"""So many of these ways make a series unusable."""
+
+
+def many_series(series: int, steps: int) -> pd.DataFrame:
+    """An hourly table of a large fleet, a tenth of it broken."""
+    rng = np.random.default_rng(0)
+    usage = rng.gamma(2.0, 1.0, (series, steps))
+    usage[0::100] = np.nan
+    usage[1::100, 3:] = np.nan
+    usage[2::100] = 250_000.0
+    usage[3::100, 7] = 1e12
+    usage[4::100, 5] = -1.0
+    usage[5::100, :7] = np.inf
+    row, step = np.divmod(np.arange(series * steps), steps)
+    late = np.where(row % 100 == 7, rng.integers(0, 1800, row.size), 0)
+    names = [f"ns{number % 100}/Deployment/w{number}" for number in range(series)]
+    seconds = MONDAY + 3600 * step + late
+    table = pd.DataFrame(
+        {
+            "workload": pd.Categorical.from_codes(row, pd.Index(names)),
+            "resource": "cpu",
+            "timestamp": pd.DatetimeIndex(seconds.astype("datetime64[s]"), tz="UTC"),
+            "usage": usage.ravel(),
+        }
+    )
+    kind = row % 100
+    again = table.loc[(kind == 8) & (step < 4)].assign(usage=9.0)
+    kept = table.loc[(kind != 9) & ~((kind == 6) & (step % 2 == 1))]
+    turned = table.loc[kind == 9].sort_index(ascending=False)
+    broken: pd.DataFrame = pd.concat([kept, again, turned])
+    return broken
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +239,33 @@ def test_a_rhythm_that_a_clock_change_moves_is_followed(tmp_path: Path) -> None:
     times = median["timestamp"].astype("datetime64[s, UTC]").astype("int64").to_numpy()
     actual = panel.usage[0, (times - panel.start_seconds) // STEP_SECONDS]
     assert np.abs(median["value"].to_numpy() - actual).mean() < 0.05
+
+
+def test_fifty_thousand_series_a_tenth_of_them_broken() -> None:
+    """Each broken one is named with its kind, all that can be used are forecast, and none ruins the figures."""
+    series = 50_000
+    settings = load_settings(
+        None,
+        {},
+        {
+            ("history", "step"): "1h",
+            ("forecast", "horizon"): "2h",
+            ("training", "held_out"): "6h",
+            ("training", "rehearsals"): 2,
+            ("training", "forecasters"): ["trailing_24h"],
+        },
+    )
+    panel = panel_from_table(many_series(series, 40))
+    tables: list[pd.DataFrame] = []
+
+    report = run_backtest(settings, panel, tables.append, cutoffs=1)
+
+    said = [f for f in report.findings if f.workload]
+    assert len({f.workload for f in said}) == series // 10
+    for kind, message in BROKEN_OF_MANY.items():
+        named = {int(f.workload.split("/w")[1]) for f in said if message in f.message}
+        assert named >= set(range(kind, series, 100)), message
+    assert report.series == report.forecasts == series - UNUSABLE * series // 100
+    assert np.isfinite(tables[0]["value"]).all()
+    assert tables[0]["value"].max() < 50
+    assert report.resources[0].pinball < 1
