@@ -138,10 +138,12 @@ def at_levels(values: FloatArray, levels: Sequence[float], asked: FloatArray, en
     """Quantiles [series, levels, outcomes] at other levels, [series, parts, asked], linear between those known.
 
     Beyond the lowest and the highest known level its quantile stands; outcomes beyond the last part are asked as it is.
+    Between zero and more it is one or the other, that of the nearer level: what is on or off is not half on.
     """
     known = np.asarray(levels)
     of_outcome = np.moveaxis(asked[:, part_of(values.shape[2], ends)], 1, 2)
     above: NDArray[np.intp] = np.clip(np.searchsorted(known, of_outcome), 1, len(known) - 1)
     share = np.clip((of_outcome - known[above - 1]) / (known[above] - known[above - 1]), 0.0, 1.0)
     low, high = (np.take_along_axis(values, above + k, axis=1) for k in (-1, 0))
+    share = np.where(low == 0, np.round(share), share)
     return np.asarray(low + (high - low) * share)

@@ -23,6 +23,8 @@ SHRINKAGE_CUTOFFS = 30.0
 needed, 1 / √(4 τ (1 − τ)) times as many: that a rare miss was not seen yet says little."""
 LARGEST_RELATIVE_LOSS = 5.0
 """A forecaster that is worse than this many times the best is bad enough: no single series says more of it."""
+NEARLY_ALL = 0.95
+"""Where forecasters of more than this weight say exactly zero, it is zero: the mean would be a small number instead."""
 SMALLEST_BEST = 1e-3
 """Where the best hardly errs, this share of the mean loss stands for its own."""
 
@@ -156,7 +158,7 @@ def combined(
     fitted: Sequence[float],
     levels: Sequence[float],
 ) -> FloatArray:
-    """The weighted mean of quantiles, [series, levels, steps], made non-crossing.
+    """The weighted mean of quantiles, [series, levels, steps], made non-crossing; zero where nearly all say zero.
 
     `forecasts` maps a forecaster's number to its quantiles, [series, levels, steps]; one that is left out, or has no
     answer for a series, gives its weight to the others. `weights` is [series, forecasters, parts, fitted levels];
@@ -164,14 +166,15 @@ def combined(
     """
     first = next(iter(forecasts.values()))
     part = part_of(first.shape[2], ends)
-    total = np.zeros_like(first)
-    given = np.zeros_like(first)
+    total, given, idle = np.zeros_like(first), np.zeros_like(first), np.zeros_like(first)
     for number, values in forecasts.items():
         at_levels = between_levels(weights[:, number], fitted, levels)
         weight = np.where(np.isnan(values), 0.0, np.moveaxis(at_levels, 1, 2)[:, :, part])
         total += weight * np.nan_to_num(values)
         given += weight
-    return monotone(np.where(given > 0, total / np.where(given > 0, given, 1.0), np.nan))
+        idle += weight * (values == 0)
+    mean = np.where(given > 0, total / np.where(given > 0, given, 1.0), np.nan)
+    return monotone(np.where(idle > NEARLY_ALL * given, 0.0, mean))
 
 
 def _softened(relative: FloatArray) -> FloatArray:

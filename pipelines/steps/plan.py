@@ -113,10 +113,11 @@ def planned(panel: UsagePanel, split: Split, question: Question, training: Train
             "read more (history.span, or --span), or hold out less (training.held_out, training.calibration)"
         )
     known = set(warm)
+    cold = f"cold: fewer than {needed} samples to fit on; served by what others of its name, or the fleet, have shown"
     findings = list(split.findings)
     for key, values in zip(panel.keys, panel.usage, strict=True):
         if key not in known:
-            findings.append(_finding(key, f"cold: fewer than {needed} samples to fit on; the fallback serves it"))
+            findings.append(_finding(key, cold))
         elif not _is_observed_after(panel, values, split.fitted_until_seconds):
             findings.append(_finding(key, "has ended: no sample since the part that is fitted on; it is not scored"))
     return Plan(panel, split, warm, question, training, tuple(findings))

@@ -14,6 +14,11 @@ from predictor.usage.panel import Finding, SeriesKey, Severity, UsagePanel, unkn
 MOSTLY_EMPTY = 0.5
 """A series with a smaller share of its steps observed, from its first sample to its last, is reported."""
 
+AT_ITS_LIMIT = (0.98, 1.1)
+"""Usage in this range of shares of what bounds it was cut off there; a bound that it often exceeds by more is none …"""
+OFTEN = 0.05
+"""… and is reported where it happens in more than this share of the steps."""
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedHistory:
@@ -42,7 +47,7 @@ def prepared(panel: UsagePanel, workloads: str | None = None) -> PreparedHistory
     ordered = _trimmed(panel.select(sorted(rows, key=lambda row: panel.keys[row])))
     chosen = set(ordered.workloads)
     inherited = [f for f in panel.findings if not f.workload or f.workload in chosen or workloads is None]
-    findings = (*inherited, *_sparse_series(ordered))
+    findings = (*inherited, *_sparse_series(ordered), *_series_at_their_limit(ordered))
     left_out = tuple(panel.keys[row] for row in sorted(set(range(len(panel.keys))) - set(rows)))
     return PreparedHistory(replace(ordered, findings=findings), findings, fingerprint(ordered), left_out)
 
@@ -85,4 +90,25 @@ def _sparse_series(panel: UsagePanel) -> list[Finding]:
         if share < MOSTLY_EMPTY:
             message = f"only {share:.0%} of the steps between its first and its last sample hold one"
             found.append(Finding(key.workload, key.resource.value, Severity.WARNING, message))
+    return found
+
+
+def _series_at_their_limit(panel: UsagePanel) -> list[Finding]:
+    """Series whose demand may have been higher than what was measured: their limit, or capacity, cut it off."""
+    bounds = [panel.attributes[name] for name in ("limit", "capacity") if name in panel.attributes]
+    if not bounds:
+        return []
+    found = []
+    for row, key in enumerate(panel.keys):
+        bound = np.fmin.reduce([each[row] for each in bounds])
+        is_known = ~np.isnan(panel.usage[row]) & (bound > 0)
+        used = panel.usage[row, is_known] / bound[is_known]
+        above = np.mean(used > AT_ITS_LIMIT[1]) if used.size else 0.0
+        share = np.mean(used >= AT_ITS_LIMIT[0]) - above if used.size else 0.0
+        if share > OFTEN > above:
+            message = (
+                f"at its limit in {share:.0%} of the steps; there usage is less than demand, so forecasts are too low: "
+                "raise the limit, then train anew"
+            )
+            found.append(Finding(key.workload, key.resource.value, Severity.NOTE, message))
     return found

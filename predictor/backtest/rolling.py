@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from models.forecast import SECONDS_PER_DAY, FloatArray, Forecaster, ForecastError, History, QuantileForecast, Target
 from predictor.errors import InvalidUsage
 from predictor.usage.panel import SeriesKey
+from predictor.usage.table import labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,20 +127,11 @@ def forecast_table(keys: Sequence[SeriesKey], made: Backtest) -> "pd.DataFrame":
     outcome, level = place // levels % outcomes, place % levels
     row, cutoff = place // (levels * outcomes * cutoffs), place // (levels * outcomes) % cutoffs
     cutoff_seconds = np.asarray(made.cutoffs_seconds, dtype=np.int64)[cutoff]
-    workloads = sorted({key.workload for key in keys})
-    resources = sorted({key.resource.value for key in keys})
     table = pd.DataFrame(
         {
-            "workload": pd.Categorical.from_codes(
-                np.asarray([workloads.index(k.workload) for k in keys], dtype=np.int64)[row], pd.Index(workloads)
-            ),
-            "resource": pd.Categorical.from_codes(
-                np.asarray([resources.index(k.resource.value) for k in keys], dtype=np.int64)[row],
-                pd.Index(resources),
-            ),
-            "target": pd.Categorical.from_codes(
-                np.zeros(values.size, dtype=np.int64), pd.Index([target_name(made.target, made.step_seconds)])
-            ),
+            "workload": labels([key.workload for key in keys], row),
+            "resource": labels([key.resource.value for key in keys], row),
+            "target": labels([target_name(made.target, made.step_seconds)], np.zeros(values.size, dtype=np.intp)),
             "cutoff": _utc(cutoff_seconds),
             "timestamp": _utc(cutoff_seconds + made.target.ahead[outcome] * made.step_seconds),
             "level": np.asarray(made.levels)[level],

@@ -42,6 +42,11 @@ LEARNING_SECONDS = 3600
 """Least time between two looks at what became of earlier forecasts."""
 NEGLIGIBLE_WEIGHT = 0.005
 """A forecaster that weighs less than this at every level and step of a series is not asked about it."""
+LARGEST_MULTIPLE = 1.5
+"""No forecast exceeds this many times the highest sample of the past that it is made from."""
+NEWEST_STEPS = 2
+UPPER_LEVEL = 0.95
+"""Quantiles of this level and above are at least what the newest steps all reached."""
 MINIMUM_SAMPLES = 12
 """With fewer samples than this nothing is forecast: not even the spread of the usage is known."""
 
@@ -234,7 +239,7 @@ class Bundle:
                 made = monotone(
                     at_levels(made, grid, self.asked_levels(resource, known, wanted), calibration.part_ends)
                 )
-            values[rows] = made
+            values[rows] = within_sight(made, past, wanted)
         made_at = QuantileForecast(wanted, values, history.end_seconds, history.step_seconds, asked)
         return PanelForecast(tuple(keys), made_at, tuple(outcomes))
 
@@ -397,6 +402,17 @@ class Bundle:
             forecaster = COMBINATION if key.resource in self.combinations else FALLBACK
             return Served(forecaster, True, f"cold: not among the {len(self.series)} series the model was trained on")
         return Served(model.forecaster, False, model.reason)
+
+
+def within_sight(values: FloatArray, past: History, levels: Sequence[float]) -> FloatArray:
+    """Quantiles [series, levels, outcomes] held to what was seen: never far above the highest sample of the past, and
+    at the upper levels not below what the newest steps all reached, as after a deploy that uses more.
+    """
+    highest = np.nanmax(past.usage, axis=1)[:, None, None]
+    newest = np.nan_to_num(past.last(NEWEST_STEPS).usage).min(axis=1)[:, None, None]
+    is_upper = (np.asarray(levels) >= UPPER_LEVEL)[:, None]
+    lifted = np.where(is_upper, np.maximum(values, newest), values)
+    return np.asarray(np.minimum(lifted, LARGEST_MULTIPLE * highest))
 
 
 def siblings(keys: Sequence[SeriesKey]) -> NDArray[np.intp]:

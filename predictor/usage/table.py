@@ -5,6 +5,7 @@ Columns: `workload` (`namespace/kind/name`), `resource`, `timestamp` (UTC), `usa
 needs a frame.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.forecast import FloatArray, carried_forward
 from predictor.errors import InvalidUsage
+from predictor.usage.artefacts import UNIT_CEILING, spikes, without_sense
 from predictor.usage.panel import ATTRIBUTES, Finding, Resource, SeriesKey, Severity, UsagePanel
 
 if TYPE_CHECKING:
@@ -24,8 +26,11 @@ OPTIONAL_COLUMNS: tuple[str, ...] = (*ATTRIBUTES, "node_pool")
 MIN_SAMPLES = 4
 """Fewer samples than this make a series unusable: nothing can be learned or checked from them."""
 LARGE_GAP_SECONDS = 6 * 3600
-UNIT_CEILING = {Resource.CPU: 1e5, Resource.GPU: 1e4}
-"""Above this, values are surely in another unit (millicores, percent of a percent)."""
+LARGEST_JITTER = 0.1
+"""Samples whose distance is off by more than this share of it are not on a regular grid."""
+LEAST_CLOCK_CHANGE_SECONDS = 20 * 86_400
+"""Daylight saving time begins and ends farther apart than this, and moves a clock by no more than …"""
+LARGEST_CLOCK_CHANGE_SECONDS = 2 * 3600
 MAX_SOURCE_STEPS = 2_000_000
 
 
@@ -68,7 +73,7 @@ def panel_from_table(
     ).factorize(sort=True)
     spacing = _spacing(group, seconds)
     step = step_seconds or spacing
-    if step < spacing:
+    if 2 * step <= spacing:
         raise InvalidUsage(
             f"samples are {spacing} s apart, so a step of {step} s would be mostly empty; use --step {spacing}s"
         )
@@ -83,6 +88,7 @@ def panel_from_table(
     keys = tuple(SeriesKey(str(w), Resource(r)) for w, r in uniques)
     _find_duplicates(group, seconds, frame["usage"].to_numpy(np.float64), keys, findings)
     _find_unsorted(group, seconds, keys, findings)
+    _find_irregular(group, seconds, step, keys, findings)
     cells = group.astype(np.int64) * steps + column
     shape = (len(keys), steps)
     usage = _cell_means(cells, frame["usage"].to_numpy(np.float64), shape)
@@ -105,54 +111,69 @@ def checked_series(panel: UsagePanel) -> tuple[UsagePanel, tuple[Finding, ...]]:
     """The usable series of a panel, and what was found in all of them.
 
     Too few samples, only NaN or infinities, or values that can only be another unit make a series unusable.
-    Negative usage becomes "no sample". A constant series and a long gap are noted.
+    Samples that cannot be usage (see `predictor.usage.artefacts`) become "no sample". A constant series and a long
+    gap are noted.
     """
     findings: list[Finding] = []
     keep: list[int] = []
     usage = panel.usage.copy()
-    for i, key in enumerate(panel.keys):
-        values = usage[i]
-        infinite = np.isinf(values)
-        negative = values < 0
-        if infinite.any() or negative.any():
-            values[infinite | negative] = np.nan
-            count = int(infinite.sum() + negative.sum())
-            findings.append(_finding(key, Severity.WARNING, f"{count} negative or infinite samples taken as no sample"))
-        present = np.flatnonzero(~np.isnan(values))
-        if present.size < MIN_SAMPLES:
-            what = "no sample that is a number" if present.size == 0 else f"{present.size} samples"
-            findings.append(_finding(key, Severity.BROKEN, f"{what}, need {MIN_SAMPLES}; left out"))
+    capacity = _largest_capacity(panel)
+    for row, key in enumerate(panel.keys):
+        values = usage[row]
+        senseless = without_sense(values)
+        if senseless.any():
+            values[senseless] = np.nan
+            text = f"{int(senseless.sum())} negative or infinite samples taken as no sample"
+            findings.append(_finding(key, Severity.WARNING, text))
+        if problem := _problem(key, values):
+            findings.append(_finding(key, Severity.BROKEN, problem))
             continue
-        ceiling = UNIT_CEILING.get(key.resource)
-        median = float(np.median(values[present]))
-        if ceiling is not None and median > ceiling:
-            findings.append(
-                _finding(
-                    key,
-                    Severity.BROKEN,
-                    f"median {median:.3g} cannot be {key.resource.value} in base units (cores or device fractions); "
-                    "left out: convert the column first",
-                )
-            )
-            continue
-        keep.append(i)
-        longest = int(np.diff(present).max(initial=1)) - 1
-        if longest * panel.step_seconds >= LARGE_GAP_SECONDS:
-            hours = longest * panel.step_seconds / 3600
-            findings.append(_finding(key, Severity.NOTE, f"a gap of {hours:.1f} h without samples"))
-        if values[present].min() == values[present].max():
-            findings.append(_finding(key, Severity.NOTE, f"constant at {median:.6g}"))
-    index = np.asarray(keep, dtype=np.intp)
-    cleaned = UsagePanel(
-        panel.keys,
-        panel.start_seconds,
-        panel.step_seconds,
-        usage,
-        panel.attributes,
-        panel.findings,
-        panel.node_pool,
+        artefacts = spikes(values, key.resource, capacity[row])
+        if artefacts.any():
+            values[artefacts] = np.nan
+            findings.append(_finding(key, Severity.WARNING, _spikes_text(panel.usage[row, artefacts], values)))
+        keep.append(row)
+        findings += [_finding(key, Severity.NOTE, text) for text in _notes(values, panel.step_seconds)]
+    return replace(panel, usage=usage).select(np.asarray(keep, dtype=np.intp)), tuple(findings)
+
+
+def _largest_capacity(panel: UsagePanel) -> list[float | None]:
+    """The most that each series was ever bounded by; None where that is not known."""
+    capacity = panel.attributes.get("capacity")
+    if capacity is None:
+        return [None] * len(panel.keys)
+    return [float(most) if most > 0 else None for most in capacity.max(axis=1, initial=0.0, where=capacity > 0)]
+
+
+def _problem(key: SeriesKey, usage: FloatArray) -> str:
+    """Why a series cannot be used; empty where it can."""
+    present = usage[~np.isnan(usage)]
+    if present.size < MIN_SAMPLES:
+        what = f"{present.size} samples" if present.size else "no sample that is a number"
+        return f"{what}, need {MIN_SAMPLES}; left out"
+    ceiling = UNIT_CEILING[key.resource]
+    if present.max() > ceiling and (median := float(np.median(present))) > ceiling:
+        return (
+            f"median {median:.3g} cannot be {key.resource.value} in base units ({key.resource.unit}); left out: "
+            "convert the column first"
+        )
+    return ""
+
+
+def _spikes_text(spikes: FloatArray, usage: FloatArray) -> str:
+    return (
+        f"{spikes.size} samples taken as no sample: up to {spikes.max():.3g} where all others are at most "
+        f"{np.nanmax(usage):.3g}; a counter artefact? If not, look at the query or give a capacity"
     )
-    return cleaned.select(index), tuple(findings)
+
+
+def _notes(usage: FloatArray, step_seconds: int) -> list[str]:
+    """What is worth knowing about the samples of a usable series."""
+    present = np.flatnonzero(~np.isnan(usage))
+    gap_seconds = (int(np.diff(present).max(initial=1)) - 1) * step_seconds
+    notes = [f"a gap of {gap_seconds / 3600:.1f} h without samples"] if gap_seconds >= LARGE_GAP_SECONDS else []
+    low, high = float(usage[present].min()), float(usage[present].max())
+    return [*notes, f"constant at {low:.6g}"] if low == high else notes
 
 
 def table_from_panel(panel: UsagePanel) -> "pd.DataFrame":
@@ -162,8 +183,8 @@ def table_from_panel(panel: UsagePanel) -> "pd.DataFrame":
     row, column = np.nonzero(~np.isnan(panel.usage))
     frame = pd.DataFrame(
         {
-            "workload": _labels([k.workload for k in panel.keys], row),
-            "resource": _labels([k.resource.value for k in panel.keys], row),
+            "workload": labels([k.workload for k in panel.keys], row),
+            "resource": labels([k.resource.value for k in panel.keys], row),
             "timestamp": pd.to_datetime(panel.times[column], unit="s", utc=True),
             "usage": panel.usage[row, column],
         }
@@ -175,7 +196,8 @@ def table_from_panel(panel: UsagePanel) -> "pd.DataFrame":
     return frame
 
 
-def _labels(names: list[str], row: IntArray) -> "pd.Categorical[str]":
+def labels(names: list[str], row: IntArray) -> "pd.Categorical[str]":
+    """A column of names, one for each row that `row` names the place of; its categories are sorted."""
     import pandas as pd
 
     categories = sorted(set(names))
@@ -212,21 +234,42 @@ def _utc(column: "pd.Series") -> "pd.Series":
         raise InvalidUsage(
             "column 'timestamp' holds bare numbers, whose unit cannot be known; give ISO 8601 times in UTC"
         )
-    zones = {getattr(value, "tzinfo", None) and value.utcoffset() for value in column if hasattr(value, "tzinfo")}
-    text = column[column.map(lambda value: isinstance(value, str))]
-    endings = set(text.str.extract(r"(Z|[+-]\d{2}:?\d{2})$", expand=False).fillna("none").unique())
-    endings -= {"none"} if len(endings) == 1 else set()
-    offsets = {"Z" if e in ("+00:00", "+0000") else e for e in endings}
-    if len(zones) > 1 or len(offsets) > 1:
-        shown = ", ".join(sorted(str(o) for o in (offsets or zones)))
-        raise InvalidUsage(
-            f"column 'timestamp' mixes time zones ({shown}); convert every row to UTC first, or a day of "
-            "history would silently move"
-        )
+    has_text = column.map(lambda value: isinstance(value, str)).any()
     try:
-        return pd.to_datetime(column, utc=True, format="ISO8601" if len(text) else None)
+        times = pd.Series(pd.to_datetime(column, utc=True, format="ISO8601" if has_text else None))
     except (ValueError, TypeError) as error:
         raise InvalidUsage(f"column 'timestamp' cannot be read as times: {error}") from error
+    offsets = _offset_seconds(column)
+    if offsets.nunique(dropna=False) > 1 and not _is_one_clock(times, offsets):
+        shown = ", ".join("none" if np.isnan(each) else f"UTC{each / 3600:+g}" for each in np.unique(offsets))
+        raise InvalidUsage(
+            f"column 'timestamp' mixes time zones ({shown}); convert every row to UTC first, or a day of history "
+            "would silently move"
+        )
+    return times
+
+
+def _offset_seconds(column: "pd.Series") -> "pd.Series":
+    """How far east of UTC each time says that it is; NaN where it names no zone."""
+    endings = column.astype(str).str.extract(r"(Z|[+-]\d{2}:?\d{2})$", expand=False)
+    return endings.map({each: _east_seconds(each) for each in endings.dropna().unique()}).astype(np.float64)
+
+
+def _east_seconds(ending: str) -> int:
+    if ending == "Z":
+        return 0
+    size = 3600 * int(ending[1:3]) + 60 * int(ending[-2:])
+    return -size if ending[0] == "-" else size
+
+
+def _is_one_clock(times: "pd.Series", offsets: "pd.Series") -> bool:
+    """Whether the offsets are those of one place: they change by an hour or two, and rarely."""
+    seconds, east = times.to_numpy("datetime64[s]").astype(np.int64), offsets.to_numpy(np.float64)
+    order = np.lexsort((east, seconds))
+    jumps = np.diff(east[order])
+    at_seconds = seconds[order][1:][jumps != 0]
+    is_small = bool((np.abs(jumps) <= LARGEST_CLOCK_CHANGE_SECONDS).all())
+    return is_small and bool((np.diff(at_seconds) >= LEAST_CLOCK_CHANGE_SECONDS).all())
 
 
 def _numbers(column: "pd.Series", name: str) -> "pd.Series":
@@ -276,12 +319,16 @@ def _find_duplicates(
     g, s, u = group[order], seconds[order], usage[order]
     twice = (g[1:] == g[:-1]) & (s[1:] == s[:-1])
     differ = twice & ~((u[1:] == u[:-1]) | (np.isnan(u[1:]) & np.isnan(u[:-1])))
-    for i in np.unique(g[1:][twice]):
-        here = g[1:] == i
-        conflicting = int((differ & here).sum())
-        detail = f", {conflicting} with another value: averaged" if conflicting else ", all equal: merged"
+    duplicates, conflicts = (np.bincount(g[1:][which], minlength=len(keys)) for which in (twice, differ))
+    for row in np.flatnonzero(duplicates):
+        count, conflicting = int(duplicates[row]), int(conflicts[row])
+        detail = (
+            f", {conflicting} with another value: averaged; is it local time in which an hour came twice? Give UTC"
+            if conflicting
+            else ", all equal: merged"
+        )
         severity = Severity.WARNING if conflicting else Severity.NOTE
-        findings.append(_finding(keys[int(i)], severity, f"{int((twice & here).sum())} duplicate timestamps{detail}"))
+        findings.append(_finding(keys[row], severity, f"{count} duplicate timestamps{detail}"))
 
 
 def _find_unsorted(
@@ -294,6 +341,40 @@ def _find_unsorted(
     backwards = (np.diff(group[order]) == 0) & (np.diff(seconds[order]) < 0)
     for i in np.unique(group[order][1:][backwards]):
         findings.append(_finding(keys[int(i)], Severity.NOTE, "rows were not in time order: sorted"))
+
+
+def _find_irregular(
+    group: IntArray, seconds: IntArray, step: int, keys: tuple[SeriesKey, ...], findings: list[Finding]
+) -> None:
+    """Series whose own samples are farther apart than a step, or not evenly."""
+    order = np.lexsort((seconds, group))
+    gaps = np.diff(seconds[order])
+    inside = (np.diff(group[order]) == 0) & (gaps > 0)
+    owner, gaps = group[order][1:][inside], gaps[inside]
+    usual = _group_medians(owner, gaps, len(keys))
+    ratio = gaps / usual[owner]
+    is_off = np.abs(ratio - np.maximum(ratio.round(), 1.0)) > LARGEST_JITTER
+    uneven = np.bincount(owner[is_off], minlength=len(keys)) > LARGEST_JITTER * np.bincount(owner, minlength=len(keys))
+    for row in np.flatnonzero((usual > (1 + LARGEST_JITTER) * step) | uneven):
+        if usual[row] > (1 + LARGEST_JITTER) * step:
+            text = (
+                f"samples are {usual[row]:.0f} s apart, the history's steps {step} s: those between hold no sample; "
+                f"export it finer, or use --step {usual[row]:.0f}s for all"
+            )
+            findings.append(_finding(keys[row], Severity.WARNING, text))
+        else:
+            text = f"samples come at irregular times, {usual[row]:.0f} s apart in the middle: averaged into steps"
+            findings.append(_finding(keys[row], Severity.NOTE, text))
+
+
+def _group_medians(group: IntArray, values: IntArray, groups: int) -> FloatArray:
+    """The upper median of the values in each group, [groups]; 0 for a group without any."""
+    order = np.lexsort((values, group))
+    counts = np.bincount(group, minlength=groups)
+    middle = np.cumsum(counts) - counts + counts // 2
+    medians = np.zeros(groups)
+    medians[counts > 0] = values[order][middle[counts > 0]]
+    return medians
 
 
 def _cell_means(cells: IntArray, values: FloatArray, shape: tuple[int, int]) -> FloatArray:

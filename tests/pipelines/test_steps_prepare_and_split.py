@@ -99,6 +99,17 @@ def test_a_sparse_series_is_reported() -> None:
     assert "of the steps" in finding.message
 
 
+@pytest.mark.parametrize(("top", "named"), [(2.0, True), (1.5, False), (6.0, False)])
+def test_a_series_at_its_limit_is_named(top: float, *, named: bool) -> None:
+    """What is throttled shows less than demand; what goes far above the limit is not held by it."""
+    usage = np.minimum(daily_usage(series=2, noise=0.0) * 9, top)
+
+    ready = prepared(replace(a_panel(usage), attributes={"limit": np.full(usage.shape, 2.0)}))
+
+    said = [f for f in ready.findings if "at its limit in" in f.message and "raise the limit" in f.message]
+    assert bool(said) is named
+
+
 @settings(max_examples=40, deadline=None)
 @given(days=st.floats(1.5, 20), horizon=st.integers(1, 10), gap=st.integers(0, 3))
 def test_nothing_crosses_a_cut(days: float, horizon: int, gap: int) -> None:

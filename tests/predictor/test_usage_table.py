@@ -144,10 +144,10 @@ def test_samples_from_the_future_are_left_out() -> None:
 
 def test_two_time_zones_are_refused() -> None:
     """Rows in two zones cannot be told apart from a shifted day, so nothing is read."""
-    table = a_table()
-    table["timestamp"] = [f"2026-03-01T00:{5 * i:02d}:00{'+01:00' if i % 2 else '+00:00'}" for i in range(5)]
+    table = a_table([1.0] * 9)
+    table["timestamp"] = [f"2026-03-01T{i:02d}:00:00{'+01:00' if i % 2 else '+00:00'}" for i in range(9)]
 
-    with pytest.raises(InvalidUsage, match="mixes time zones"):
+    with pytest.raises(InvalidUsage, match=r"mixes time zones \(UTC\+0, UTC\+1\)"):
         panel_from_table(table)
 
 
@@ -157,6 +157,64 @@ def test_text_times_in_one_zone_are_read() -> None:
     table["timestamp"] = [f"2026-03-01T01:{5 * i:02d}:00+01:00" for i in range(5)]
 
     assert panel_from_table(table).times[0] == int(START.timestamp())
+
+
+def test_times_without_a_zone_beside_times_with_one_are_refused() -> None:
+    """Nobody can say what the former mean."""
+    table = a_table()
+    table["timestamp"] = [f"2026-03-01T0{i}:00:00{'Z' if i % 2 else ''}" for i in range(5)]
+
+    with pytest.raises(InvalidUsage, match=r"mixes time zones \(UTC\+0, none\)"):
+        panel_from_table(table)
+
+
+@pytest.mark.parametrize("change", ["2026-03-29T01:00:00Z", "2026-10-25T01:00:00Z"])
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_clock_change_moves_nothing(change: str, *, as_text: bool) -> None:
+    """Local times that name their offset are the same instants: no hour is missing or there twice."""
+    local = pd.date_range(pd.Timestamp(change) - pd.Timedelta("1D"), periods=49, freq="1h").tz_convert("Europe/Berlin")
+    times = [time.isoformat() if as_text else time for time in local]
+    table = a_table([float(n) for n in range(49)]).assign(timestamp=pd.Series(times, dtype=object))
+
+    panel = panel_from_table(table)
+
+    assert panel.usage[0].tolist() == list(range(49))
+    assert panel.findings == ()
+
+
+def test_an_hour_that_comes_twice_is_named() -> None:
+    """Local times without a zone cannot be told apart when the clock is set back: averaged, and what to do is said."""
+    local = pd.date_range("2026-10-24T00:00Z", periods=72, freq="1h").tz_convert("Europe/Berlin").tz_localize(None)
+    table = a_table([float(n) for n in range(72)]).assign(timestamp=local)
+
+    panel = panel_from_table(table)
+
+    assert not np.isnan(panel.usage).any()
+    assert "1 duplicate timestamps, 1 with another value: averaged; is it local time" in str(panel.findings[0])
+
+
+def test_a_series_on_coarser_steps_is_served_and_named() -> None:
+    """Its steps between hold no sample, and the reader is told which step would suit it."""
+    hourly = a_table([1.0, 2.0] * 6, workload="shop/Deployment/slow", step=timedelta(hours=1))
+
+    panel = panel_from_table(pd.concat([a_table([1.0, 2.0] * 72), hourly]))
+
+    assert np.sum(~np.isnan(panel.usage), axis=1).tolist() == [144, 12]
+    assert [f.workload for f in panel.findings] == ["shop/Deployment/slow"]
+    assert "samples are 3600 s apart, the history's steps 300 s" in panel.findings[0].message
+
+
+def test_irregular_times_are_averaged_into_steps_and_named() -> None:
+    """Jitter is no reason to refuse a table, even where the commonest distance is a little more than a step."""
+    jitter = np.random.default_rng(0).integers(-90, 91, 200)
+    times = [START + timedelta(seconds=300 * n + int(late)) for n, late in enumerate(jitter)]
+    table = a_table([1.0, 2.0] * 100).assign(timestamp=times)
+
+    panel = panel_from_table(table, step_seconds=300)
+
+    assert np.nanmean(panel.usage) == pytest.approx(1.5, abs=0.05)
+    assert [f.severity for f in panel.findings] == [Severity.NOTE]
+    assert "samples come at irregular times" in panel.findings[0].message
 
 
 def test_bare_numbers_are_not_times() -> None:
@@ -178,6 +236,61 @@ def test_negative_usage_is_no_sample() -> None:
 
     assert int(np.isnan(panel.usage).sum()) == 2
     assert "2 negative or infinite samples" in str(panel.findings[0])
+
+
+@pytest.mark.parametrize(
+    ("resource", "level", "spike"),
+    [("cpu", 1.0, 1e12), ("cpu", 2.0, 5e3), ("memory", 1e9, 1e14), ("requests", 3.0, 1e8)],
+)
+def test_a_spike_of_a_broken_counter_is_no_sample(resource: str, level: float, spike: float) -> None:
+    """Beyond what a workload can use, short, and far beyond all else that was seen: a gap, and named."""
+    usage = [level, 1.2 * level] * 150
+    usage[100:102] = [spike, spike / 2]
+
+    panel = panel_from_table(a_table(usage, resource=resource))
+
+    assert np.flatnonzero(np.isnan(panel.usage[0])).tolist() == [100, 101]
+    assert f"2 samples taken as no sample: up to {spike:.3g}" in panel.findings[0].message
+
+
+@pytest.mark.parametrize(("idle", "burst"), [(0.0, 8.0), (0.001, 8.0), (1e-6, 900.0), (0.01, 1.0)])
+@pytest.mark.parametrize("steps", [1, 2, 20])
+def test_a_true_burst_is_kept(idle: float, burst: float, steps: int) -> None:
+    """However idle a workload was: what some nodes can give may be used, and be it once."""
+    usage = [idle] * 300
+    usage[150 : 150 + steps] = [burst] * steps
+
+    panel = panel_from_table(a_table(usage))
+
+    assert panel.usage[0].tolist() == usage
+    assert not [f for f in panel.findings if f.severity is Severity.WARNING]
+
+
+def test_a_workload_that_grew_beyond_measure_is_believed() -> None:
+    """What lasts longer than a rate's window is no artefact, though nothing like it was seen before."""
+    usage = [2.0] * 300 + [5_000.0] * 4
+
+    assert panel_from_table(a_table(usage)).usage[0].tolist() == usage
+
+
+def test_usage_far_beyond_a_known_capacity_is_no_sample() -> None:
+    """A bound that is known tells an artefact that would pass for a burst without it."""
+    usage = [0.5, 0.9] * 150
+    usage[7] = 1.9
+    usage[99] = 40.0
+
+    bounded = panel_from_table(a_table(usage).assign(capacity=1.0))
+    unbounded = panel_from_table(a_table(usage))
+
+    assert np.flatnonzero(np.isnan(bounded.usage[0])).tolist() == [99]
+    assert np.flatnonzero(np.isnan(unbounded.usage[0])).tolist() == []
+
+
+def test_a_capacity_in_another_unit_takes_nothing_away() -> None:
+    """Where much of the usage exceeds it, the capacity is what is wrong."""
+    usage = [20.0, 30.0] * 150
+
+    assert panel_from_table(a_table(usage).assign(capacity=1.0)).usage[0].tolist() == usage
 
 
 def test_conflicting_duplicates_are_averaged_with_a_warning() -> None:
