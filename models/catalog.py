@@ -12,9 +12,17 @@ from models.forecast import SECONDS_PER_DAY, Forecaster, ForecastError, Forecast
 from models.learned.analogs import Analogs
 from models.learned.lightgbm_quantiles import LightGBMQuantiles
 from models.learned.mixture import TrailingMixture
+from models.learned.ridge import RidgeFourier
 
 Kind = type[
-    SeasonalNaive | DecayingHistogram | TrailingQuantiles | HourOfDay | TrailingMixture | Analogs | LightGBMQuantiles
+    SeasonalNaive
+    | DecayingHistogram
+    | TrailingQuantiles
+    | HourOfDay
+    | TrailingMixture
+    | Analogs
+    | RidgeFourier
+    | LightGBMQuantiles
 ]
 
 
@@ -37,6 +45,7 @@ FORECASTERS: Mapping[str, Entry] = {
     "trailing_mixture": Entry(TrailingMixture),
     "analogs_short": Entry(Analogs, {"context_steps": 12, "neighbours": 40, "lag_decay": 0.3}),
     "analogs_long": Entry(Analogs, {"context_steps": 24, "neighbours": 60, "lag_decay": 0.1}),
+    "ridge_fourier": Entry(RidgeFourier),
     "lightgbm_quantiles": Entry(LightGBMQuantiles),
 }
 
