@@ -102,15 +102,18 @@ class Target:
             return usage
         from scipy.ndimage import maximum_filter1d
 
-        lowest = np.where(np.isnan(usage), -np.inf, usage)
+        is_missing = np.isnan(usage)
+        has_gaps = bool(is_missing.any())
+        lowest = np.where(is_missing, -np.inf, usage) if has_gaps else usage
         # The filter's window is centred; moved so that it ends at its step.
         highest = maximum_filter1d(
             lowest, self.steps, axis=1, origin=(self.steps - 1) // 2, mode="constant", cval=-np.inf
         )
-        count = np.cumsum(~np.isnan(usage), axis=1)
-        seen = count.copy()
-        seen[:, self.steps :] -= count[:, : -self.steps]
-        highest[seen < self.steps * LEAST_SEEN] = np.nan
+        if has_gaps:
+            count = np.cumsum(~is_missing, axis=1)
+            seen = count.copy()
+            seen[:, self.steps :] -= count[:, : -self.steps]
+            highest[seen < self.steps * LEAST_SEEN] = np.nan
         highest[:, : self.steps - 1] = np.nan
         return np.asarray(highest)
 

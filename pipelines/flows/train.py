@@ -145,7 +145,8 @@ def _cycle(
         peaks = peak_parts(plan, peak_questions_of(settings), progress)
         bundle = peaks.joined_to(bundle)
     with clock.step("score") as progress:
-        scored = held_out(plan, bundle, models, progress)
+        # Peaks are scored by themselves: the steps' forecasts do not need them to learn.
+        scored = held_out(plan, replace(bundle, peaks=()), models, progress)
         resources = resource_accuracy(scored.keys, *scored.scores(), bundle)
         scored_peaks = [(part.bundle, held_out(part.plan, part.bundle, part.models)) for part in peaks.parts]
         resources += tuple(
