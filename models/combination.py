@@ -20,7 +20,7 @@ SHARPNESS = 25.0
 """How steeply a weight falls with loss: one that loses a tenth more than the best weighs exp(−2.5) of it."""
 SHRINKAGE_CUTOFFS = 30.0
 """A series with this many realised forecasts is believed as much as its prior, at the median. Further out more are
-needed, 1 / √(4 τ (1 − τ)) times as many: that a rare miss was not seen yet says little."""
+needed, 1 / (4 τ (1 − τ)) times as many: that a rare miss was not seen yet says little."""
 LARGEST_RELATIVE_LOSS = 5.0
 """A forecaster that is worse than this many times the best is bad enough: no single series says more of it."""
 NEARLY_ALL = 0.95
@@ -78,7 +78,7 @@ class Combination:
         """Weights of the forecasters, [series, forecasters, parts, levels], summing to 1 over the forecasters.
 
         r = a series' loss ÷ that of its best forecaster, at most 5; w ∝ exp(−SHARPNESS · r̃) with r̃ the series' own
-        r trusted by n / (n + s) after n cutoffs, and its prior for the rest; s = SHRINKAGE_CUTOFFS / √(4 τ (1 − τ)).
+        r trusted by n / (n + s) after n cutoffs, and its prior for the rest; s = SHRINKAGE_CUTOFFS / (4 τ (1 − τ)).
         The prior is the r of its siblings (the series with the same number in `siblings`) taken together, itself
         trusted by their cutoffs, and that of the whole fleet for the rest. Taken together are losses in units of each
         series' size: a forecaster that fails badly on a few is no good prior, however many it is best on.
@@ -114,7 +114,7 @@ class Combination:
 
     def _shrunk(self, own: FloatArray, evidence: FloatArray, prior: FloatArray) -> FloatArray:
         level = np.asarray(self.levels)
-        needed = SHRINKAGE_CUTOFFS / np.sqrt(4 * level * (1 - level))
+        needed = SHRINKAGE_CUTOFFS / (4 * level * (1 - level))
         trust = (evidence[:, :, None] / (evidence[:, :, None] + needed))[:, None]
         return np.asarray(trust * own + (1 - trust) * prior)
 

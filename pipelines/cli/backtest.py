@@ -40,6 +40,12 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--held-out", metavar="DURATION", help="The newest part, over which a number of cutoffs is spread.")
 @click.option("--forecasters", metavar="NAME,…", help="Candidates by catalogue name.")
 @click.option("--workloads", metavar="PATTERN", help="Only workloads that match, such as 'shop/*'.")
+@click.option(
+    "--sum",
+    "together",
+    type=click.Choice(["namespace", "node_pool", "all"]),
+    help="Forecast what the workloads of a namespace, of a node pool, or all use together, instead of each.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes, at most.  [default: the number of cores]")
 @click.option("--restart", is_flag=True, help="Begin anew, whatever an interrupted run has kept.")
 @click.pass_obj
@@ -58,6 +64,7 @@ def backtest(
     held_out: str | None,
     forecasters: str | None,
     workloads: str | None,
+    together: str | None,
     jobs: int | None,
     restart: bool,
 ) -> None:
@@ -71,6 +78,9 @@ def backtest(
 
     foresize is compared with every forecaster alone, on the same points. Intervals are bootstraps over series.
 
+    With --sum each sum is a series of its own, fitted and calibrated as such: the quantile of a sum is not the sum of
+    quantiles, nor its peak the sum of peaks.
+
     What is done is kept in OUT.partial until all of it is: the same command continues an interrupted run. A changed
     history, setting or cutoff begins anew. The number of jobs changes nothing but the time.
 
@@ -79,6 +89,7 @@ def backtest(
       foresize backtest --history usage.parquet --out forecasts.parquet --report backtest.html
       foresize backtest --history usage.csv --out forecasts.csv --cutoffs 48 --horizon 2h --levels 0.5,0.95
       foresize backtest --history usage.parquet --out peaks.parquet --peak 15m,1h,24h --cutoffs 24
+      foresize backtest --history usage.parquet --out pools.parquet --sum node_pool --peak 24h
       foresize backtest --history usage.parquet --out f.parquet --cutoffs times.txt --workloads 'shop/*' --json f.json
     """
     settings = load(
@@ -104,16 +115,21 @@ def backtest(
     from pipelines.flows import backtest_text, summary
     from pipelines.flows.backtest import backtest as run_backtest
     from pipelines.report.page import write_page
+    from pipelines.steps.prepare import prepared
     from pipelines.tracking.forecast_file import ForecastFile
     from pipelines.tracking.partial_backtest import PartialBacktest
     from predictor.registry.folder import replace_file
     from predictor.sources.files import FileSource
+    from predictor.usage.sums import Together, summed
 
     partial = PartialBacktest(out, restart=restart)
     with bad_input(), stopped_by_sigterm(), _kept_when_stopped(partial.folder):
         with ForecastFile(out) as file, shown_progress() as told:
             told("read", 0, 1)
             panel = FileSource(history).panel(int(settings.history.step.total_seconds()))
+            if together is not None:
+                chosen = prepared(panel, workloads).panel
+                panel, workloads = summed(chosen, Together(together)), None
             told("read", 1, 1)
             made = run_backtest(
                 settings,

@@ -19,7 +19,8 @@ from predictor.serving.bundle import COMBINATION, Bundle, SeriesModel, siblings
 from predictor.usage.panel import Resource, SeriesKey
 
 LARGEST_LOSS = 1.05
-"""The combination serves a series unless it lost this many times the baseline there: less may be chance."""
+"""The combination serves a series unless it lost this many times the baseline there: less may be chance. It always
+serves a peak: few windows fit into the calibration days, and quiet ones say nothing against having been prepared."""
 WARM_UP = 3
 """The first of so many parts of the cutoffs only fills the record: what serves is chosen and calibrated on the rest."""
 
@@ -55,7 +56,8 @@ def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold, mapped:
         history = known.select([place[key] for key in keys])
         candidates = {name: models[resource, name] for name in plan.candidates}
         rehearsal = rehearsed(history, keys, candidates, plan, told=told, mapped=mapped)
-        choices = chosen(keys, rehearsal.pinball, baseline)
+        largest_loss = np.inf if plan.question.target.is_peak else LARGEST_LOSS
+        choices = chosen(keys, rehearsal.pinball, baseline, largest_loss)
         combinations[resource] = rehearsal.combination
         calibrations[resource] = _of_what_serves(rehearsal.calibrations, choices)
         for row, choice in enumerate(choices):
@@ -141,14 +143,17 @@ def rehearsed(
     return Rehearsal(record, calibrations, dict(zip((*names, COMBINATION), mean.T, strict=True)))
 
 
-def chosen(keys: Sequence[SeriesKey], pinball: Mapping[str, FloatArray], baseline: str) -> tuple[Choice, ...]:
-    """For each series the combination, or the baseline where the combination lost clearly more.
+def chosen(
+    keys: Sequence[SeriesKey], pinball: Mapping[str, FloatArray], baseline: str, largest_loss: float = LARGEST_LOSS
+) -> tuple[Choice, ...]:
+    """For each series the combination, or the baseline where the combination lost `largest_loss` times as much or more.
 
     `pinball` holds the mean loss of both, [series], over the same points.
     """
     choices = []
     for key, ours, theirs in zip(keys, pinball[COMBINATION].tolist(), pinball[baseline].tolist(), strict=True):
-        choices.append(_choice(key, ours, theirs, baseline) if np.isfinite(theirs) else _unscored(key, baseline))
+        is_scored = np.isfinite(theirs)
+        choices.append(_choice(key, ours, theirs, baseline, largest_loss) if is_scored else _unscored(key, baseline))
     return tuple(choices)
 
 
@@ -174,11 +179,11 @@ def _unscored(key: SeriesKey, baseline: str) -> Choice:
     return Choice(key, baseline, False, "no sample on the calibration days: nothing to choose by")
 
 
-def _choice(key: SeriesKey, ours: float, theirs: float, baseline: str) -> Choice:
-    if theirs == 0:
+def _choice(key: SeriesKey, ours: float, theirs: float, baseline: str, largest_loss: float) -> Choice:
+    if theirs == 0 and np.isfinite(largest_loss):
         return Choice(key, baseline, False, f"{baseline} made no error on the calibration days")
-    ratio = ours / theirs
+    ratio = ours / theirs if theirs > 0 else 1.0
     said = f"{ratio:.2f} of the pinball loss of {baseline} on the calibration days"
-    if ratio <= LARGEST_LOSS:
+    if ratio <= largest_loss:
         return Choice(key, COMBINATION, True, f"the combination had {said}")
-    return Choice(key, baseline, False, f"the combination had {said}, more than {LARGEST_LOSS:g}: the baseline serves")
+    return Choice(key, baseline, False, f"the combination had {said}, more than {largest_loss:g}: the baseline serves")

@@ -1,5 +1,7 @@
 """Quantiles are asked for at the level that covers what is stated: against a slow version, and what must hold."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -189,3 +191,28 @@ def test_a_record_of_another_shape_is_refused() -> None:
         Calibration(record.levels, record.part_ends, record.covered[:1], record.evidence)
     with pytest.raises(ForecastError, match="finite"):
         Calibration(record.levels, record.part_ends, record.covered - 1, record.evidence)
+
+
+def test_mapie_asks_for_the_same_levels() -> None:
+    """Split conformal prediction by MAPIE, on the levels at which forecasts first cover what happened, agrees."""
+    from mapie.regression import SplitConformalRegressor
+    from sklearn.dummy import DummyRegressor
+
+    rng = np.random.default_rng(0)
+    levels = tuple(np.round(np.arange(0.02, 1.0, 0.02), 2).tolist())
+    cutoffs, normal = 3000, NormalDist()
+    narrow = np.asarray([normal.inv_cdf(level) / 1.5 for level in grid_of(levels)])[None, :, None]
+    outcomes = rng.standard_normal(cutoffs)
+    record = Calibration.without_record(1, levels, 1)
+    for each in outcomes:
+        covered = part_coverage(np.full((1, 1), each), narrow, record.levels, record.part_ends)
+        record = record.realised(covered, 1e-6, np.full(1, 1e-6))
+    first_covered = np.asarray([normal.cdf(1.5 * each) for each in outcomes])
+
+    asked = record.asked((0.5, 0.8, 0.9), beyond=False)[0, 0]
+
+    nothing, zeros = np.zeros((2, 1)), np.zeros((cutoffs, 1))
+    constant = DummyRegressor(strategy="constant", constant=0.0).fit(nothing, [0.0, 0.0])
+    theirs = SplitConformalRegressor(constant, confidence_level=[0.5, 0.8, 0.9], prefit=True)
+    theirs.conformalize(zeros, first_covered)
+    np.testing.assert_allclose(asked, theirs.predict_interval(nothing[:1])[1][0, 1], atol=0.01)

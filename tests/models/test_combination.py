@@ -51,7 +51,7 @@ def slow_weights(losses: FloatArray, siblings: list[int] | None) -> FloatArray:
     result = np.empty_like(total)
     for s, p, q in np.ndindex(series, parts, levels):
         level = LEVELS[q]
-        needed = SHRINKAGE_CUTOFFS / np.sqrt(4 * level * (1 - level))
+        needed = SHRINKAGE_CUTOFFS / (4 * level * (1 - level))
         prior = relative(total[:, :, p, q].sum(axis=0))
         if siblings is not None:
             kin = [k for k in range(series) if siblings[k] == siblings[s]]

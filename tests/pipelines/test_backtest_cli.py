@@ -65,6 +65,22 @@ def test_every_usable_series_has_one_row_per_level_and_step_for_every_cutoff(
     assert set(ahead) == set(range(1, 9))
 
 
+def test_sums_are_forecast_as_series_of_their_own(history: Path, tmp_path: Path) -> None:
+    """A series for each namespace and resource, its peaks with it; sums by pools that nobody knows are refused."""
+    out = tmp_path / "f.parquet"
+
+    done = run(history, out, "--cutoffs", "2", "--sum", "namespace", "--peak", "1h")
+    refused = run(history, out, "--sum", "node_pool")
+
+    assert done.exit_code == 0, done.output
+    table = pd.read_parquet(out)
+    namespaces = {key.namespace for key in a_fleet().keys}
+    assert set(table["workload"]) <= {f"{name}/Namespace/sum" for name in namespaces}
+    assert set(table["target"]) == {"step", "peak_1h"}
+    assert refused.exit_code == 2
+    assert "no workload's node pool is known" in refused.output
+
+
 def test_cutoffs_can_be_named(history: Path, tmp_path: Path) -> None:
     """Times in a file, with or without a zone; comments and empty lines are skipped."""
     panel, out = a_fleet(), tmp_path / "f.parquet"
