@@ -12,6 +12,7 @@ import argparse
 import json
 import platform
 import time
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ import numpy as np
 from benchmarks.peers import gaussian_seasonal_naive
 from benchmarks.traces import Task, cutoffs, read, tasks
 from foresize.settings import load_settings
-from models.forecast import FloatArray, QuantileForecast
+from models.forecast import FloatArray, History, QuantileForecast
 from pipelines.steps.choose import made_bundle
 from pipelines.steps.fit import fitted
 from pipelines.steps.plan import planned, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.score import bundle_backtest
 from pipelines.steps.split import inner_split, observed_times
+from predictor.backtest.coverage import grouped_coverage, ramps, worst_tenth
 from predictor.backtest.rolling import Backtest, backtest_of
 
 RESULTS = Path(__file__).with_name("results")
@@ -107,6 +109,7 @@ def measured(task: Task, folder: Path) -> dict[str, Any]:
         "horizon_steps": task.horizon_steps,
         "tuned_on": task.is_tuned_on,
         "points": int(count.sum()),
+        "ramp_coverage": _on_ramps(made[FORESIZE].select(warm), usage.select(warm)),
         "combined_series": served.count("combination"),
         "methods": {name: _figures(losses[name], losses[PEER], covered[name], count) for name in made},
     }
@@ -127,12 +130,14 @@ def table(stored: dict[str, Any]) -> str:
                 f"| {ours['crps_ratio']:.3f} [{ours['interval'][0]:.3f}, {ours['interval'][1]:.3f}] "
                 f"| {others[best]['crps_ratio']:.3f} {best} | {ours['equal_weight_ratio']:.3f} "
                 f"| {others[best_equal]['equal_weight_ratio']:.3f} {best_equal} "
-                f"| {' / '.join(f'{100 * c:.1f}' for c in ours['coverage'])} | {ours['pinball_ratio'][-1]:.2f} |",
+                f"| {_shares(ours['coverage'])} | {_shares(ours['worst_tenth'][1:])} "
+                f"| {_shares(result['ramp_coverage'][1:])} | {ours['pinball_ratio'][-1]:.2f} |",
             )
         )
     heads = (
         "| task | series × windows | CRPS | best other | equal weight | best other "
-        "| coverage at .5 / .9 / .95 / .99 | pinball at .99 |\n|---|---|---|---|---|---|---|---|\n"
+        "| coverage at .5 / .9 / .95 / .99 | worst tenth of series at .9 / .95 / .99 | on ramps at .9 / .95 / .99 "
+        "| pinball at .99 |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
     ratios = [ratio for ratio, _ in rows]
     mean = float(np.exp(np.mean(np.log(ratios)))) if ratios else float("nan")
@@ -149,10 +154,24 @@ def table(stored: dict[str, Any]) -> str:
     return heads + "\n".join(row for _, row in sorted(rows, reverse=True)) + "\n\n" + summary
 
 
+def _shares(values: list[float]) -> str:
+    return " / ".join(f"{100 * value:.1f}" for value in values)
+
+
 def machine() -> dict[str, str]:
     """Where and with what a figure was measured."""
     versions = {name: metadata.version(name) for name in ("numpy", "lightgbm", "foresize")}
     return {"machine": platform.processor() or platform.machine(), "python": platform.python_version()} | versions
+
+
+def _on_ramps(made: Backtest, usage: History) -> list[float]:
+    """Coverage of the steps on a ramp: usage changed more within the hour before than nine times in ten until then."""
+    is_ramp = ramps(usage, made.cutoffs_seconds[0]).astype(np.float64)
+    changed = replace(usage, usage=is_ramp)
+    groups = np.stack([made.target.after(changed, cutoff) > 0 for cutoff in made.cutoffs_seconds])
+    on_ramp = grouped_coverage(made, np.asarray(groups, dtype=np.intp), 2)
+    shares = on_ramp.covered[:, :, 1].sum(axis=0) / max(int(on_ramp.count[:, 1].sum()), 1)
+    return [float(shares[LEVELS.index(level)]) for level in SHOWN]
 
 
 def _losses(made: dict[str, Backtest]) -> tuple[dict[str, FloatArray], dict[str, FloatArray], FloatArray]:
@@ -189,6 +208,7 @@ def _figures(loss: FloatArray, peer: FloatArray, covered: FloatArray, count: Flo
         "interval": [float(np.quantile(resampled, q)) for q in (0.025, 0.975)],
         "equal_weight_ratio": float(np.exp(np.log(ratio).mean())) if ratio.size else float("nan"),
         "coverage": [float(covered[:, k].sum() / count.sum()) for k in at],
+        "worst_tenth": worst_tenth(covered[count > 0][:, at] / count[count > 0, None]).tolist(),
         "pinball_ratio": [float(loss[:, k].sum() / peer[:, k].sum()) for k in at],
     }
 
