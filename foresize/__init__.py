@@ -14,8 +14,12 @@ __all__ = ["BacktestResult", "Model", "backtest", "fit", "load", "read_usage"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'foresize' has no attribute {name!r}; its API: {', '.join(__all__)}")
-    from pipelines import api
-
+    try:
+        from pipelines import api
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"foresize.{name} needs the pipelines profile: pip install 'foresize[pipelines]' ({error})"
+        ) from error
     return getattr(api, name)
 
 

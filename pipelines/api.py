@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from models.forecast import JsonValue, Target
+from models.forecast import FloatArray, JsonValue, Target
 from pipelines.flows.backtest import BacktestReport
 from pipelines.flows.backtest import backtest as run_backtest
 from pipelines.flows.clock import StepClock, Told
@@ -37,6 +37,8 @@ from predictor.usage.panel import Finding, Resource, SeriesKey, UsagePanel
 from predictor.usage.table import newest_from_table, panel_from_table
 
 Usage = pd.DataFrame | UsagePanel
+Levels = float | Sequence[float] | FloatArray
+"""Quantile levels in (0, 1), ascending."""
 Span = str | timedelta
 """A length of time: text such as `30s`, `5m`, `4h`, `7d`, or a timedelta."""
 BUNDLE, WINDOW = "bundle", "window"
@@ -81,7 +83,7 @@ def fit(
     usage: Usage,
     *,
     horizon: Span | None = None,
-    levels: Sequence[float] | None = None,
+    levels: Levels | None = None,
     peaks: Sequence[Span] | None = None,
     step: Span | None = None,
     past: Span | None = None,
@@ -116,17 +118,21 @@ def load(folder: str | Path) -> "Model":
     place = Path(folder)
     parts = bundle_files.read(place / WINDOW)
     content: Mapping[str, Any] = parts.content
-    if content["bundle_sha256"] != _digest(place):
-        raise CorruptModel(f"the model in {place} is damaged: bundle and window were saved by two calls; save it again")
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in parts.arrays.items()}
-    window = UsagePanel(
-        keys=tuple(SeriesKey(workload, Resource(resource)) for workload, resource in content["keys"]),
-        start_seconds=content["start_seconds"],
-        step_seconds=content["step_seconds"],
-        usage=arrays.pop("usage"),
-        attributes=arrays,
-    )
-    return Model(Bundle.load(place / BUNDLE), window, content["past_steps"])
+    try:
+        digest, past_steps = content["bundle_sha256"], content["past_steps"]
+        window = UsagePanel(
+            keys=tuple(SeriesKey(workload, Resource(resource)) for workload, resource in content["keys"]),
+            start_seconds=content["start_seconds"],
+            step_seconds=content["step_seconds"],
+            usage=arrays.pop("usage"),
+            attributes=arrays,
+        )
+    except (KeyError, TypeError, ValueError, InvalidUsage) as error:
+        raise CorruptModel(f"{place / WINDOW} holds no window of usage: {error!r}; save the model again") from error
+    if digest != _digest(place):
+        raise CorruptModel(f"the model in {place} is damaged: bundle and window were saved by two calls; save it again")
+    return Model(Bundle.load(place / BUNDLE), window, past_steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +159,7 @@ class Model:
         """When it ends: the first sample that `update` has not seen is at this time or later."""
         return _time(self.window.end_seconds + self.window.step_seconds)
 
-    def predict(self, *, levels: Sequence[float] | None = None, horizon: Span | None = None) -> pd.DataFrame:
+    def predict(self, *, levels: Levels | None = None, horizon: Span | None = None) -> pd.DataFrame:
         """Calibrated quantiles of every series after the cutoff, a row for each target, time and level.
 
         Columns: workload, resource, target (`step`, or a peak such as `peak_1h`), cutoff, timestamp (when the step
@@ -264,10 +270,11 @@ class Model:
             raise InvalidUsage(f"horizon: {horizon!r} is no time ahead")
         return Target(steps)
 
-    def _forecasts(self, levels: Sequence[float] | None, target: Target) -> list[PanelForecast]:
+    def _forecasts(self, levels: Levels | None, target: Target) -> list[PanelForecast]:
         """Of the steps, then of the peaks."""
         targets = (target, *(part.target for part in self.bundle.peaks))
-        return [self.bundle.forecast(self._seen, each, levels) for each in targets]
+        asked = None if levels is None else _levels(levels)
+        return [self.bundle.forecast(self._seen, each, asked) for each in targets]
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,7 +328,7 @@ def backtest(
     *,
     cutoffs: int | Sequence[datetime | str] = 12,
     horizon: Span | None = None,
-    levels: Sequence[float] | None = None,
+    levels: Levels | None = None,
     step: Span | None = None,
     past: Span | None = None,
     held_out: Span | None = None,
@@ -370,7 +377,7 @@ def _settings(
     panel: UsagePanel,
     *,
     horizon: Span | None,
-    levels: Sequence[float] | None,
+    levels: Levels | None,
     past: Span | None,
     training: Mapping[str, Any],
     peaks: Sequence[Span] | None = None,
@@ -381,7 +388,7 @@ def _settings(
         accepted = ", ".join(Training.__annotations__)
         raise InvalidUsage(f"there is no argument {', '.join(sorted(unknown))}; for the fit there are {accepted}")
     given: Mapping[str, Mapping[str, Any]] = {
-        "forecast": {"horizon": horizon, "levels": levels, "peaks": peaks},
+        "forecast": {"horizon": horizon, "levels": None if levels is None else _levels(levels), "peaks": peaks},
         "history": {"step": timedelta(seconds=panel.step_seconds), "serving_span": past},
         "training": {"held_out": held_out, **training},
     }
@@ -397,6 +404,12 @@ def _explained(error: Mapping[str, Any]) -> str:
     argument = "past" if (section, name) == ("history", "serving_span") else name
     said = str(error["msg"]).removeprefix("Value error, ").removeprefix(f"{name} ")
     return f"{argument}: {said} (given: {error['input']!r})"
+
+
+def _levels(given: Levels) -> list[float]:
+    """The levels one by one, also where there is a single one."""
+    levels: list[float] = np.atleast_1d(np.asarray(given)).tolist()
+    return levels
 
 
 def _length(name: str, value: Span) -> timedelta:

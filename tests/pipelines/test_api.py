@@ -156,6 +156,21 @@ def test_a_saved_model_comes_back_and_goes_on_alike(tmp_path: Path) -> None:
     assert Bundle.load(tmp_path / "model" / "bundle").series.keys() == model.bundle.series.keys()
 
 
+def test_a_gap_and_rows_of_few_workloads_are_learned_from(tmp_path: Path) -> None:
+    """Half a day without a sample, then one workload alone, in local time: all go on being forecast."""
+    model = fitted()
+    rows = LATER[(LATER["timestamp"] >= END - 12 * HOUR) & (LATER["workload"] == "shop/Deployment/w1")]
+    local = rows.assign(timestamp=rows["timestamp"].dt.tz_convert("Europe/Berlin"), node_pool="general", capacity=64.0)
+
+    moved = model.update(local.assign(usage=local["usage"].where(local["timestamp"] < END - HOUR)))
+
+    assert moved.known_until == END
+    assert set(moved.served()["workload"]) == set(model.served()["workload"])
+    assert moved.predict()["value"].notna().all()
+    moved.save(tmp_path)
+    assert_same(moved, foresize.load(tmp_path), tmp_path / "compared")
+
+
 def test_a_half_saved_model_is_refused(tmp_path: Path) -> None:
     """A bundle newer than its window, and a folder without any."""
     model = fitted()
@@ -166,6 +181,9 @@ def test_a_half_saved_model_is_refused(tmp_path: Path) -> None:
         foresize.load(tmp_path)
     with pytest.raises(CorruptModel, match="cannot be read"):
         foresize.load(tmp_path / "nowhere")
+    model.bundle.save(tmp_path / "window")
+    with pytest.raises(CorruptModel, match="holds no window of usage"):
+        foresize.load(tmp_path)
 
 
 def test_a_model_is_a_value() -> None:
@@ -180,7 +198,8 @@ def test_a_model_is_a_value() -> None:
 
 def test_a_forecast_says_what_it_was_asked() -> None:
     """Other levels and a shorter horizon; a row for each series, target, time and level, none crossing."""
-    made = fitted().predict(levels=(0.25, 0.6, 0.995), horizon="1h")
+    model = fitted(levels=np.array([0.5, 0.9]))
+    made = model.predict(levels=(0.25, 0.6, 0.995), horizon="1h")
 
     assert list(made.columns) == ["workload", "resource", "target", "cutoff", "timestamp", "level", "value"]
     assert set(made["level"]) == {0.25, 0.6, 0.995}
@@ -188,6 +207,7 @@ def test_a_forecast_says_what_it_was_asked() -> None:
     assert made["timestamp"].max() == made["cutoff"].max() + HOUR
     wide = made.pivot(index=["workload", "resource", "target", "timestamp"], columns="level", values="value")
     assert (np.diff(wide.to_numpy(), axis=1) >= 0).all()
+    assert set(model.predict(levels=np.float64(0.7))["level"]) == {0.7}
 
 
 def test_every_series_says_what_serves_it_and_why() -> None:
@@ -244,7 +264,7 @@ def test_a_file_is_read_as_a_frame_is(tmp_path: Path) -> None:
         (lambda: fitted(KNOWN.assign(resource="disk")), InvalidUsage, "column 'resource' holds 'disk'; accepted: cpu"),
         (lambda: fitted(PANEL, step="1h"), InvalidUsage, "steps of 900 s; give another to read_usage"),
         (lambda: fitted(horizon="4hours"), InvalidUsage, "horizon: '4hours' is not a duration; write for example"),
-        (lambda: fitted(levels=(0.9, 0.5)), InvalidUsage, r"^levels: must ascend .* \(given: \(0.9, 0.5\)\)"),
+        (lambda: fitted(levels=(0.9, 0.5)), InvalidUsage, r"^levels: must ascend .* \(given: \[0.9, 0.5\]\)"),
         (lambda: fitted(levels=(0.5, 1.0)), InvalidUsage, "levels: Input should be less than 1"),
         (lambda: fitted(past="now"), InvalidUsage, "past: 'now' is not a duration"),
         (lambda: fitted(forecasters=("oracle",)), InvalidUsage, "no forecaster oracle; accepted: seasonal_naive"),
