@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from models.forecast import FloatArray, JsonValue, Target
+from models.forecast import SECONDS_PER_DAY, FloatArray, JsonValue, Target
 from pipelines.flows.backtest import BacktestReport
 from pipelines.flows.backtest import backtest as run_backtest
 from pipelines.flows.clock import StepClock, Told
@@ -31,7 +31,7 @@ from predictor.backtest.rolling import Backtest, forecast_table, target_name
 from predictor.errors import CorruptModel, InvalidUsage
 from predictor.serving import bundle_files
 from predictor.serving.bundle import Bundle, NoForecast, PanelForecast, siblings
-from predictor.settings import duration_text, parse_duration
+from predictor.settings import parse_duration
 from predictor.sources.files import FileSource, MemorySource
 from predictor.usage.panel import Finding, Resource, SeriesKey, UsagePanel
 from predictor.usage.table import newest_from_table, panel_from_table
@@ -43,6 +43,8 @@ Span = str | timedelta
 """A length of time: text such as `30s`, `5m`, `4h`, `7d`, or a timedelta."""
 BUNDLE, WINDOW = "bundle", "window"
 """What a saved model consists of."""
+LONGEST_UPDATE_SECONDS = 31 * SECONDS_PER_DAY
+"""Samples that reach further ahead at once are taken for a mistake in their times."""
 
 
 class Training(TypedDict, total=False):
@@ -147,7 +149,7 @@ class Model:
     past_steps: int
     """How many steps of the window a forecast is made from."""
     findings: tuple[Finding, ...] = ()
-    """What a reader should know of the usage that the last call was given."""
+    """What a reader should know of the usage that the fit, or since then the last update, was given."""
 
     @property
     def cutoff(self) -> pd.Timestamp:
@@ -176,18 +178,19 @@ class Model:
 
         The same, to the bit, whether samples come one by one or a day at once, and as the controller has learned that
         ran meanwhile. `rows` are whole steps from `known_until` on; a step or series may be missing. Raises
-        InvalidUsage for samples that are not newer, on another step, or beyond the reach of the window.
+        InvalidUsage for samples that are not newer, on another step, or more than a month ahead.
         """
         later = self._continuing(rows)
-        moved = replace(self, window=self.window.followed_by(_bare(later)))
-        return replace(moved._moved_to(later.end_seconds, self.window.end_seconds), findings=later.findings)
+        joined = replace(self, window=self.window.followed_by(_bare(later)))
+        moved = joined._moved_to(later.end_seconds, self.window.end_seconds)
+        return replace(moved, findings=tuple(dict.fromkeys((*later.findings, *moved._seen.findings))))
 
     def served(self) -> pd.DataFrame:
-        """What forecasts each series and why, or why there is no forecast; a row for each series.
+        """What forecasts each series and why, or why there is no forecast; a row for each usable series.
 
         Columns: workload, resource, forecaster (missing where there is no forecast), is_cold, reason.
         """
-        made = self._forecasts(None, Target(1))[0]
+        made = self.bundle.forecast(self._seen, Target(1))
         return pd.DataFrame(
             [
                 (key.workload, key.resource.value, None, False, outcome.reason)
@@ -247,20 +250,21 @@ class Model:
 
     def _continuing(self, rows: Usage) -> UsagePanel:
         step, end = self.window.step_seconds, self.window.end_seconds
-        if isinstance(rows, UsagePanel) and rows.step_seconds != step:
+        later = newest_from_table(rows, step) if isinstance(rows, pd.DataFrame) else _of_usage(rows)
+        if later.step_seconds != step:
             raise InvalidUsage(
-                f"the model is on steps of {step} s, the new samples are on steps of {rows.step_seconds} s"
+                f"the model is on steps of {step} s, the new samples are on steps of {later.step_seconds} s"
             )
-        later = rows if isinstance(rows, UsagePanel) else newest_from_table(rows, step)
         if later.start_seconds <= end:
             raise InvalidUsage(
                 f"the new samples begin at {_time(later.start_seconds)}, but all before {self.known_until} is known "
                 "already; give only rows whose timestamp is at or after known_until"
             )
-        if later.end_seconds - end > self.past_steps * step:
+        if later.end_seconds - end > LONGEST_UPDATE_SECONDS:
             raise InvalidUsage(
-                f"the new samples reach to {_time(later.end_seconds)}, more than {_text(self.past_steps * step)} after "
-                f"{self.known_until}: nothing that is known would be left; update in parts, or fit anew"
+                f"the new samples reach to {_time(later.end_seconds)}, more than "
+                f"{LONGEST_UPDATE_SECONDS // SECONDS_PER_DAY} days after {self.known_until}: correct the timestamps, "
+                "update in parts, or fit anew"
             )
         return later
 
@@ -344,6 +348,8 @@ def backtest(
     days that the choice is to be judged on. Arguments and errors are those of `fit`.
     """
     panel = _panel(usage, step)
+    if isinstance(cutoffs, int) and cutoffs < 1:
+        raise InvalidUsage(f"cutoffs: {cutoffs} cutoffs; needed is at least one")
     settings = _settings(panel, horizon=horizon, levels=levels, past=past, held_out=held_out, training={**training})
     tables: list[pd.DataFrame] = []
     with tempfile.TemporaryDirectory(prefix="foresize-") as scratch:
@@ -362,9 +368,18 @@ def backtest(
 def _panel(usage: Usage, step: Span | None) -> UsagePanel:
     if isinstance(usage, pd.DataFrame):
         return read_usage(usage, step=step)
+    usage = _of_usage(usage)
     if step is not None and _length("step", step) != timedelta(seconds=usage.step_seconds):
         raise InvalidUsage(f"step: the usage is on steps of {usage.step_seconds} s; give another to read_usage instead")
     return usage
+
+
+def _of_usage(given: object) -> UsagePanel:
+    if not isinstance(given, UsagePanel):
+        raise InvalidUsage(
+            f"usage is a data frame, or what read_usage makes of a file or a frame; got {type(given).__name__}"
+        )
+    return given
 
 
 def _bare(panel: UsagePanel) -> UsagePanel:
@@ -460,10 +475,6 @@ def _seconds(when: datetime | str) -> int:
     except ValueError as error:
         raise InvalidUsage(f"cutoffs: {when!r} is not a time: {error}") from None
     return int((time if time.tzinfo else time.tz_localize("UTC")).timestamp())
-
-
-def _text(seconds: int) -> str:
-    return duration_text(timedelta(seconds=seconds))
 
 
 def _digest(folder: Path) -> str:

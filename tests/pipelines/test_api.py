@@ -118,7 +118,9 @@ def test_updating_at_once_is_updating_step_by_step(tmp_path: Path) -> None:
     for _, rows in later.groupby("timestamp"):
         piecewise = piecewise.update(rows)
 
-    assert_same(model.update(later), piecewise, tmp_path)
+    at_once = model.update(later)
+    assert_same(at_once, piecewise, tmp_path)
+    assert any("1 samples taken as no sample" in str(finding) for finding in at_once.findings)
     assert_same(model.update(later), model.update(later.sample(frac=1, random_state=0)), tmp_path)
     assert "a-new/Deployment/w0" in set(piecewise.served()["workload"])
 
@@ -271,6 +273,8 @@ def test_a_file_is_read_as_a_frame_is(tmp_path: Path) -> None:
         (lambda: fitted(held_out="3d"), InvalidUsage, "no argument held_out; for the fit there are forecasters"),
         (lambda: fitted(KNOWN[KNOWN["timestamp"] < END - 11.9 * DAY]), NotEnoughHistory, "cannot hold two forecasts"),
         (lambda: foresize.read_usage(KNOWN, step="-5m"), InvalidUsage, "step: '-5m' is not a duration"),
+        (lambda: fitted("usage.parquet"), InvalidUsage, "what read_usage makes of a file or a frame; got str"),  # type: ignore[arg-type]
+        (lambda: foresize.backtest(TABLE, cutoffs=0), InvalidUsage, "cutoffs: 0 cutoffs; needed is at least one"),
         (lambda: foresize.backtest(TABLE, cutoffs=["soon"]), InvalidUsage, "cutoffs: 'soon' is not a time"),
         (lambda: foresize.backtest(TABLE, cutoffs=["2020-01-01"]), InvalidUsage, "lies outside the history"),
     ],
@@ -290,9 +294,11 @@ def test_what_cannot_be_learned_or_asked_is_named() -> None:
         model.update(TABLE)
     with pytest.raises(InvalidUsage, match="3600 s apart, but the history that they continue is on steps of 900 s"):
         model.update(hourly)
+    with pytest.raises(InvalidUsage, match=r"usage is a data frame, .* got Series"):
+        model.update(LATER["usage"])
     with pytest.raises(InvalidUsage, match="model is on steps of 900 s, the new samples are on steps of 3600 s"):
         model.update(foresize.read_usage(hourly))
-    with pytest.raises(InvalidUsage, match=r"more than 4w after .* update in parts, or fit anew"):
+    with pytest.raises(InvalidUsage, match=r"more than 31 days after .*: correct the timestamps"):
         model.update(LATER.assign(timestamp=LATER["timestamp"] + 365 * DAY))
     with pytest.raises(ForecastError, match=r"must ascend inside \(0, 1\)"):
         model.predict(levels=(0.5, 99))
