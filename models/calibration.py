@@ -19,6 +19,11 @@ from models.parts import HALF_LIFE_SECONDS, novelty, part_ends, part_of
 
 FURTHER_LEVELS: tuple[float, ...] = (0.25, 0.8, 0.975, 0.995, 0.999)
 """Levels that coverage is followed at beside those that are served: what is asked for may lie around them."""
+TAIL_LEVEL = 0.8
+"""One of the further levels: the highest quantile less this one is the unit of what lies beyond."""
+BEYOND: tuple[float, ...] = (1.25, 1.75, 3.0)
+"""Coverage is followed a quarter, three quarters and twice that unit beyond the highest quantile as well: what was
+never seen may come. It is the fleet's more than any series' own, of which none sees many."""
 SHRINKAGE_CUTOFFS = 100.0
 """A series with this many scored cutoffs is believed as much as the fleet: the steps of one cutoff hang together."""
 MOST_MISSES = 2.0
@@ -32,12 +37,13 @@ SAME = 1e-9
 class Calibration:
     """How much of what happened lay under the forecasts of some series, and the levels to ask for that follow.
 
-    `covered` is [series, parts, levels]: the discounted sum over cutoffs of the share of a part's outcomes under the
-    quantile. `evidence` is [series, parts], the discounted number of cutoffs summed.
+    `covered` is [series, parts, grid]: the discounted sum over cutoffs of the share of a part's outcomes under the
+    quantile of each level, then under what lies beyond the highest. `evidence` is [series, parts], the discounted
+    number of cutoffs summed. A level above 1 that is asked for lies beyond the highest quantile.
     """
 
     levels: tuple[float, ...]
-    """The grid that coverage is followed at, ascending."""
+    """The levels that coverage is followed at, ascending."""
     part_ends: tuple[int, ...]
     covered: FloatArray
     evidence: FloatArray
@@ -45,7 +51,7 @@ class Calibration:
     def __post_init__(self) -> None:
         checked_levels(self.levels)
         series = self.covered.shape[0] if self.covered.ndim else 0
-        shape = (series, len(self.part_ends), len(self.levels))
+        shape = (series, len(self.part_ends), len(self.levels) + len(BEYOND))
         if self.covered.shape != shape or self.evidence.shape != shape[:2]:
             raise ForecastError(f"a calibration of {shape} needs coverage like it, got {self.covered.shape}")
         if not (np.isfinite(self.covered).all() and (self.covered >= 0).all() and (self.evidence >= 0).all()):
@@ -53,9 +59,10 @@ class Calibration:
 
     @classmethod
     def without_record(cls, series: int, levels: Sequence[float], outcomes: int) -> Self:
-        """Nothing realised yet: every level is asked for as it is. The grid holds `levels` and further ones."""
+        """Nothing realised yet: every level is asked for as it is. Further levels than `levels` are followed."""
         ends, grid = part_ends(outcomes), grid_of(levels)
-        return cls(grid, ends, np.zeros((series, len(ends), len(grid))), np.zeros((series, len(ends))))
+        shape = (series, len(ends), len(grid) + len(BEYOND))
+        return cls(grid, ends, np.zeros(shape), np.zeros(shape[:2]))
 
     def realised(self, covered: FloatArray, elapsed_seconds: float, reach_seconds: FloatArray) -> Self:
         """The record after one more cutoff, `elapsed_seconds` after the one before.
@@ -69,31 +76,33 @@ class Calibration:
         added = np.where(is_scored[:, :, None], covered, 0.0) * share[:, None]
         return replace(self, covered=self.covered * fading + added, evidence=self.evidence * fading + is_scored * share)
 
-    def asked(self, levels: Sequence[float]) -> FloatArray:
-        """The levels to ask for instead of some levels, [series, parts, levels].
+    def asked(self, levels: Sequence[float], *, beyond: bool) -> FloatArray:
+        """The levels to ask for instead of some levels, [series, parts, levels]; above 1 only if `beyond`.
 
         A series' own coverage is trusted by n / (n + SHRINKAGE_CUTOFFS) after n cutoffs, the fleet's for the rest.
         """
         own = self.covered / np.where(self.evidence > 0, self.evidence, 1.0)[:, :, None]
         trust = (self.evidence / (self.evidence + SHRINKAGE_CUTOFFS))[:, :, None]
-        return self._inverted(trust * own + (1 - trust) * self._fleet(), levels)
+        return self._inverted(trust * own + (1 - trust) * self._fleet(), levels, beyond)
 
-    def asked_of_unknown(self, levels: Sequence[float]) -> FloatArray:
+    def asked_of_unknown(self, levels: Sequence[float], *, beyond: bool) -> FloatArray:
         """The same for a series without any record, [parts, levels]: the fleet's."""
-        return np.asarray(self._inverted(self._fleet()[None], levels)[0])
+        return np.asarray(self._inverted(self._fleet()[None], levels, beyond)[0])
 
     def _fleet(self) -> FloatArray:
-        """Coverage over all series, [parts, levels]; as promised where nothing is known."""
+        """Coverage over all series, [parts, grid]; as promised where nothing is known."""
         evidence = self.evidence.sum(axis=0)[:, None]
+        promised = np.asarray((*self.levels, *(1.0 for _ in BEYOND)))
         return np.asarray(
-            np.where(evidence > 0, self.covered.sum(axis=0) / np.where(evidence > 0, evidence, 1.0), self.levels)
+            np.where(evidence > 0, self.covered.sum(axis=0) / np.where(evidence > 0, evidence, 1.0), promised)
         )
 
-    def _inverted(self, coverage: FloatArray, levels: Sequence[float]) -> FloatArray:
+    def _inverted(self, coverage: FloatArray, levels: Sequence[float], beyond: bool) -> FloatArray:
         """Where coverage [series, parts, grid] reaches each level, linear in between, [series, parts, levels]."""
         edge = np.zeros((*coverage.shape[:2], 1))
-        reached = np.maximum.accumulate(np.concatenate([edge, coverage, edge + 1.0], axis=2), axis=2)
-        grid = np.asarray((0.0, *self.levels, 1.0))
+        # What lies even farther is not asked for.
+        reached = np.maximum.accumulate(np.concatenate([edge, coverage[:, :, :-1], edge + 1.0], axis=2), axis=2)
+        grid = np.asarray((0.0, *self.levels, *BEYOND))
         found = np.empty((*coverage.shape[:2], len(levels)))
         for column, level in enumerate(levels):
             above = np.maximum(np.argmax(reached >= level, axis=2), 1)
@@ -101,7 +110,8 @@ class Calibration:
             share = np.where(high > low, (level - low) / np.where(high > low, high - low, 1.0), 1.0)
             asked = grid[above - 1] + np.clip(share, 0.0, 1.0) * (grid[above] - grid[above - 1])
             lowest = max(1 - MOST_MISSES * (1 - level), level / MOST_MISSES)
-            highest = min(MOST_MISSES * level, max(self.levels[-1], level))
+            top = BEYOND[-1] if beyond else max(self.levels[-1], level)
+            highest = MOST_MISSES * level if level <= 0.5 else top
             found[:, :, column] = np.clip(asked, lowest, highest)
         return found
 
@@ -112,7 +122,9 @@ def grid_of(levels: Sequence[float]) -> tuple[float, ...]:
 
 
 def part_coverage(actual: FloatArray, forecast: FloatArray, levels: Sequence[float], ends: Sequence[int]) -> FloatArray:
-    """Share of each part's outcomes under each quantile, [series, parts, levels]; NaN without a point.
+    """Share of each part's outcomes under each quantile and what lies beyond, [series, parts, grid].
+
+    NaN without a point.
 
     `actual` is [series, outcomes], `forecast` [series, levels, outcomes]. An outcome that equals the quantiles of some
     levels, as zeros do those of an idle series, lies evenly between the nearest levels below and above it (the
@@ -128,7 +140,8 @@ def part_coverage(actual: FloatArray, forecast: FloatArray, levels: Sequence[flo
     low = grid[is_below.sum(axis=1)]
     high = grid[len(levels) + 1 - is_above.sum(axis=1)]
     tied = (np.asarray(levels)[:, None] - low[:, None, :]) / (high - low)[:, None, :]
-    under = np.where(is_above, 1.0, np.where(is_below, 0.0, tied)) * is_scored[:, None, :]
+    under = np.where(is_above, 1.0, np.where(is_below, 0.0, tied))
+    under = np.concatenate([under, known <= _beyond(quantiles, levels) + margin], axis=1) * is_scored[:, None, :]
     count = np.add.reduceat(is_scored.astype(np.float64), starts, axis=1)[:, :, None]
     total = np.moveaxis(np.add.reduceat(under, starts, axis=2), 1, 2)
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1.0), np.nan))
@@ -137,13 +150,22 @@ def part_coverage(actual: FloatArray, forecast: FloatArray, levels: Sequence[flo
 def at_levels(values: FloatArray, levels: Sequence[float], asked: FloatArray, ends: Sequence[int]) -> FloatArray:
     """Quantiles [series, levels, outcomes] at other levels, [series, parts, asked], linear between those known.
 
-    Beyond the lowest and the highest known level its quantile stands; outcomes beyond the last part are asked as it is.
-    Between zero and more it is one or the other, that of the nearer level: what is on or off is not half on.
+    Below the lowest known level its quantile stands, above the highest is what lies beyond; outcomes after the last
+    part are asked as it is. Between zero and more it is one or the other, that of the nearer level: what is on or off
+    is not half on.
     """
-    known = np.asarray(levels)
+    known = np.asarray((*levels, *BEYOND))
+    values = np.concatenate([values, _beyond(values, levels)], axis=1)
     of_outcome = np.moveaxis(asked[:, part_of(values.shape[2], ends)], 1, 2)
     above: NDArray[np.intp] = np.clip(np.searchsorted(known, of_outcome), 1, len(known) - 1)
     share = np.clip((of_outcome - known[above - 1]) / (known[above] - known[above - 1]), 0.0, 1.0)
     low, high = (np.take_along_axis(values, above + k, axis=1) for k in (-1, 0))
     share = np.where(low == 0, np.round(share), share)
     return np.asarray(low + (high - low) * share)
+
+
+def _beyond(values: FloatArray, levels: Sequence[float]) -> FloatArray:
+    """What lies beyond the highest of the quantiles, [series, beyond, outcomes]: none where the tail is a point."""
+    highest = values[:, -1:]
+    tail = highest - values[:, [list(levels).index(TAIL_LEVEL)]]
+    return np.asarray(highest + (np.asarray(BEYOND)[:, None] - 1.0) * tail)

@@ -41,6 +41,7 @@ FORECASTERS: Mapping[str, Entry] = {
     "trailing_24h": Entry(TrailingQuantiles, {"window_seconds": SECONDS_PER_DAY}),
     "trailing_72h": Entry(TrailingQuantiles, {"window_seconds": 3 * SECONDS_PER_DAY}),
     "trailing_7d": Entry(TrailingQuantiles, {"window_seconds": 7 * SECONDS_PER_DAY}),
+    "trailing_28d": Entry(TrailingQuantiles, {"window_seconds": 28 * SECONDS_PER_DAY}),
     "hour_of_day": Entry(HourOfDay),
     "trailing_mixture": Entry(TrailingMixture),
     "analogs_short": Entry(Analogs, {"context_steps": 12, "neighbours": 40, "lag_decay": 0.3}),

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import FloatArray, ForecastError, between_levels, checked_levels, monotone
+from models.forecast import FloatArray, ForecastError, History, between_levels, checked_levels, monotone
 from models.parts import HALF_LIFE_SECONDS, novelty, part_ends, part_of
 
 SHARPNESS = 25.0
@@ -34,7 +34,7 @@ class Combination:
     """The record of some forecasters on some series, and the weights that follow from it.
 
     `loss` is [series, forecasters, parts, levels]: the discounted sum over cutoffs of the mean pinball loss in a part
-    of the horizon, in the series' own unit. `evidence` is [series, parts], the discounted number of cutoffs summed.
+    of the horizon ÷ the series' `loss_unit`. `evidence` is [series, parts], the discounted number of cutoffs summed.
     """
 
     forecasters: tuple[str, ...]
@@ -63,7 +63,7 @@ class Combination:
     def realised(self, losses: FloatArray, elapsed_seconds: float, reach_seconds: FloatArray) -> Self:
         """The record after one more cutoff, `elapsed_seconds` after the one before.
 
-        `losses` as from `part_losses`; NaN where nothing was scored, which leaves a series' record as it fades.
+        `losses` as from `part_losses`, ÷ `loss_unit`; NaN where nothing was scored: a series' record only fades.
         `reach_seconds` [parts] is how far ahead each part reaches; outcomes that the cutoff before had seen already
         count once.
         """
@@ -79,8 +79,9 @@ class Combination:
 
         r = a series' loss ÷ that of its best forecaster, at most 5; w ∝ exp(−SHARPNESS · r̃) with r̃ the series' own
         r trusted by n / (n + s) after n cutoffs, and its prior for the rest; s = SHRINKAGE_CUTOFFS / √(4 τ (1 − τ)).
-        The prior is the mean r of its siblings (the series with the same number in `siblings`), itself trusted by their
-        cutoffs, and of the whole fleet for the rest.
+        The prior is the r of its siblings (the series with the same number in `siblings`) taken together, itself
+        trusted by their cutoffs, and that of the whole fleet for the rest. Taken together are losses in units of each
+        series' size: a forecaster that fails badly on a few is no good prior, however many it is best on.
         """
         return _softened(self._believed(siblings))
 
@@ -89,34 +90,22 @@ class Combination:
         return np.asarray(_softened(self._fleet()[None])[0])
 
     def _believed(self, siblings: Sequence[int] | NDArray[np.intp] | None) -> FloatArray:
-        own = self._relative()
+        own = _relative(self.loss)
         prior = np.broadcast_to(self._fleet(), own.shape)
         if siblings is not None and len(own):
             numbers = np.unique(np.asarray(siblings), return_inverse=True)[1]
-            prior = self._shrunk(self._pooled(own, numbers), self._evidence_of(numbers), prior)
+            prior = self._shrunk(_relative(self._pooled(numbers)), self._evidence_of(numbers), prior)
         return self._shrunk(own, self.evidence, prior)
 
-    def _relative(self) -> FloatArray:
-        """Loss ÷ that of the best forecaster, 1 where nothing is known or no forecaster erred."""
-        mean = self.loss.mean(axis=1, keepdims=True)
-        best = np.maximum(self.loss.min(axis=1, keepdims=True), SMALLEST_BEST * mean)
-        relative = self.loss / np.where(best > 0, best, 1.0)
-        return np.asarray(np.where(best > 0, np.minimum(relative, LARGEST_RELATIVE_LOSS), 1.0))
-
     def _fleet(self) -> FloatArray:
-        """Mean relative loss over the series that say something, [forecasters, parts, levels]."""
-        if not len(self.loss):
-            return np.ones(self.loss.shape[1:])
-        return np.asarray(self._pooled(self._relative(), np.zeros(len(self.loss), dtype=np.intp))[0])
+        """Relative loss over all series, [forecasters, parts, levels]."""
+        return np.asarray(_relative(self.loss.sum(axis=0, keepdims=True))[0])
 
-    def _pooled(self, relative: FloatArray, group: NDArray[np.intp]) -> FloatArray:
-        """Mean relative loss of each series' group. A series on which nobody erred, as an idle one, has no say."""
-        known = (self.loss.sum(axis=1, keepdims=True) > 0).astype(np.float64)
-        total = np.zeros((int(group.max()) + 1, *relative.shape[1:]))
-        count = np.zeros((len(total), 1, *relative.shape[2:]))
-        np.add.at(total, group, relative * known)
-        np.add.at(count, group, known)
-        return np.asarray(np.where(count > 0, total / np.maximum(count, 1.0), 1.0)[group])
+    def _pooled(self, group: NDArray[np.intp]) -> FloatArray:
+        """Loss of each series' group taken together."""
+        total = np.zeros((int(group.max()) + 1, *self.loss.shape[1:]))
+        np.add.at(total, group, self.loss)
+        return np.asarray(total[group])
 
     def _evidence_of(self, group: NDArray[np.intp]) -> FloatArray:
         total = np.zeros((int(group.max()) + 1, self.evidence.shape[1]))
@@ -128,6 +117,12 @@ class Combination:
         needed = SHRINKAGE_CUTOFFS / np.sqrt(4 * level * (1 - level))
         trust = (evidence[:, :, None] / (evidence[:, :, None] + needed))[:, None]
         return np.asarray(trust * own + (1 - trust) * prior)
+
+
+def loss_unit(history: History) -> FloatArray:
+    """What losses are measured in so that series can be taken together: the highest past sample, [series]."""
+    highest = np.max(history.usage, axis=1, initial=0.0, where=~np.isnan(history.usage))
+    return np.where(highest > 0, highest, 1.0)
 
 
 def part_losses(
@@ -175,6 +170,14 @@ def combined(
         idle += weight * (values == 0)
     mean = np.where(given > 0, total / np.where(given > 0, given, 1.0), np.nan)
     return monotone(np.where(idle > NEARLY_ALL * given, 0.0, mean))
+
+
+def _relative(loss: FloatArray) -> FloatArray:
+    """Loss ÷ that of the best forecaster, 1 where nothing is known or no forecaster erred."""
+    mean = loss.mean(axis=1, keepdims=True)
+    best = np.maximum(loss.min(axis=1, keepdims=True), SMALLEST_BEST * mean)
+    relative = loss / np.where(best > 0, best, 1.0)
+    return np.asarray(np.where(best > 0, np.minimum(relative, LARGEST_RELATIVE_LOSS), 1.0))
 
 
 def _softened(relative: FloatArray) -> FloatArray:

@@ -14,6 +14,8 @@ JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[st
 
 DEFAULT_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
 SECONDS_PER_DAY = 86_400
+LONGEST_PAST_SECONDS = 28 * SECONDS_PER_DAY
+"""No forecast depends on more past than this, so that serving need not read more."""
 LEAST_SEEN = 0.5
 """The peak of a window is known if this share of its steps has a sample."""
 
@@ -102,21 +104,28 @@ class Target:
             return usage
         from scipy.ndimage import maximum_filter1d
 
-        lowest = np.where(np.isnan(usage), -np.inf, usage)
+        is_missing = np.isnan(usage)
+        has_gaps = bool(is_missing.any())
+        lowest = np.where(is_missing, -np.inf, usage) if has_gaps else usage
         # The filter's window is centred; moved so that it ends at its step.
         highest = maximum_filter1d(
             lowest, self.steps, axis=1, origin=(self.steps - 1) // 2, mode="constant", cval=-np.inf
         )
-        count = np.cumsum(~np.isnan(usage), axis=1)
-        seen = count.copy()
-        seen[:, self.steps :] -= count[:, : -self.steps]
-        highest[seen < self.steps * LEAST_SEEN] = np.nan
+        if has_gaps:
+            count = np.cumsum(~is_missing, axis=1)
+            seen = count.copy()
+            seen[:, self.steps :] -= count[:, : -self.steps]
+            highest[seen < self.steps * LEAST_SEEN] = np.nan
         highest[:, : self.steps - 1] = np.nan
         return np.asarray(highest)
 
     def past_outcomes(self, history: "History", steps: int) -> FloatArray:
-        """The outcomes that ended in the newest `steps` steps of a history, [series, as many or all there are]."""
-        reach = steps + self.steps - 1 if self.is_peak else steps
+        """The outcomes that ended in the newest `steps` steps of a history, [series, as many or all there are].
+
+        Their windows may begin before those steps, but no more than four weeks back.
+        """
+        longest = max(LONGEST_PAST_SECONDS // history.step_seconds, steps)
+        reach = min(steps + self.steps - 1, longest) if self.is_peak else steps
         return self.outcomes(history.last(reach).usage)[:, -steps:]
 
     def after(self, history: "History", cutoff_seconds: int) -> FloatArray:

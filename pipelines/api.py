@@ -286,7 +286,7 @@ class BacktestResult:
     """How good forecasts would have been; figures bear the names that `foresize backtest --json` gives them."""
 
     forecasts: pd.DataFrame
-    """As `Model.predict` says at each cutoff, without peaks."""
+    """As `Model.predict` says at each cutoff."""
     report: BacktestReport
     """Everything, as values."""
 
@@ -333,6 +333,7 @@ def backtest(
     cutoffs: int | Sequence[datetime | str] = 12,
     horizon: Span | None = None,
     levels: Levels | None = None,
+    peaks: Sequence[Span] | None = None,
     step: Span | None = None,
     past: Span | None = None,
     held_out: Span | None = None,
@@ -350,7 +351,9 @@ def backtest(
     panel = _panel(usage, step)
     if isinstance(cutoffs, int) and cutoffs < 1:
         raise InvalidUsage(f"cutoffs: {cutoffs} cutoffs; needed is at least one")
-    settings = _settings(panel, horizon=horizon, levels=levels, past=past, held_out=held_out, training={**training})
+    settings = _settings(
+        panel, horizon=horizon, levels=levels, peaks=peaks, past=past, held_out=held_out, training={**training}
+    )
     tables: list[pd.DataFrame] = []
     with tempfile.TemporaryDirectory(prefix="foresize-") as scratch:
         report = run_backtest(
@@ -393,9 +396,9 @@ def _settings(
     *,
     horizon: Span | None,
     levels: Levels | None,
+    peaks: Sequence[Span] | None,
     past: Span | None,
     training: Mapping[str, Any],
-    peaks: Sequence[Span] | None = None,
     held_out: Span | None = None,
 ) -> Settings:
     """The settings for arguments of the API; None is not given. Raises InvalidUsage, naming the argument."""

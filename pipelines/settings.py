@@ -27,6 +27,7 @@ class TrainingSettings(Section):
         "trailing_24h",
         "trailing_72h",
         "trailing_7d",
+        "trailing_28d",
         "hour_of_day",
         "trailing_mixture",
         "analogs_short",

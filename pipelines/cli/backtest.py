@@ -36,6 +36,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--horizon", metavar="DURATION", help="How far ahead is forecast, such as 4h.")
 @click.option("--step", metavar="DURATION", help="Spacing of samples and forecast steps, such as 5m.")
 @click.option("--levels", metavar="L1,L2,…", help="Quantile levels, such as 0.5,0.9,0.99.")
+@click.option("--peak", metavar="DURATION,…", help="Windows whose highest usage is forecast as well, such as 1h,24h.")
 @click.option("--held-out", metavar="DURATION", help="The newest part, over which a number of cutoffs is spread.")
 @click.option("--forecasters", metavar="NAME,…", help="Candidates by catalogue name.")
 @click.option("--workloads", metavar="PATTERN", help="Only workloads that match, such as 'shop/*'.")
@@ -53,6 +54,7 @@ def backtest(
     horizon: str | None,
     step: str | None,
     levels: str | None,
+    peak: str | None,
     held_out: str | None,
     forecasters: str | None,
     workloads: str | None,
@@ -63,7 +65,8 @@ def backtest(
 
     Forecasters are fitted, weighed and calibrated once, before the first cutoff, and not retrained between cutoffs;
     only their weights go on learning, as they do in serving. Each cutoff is forecast from the usage up to it. The file
-    is long, with one row for each workload, resource, cutoff, timestamp and level. A series with too few samples
+    is long, with one row for each workload, resource, target, cutoff, timestamp and level. The target is `step`, or
+    with --peak also `peak_1h` and alike, whose timestamp is the window's last step. A series with too few samples
     before a cutoff has no rows for it.
 
     foresize is compared with every forecaster alone, on the same points. Intervals are bootstraps over series.
@@ -75,6 +78,7 @@ def backtest(
     Examples:
       foresize backtest --history usage.parquet --out forecasts.parquet --report backtest.html
       foresize backtest --history usage.csv --out forecasts.csv --cutoffs 48 --horizon 2h --levels 0.5,0.95
+      foresize backtest --history usage.parquet --out peaks.parquet --peak 15m,1h,24h --cutoffs 24
       foresize backtest --history usage.parquet --out f.parquet --cutoffs times.txt --workloads 'shop/*' --json f.json
     """
     settings = load(
@@ -82,6 +86,7 @@ def backtest(
             ("history", "step"): step,
             ("forecast", "horizon"): horizon,
             ("forecast", "levels"): numbers("--levels", levels),
+            ("forecast", "peaks"): names(peak) or [],
             ("training", "held_out"): held_out,
             ("training", "forecasters"): names(forecasters),
         }

@@ -34,11 +34,12 @@ from pipelines.steps.compare import (
     joined,
     lanes_of,
     learned_over,
-    of_resource,
+    part_for,
 )
-from pipelines.steps.figures import ResourceFigures, exemplars, resource_figures
+from pipelines.steps.figures import LaneFigures, exemplars, lane_figures
 from pipelines.steps.fit import fitted
-from pipelines.steps.plan import Mapped, Plan, Progress, Question, planned, question_of
+from pipelines.steps.peaks import peak_parts
+from pipelines.steps.plan import Mapped, Plan, Progress, Question, peak_questions_of, planned, question_of
 from pipelines.steps.prepare import PreparedHistory, prepared
 from pipelines.steps.record import parameters_of
 from pipelines.steps.score import ResourceAccuracy, resource_accuracy
@@ -90,8 +91,9 @@ class BacktestReport:
     horizon: str
     step: str
     resources: tuple[ResourceAccuracy, ...]
-    figures: Mapping[Resource, ResourceFigures]
-    exemplars: Mapping[Resource, tuple[Exemplar, ...]]
+    figures: Mapping[str, LaneFigures]
+    """By resource and, for peaks, target: `cpu`, `cpu peak_1h`."""
+    exemplars: Mapping[str, tuple[Exemplar, ...]]
     levels: tuple[float, ...]
     baseline: str
     findings: tuple[Finding, ...]
@@ -123,14 +125,15 @@ def backtest(
         history = prepared(panel, workloads)
         split = _split(history.panel, question, settings.training, cutoffs)
         plan = planned(history.panel, split, question, settings.training)
-        lanes = lanes_of(plan, split.held_out_cutoffs[0])
     processes = _worthwhile(jobs, plan)
     with mapped_over(processes) as mapped:
         kept = _begun(settings, history, plan, partial_backtest, said)
         if kept is None:
-            bundle = _trained(plan, clock, mapped, threads=1 if processes > 1 else settings.training.threads)
+            threads = 1 if processes > 1 else settings.training.threads
+            bundle = _trained(plan, peak_questions_of(settings), clock, mapped, threads=threads)
             kept = Kept(0, bundle)
             partial_backtest.keep(0, bundle, {})
+        lanes = lanes_of(plan, kept.bundle, split.held_out_cutoffs[0])
         with clock.step("forecast") as progress:
             _answer_the_rest(plan, lanes, kept, partial_backtest, mapped, batch=processes, progress=progress)
     return _report(_Ended(history, plan, lanes, kept.bundle, partial_backtest), settings, write, clock)
@@ -172,7 +175,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _trained(plan: Plan, clock: StepClock, mapped: Mapped, threads: int) -> Bundle:
+def _trained(plan: Plan, peaks: Sequence[Question], clock: StepClock, mapped: Mapped, *, threads: int) -> Bundle:
     """Everything fitted, weighed, chosen and calibrated; a resource is fitted in one job."""
     training = plan.training.model_copy(update={"threads": threads})
     resources = dict.fromkeys(key.resource for key in plan.warm)
@@ -187,7 +190,11 @@ def _trained(plan: Plan, clock: StepClock, mapped: Mapped, threads: int) -> Bund
             models |= each
             progress(number, len(alone))
     with clock.step("calibrate") as progress:
-        return made_bundle(plan, models, progress, mapped)
+        bundle = made_bundle(plan, models, progress, mapped)
+    if not peaks:
+        return bundle
+    with clock.step("peaks") as progress:
+        return peak_parts(replace(plan, panel=panel, training=training), peaks, progress, mapped).joined_to(bundle)
 
 
 def _answer_the_rest(
@@ -208,7 +215,7 @@ def _answer_the_rest(
     cutoffs, done = plan.split.held_out_cutoffs, kept.done
     size = min(batch, LARGEST_BATCH)
     batches = [cutoffs[start : start + size] for start in range(done, len(cutoffs), size)]
-    bundles = [[of_resource(kept.bundle, lane.resource)] for lane in lanes]
+    bundles = [[part_for(kept.bundle, lane)] for lane in lanes]
     learned = list(mapped(_called, _learning(lanes, bundles, batches[0] if batches else ())))
     for here, following in pairwise([*batches, ()]):
         progress(done, len(cutoffs))
@@ -222,7 +229,7 @@ def _answer_the_rest(
         done += len(here)
         partial_backtest.keep(
             done,
-            joined([chain[-1] for chain in learned]),
+            joined(lanes, [chain[-1] for chain in learned]),
             {
                 cutoff: _named(lanes, answers[place * len(lanes) : (place + 1) * len(lanes)])
                 for place, cutoff in enumerate(here)
@@ -241,7 +248,7 @@ def _called(task: Task) -> Any:
 
 def _named(lanes: Sequence[Lane], answers: Sequence[Answer]) -> Arrays:
     return {
-        f"{lane.resource.value}/{name}": values
+        f"{lane.name}/{name}": values
         for lane, answer in zip(lanes, answers, strict=True)
         for name, values in answer.to_arrays().items()
     }
@@ -252,7 +259,7 @@ def _answers(partial_backtest: PartialBacktest, lanes: Sequence[Lane], cutoff: i
     arrays = partial_backtest.answer(cutoff)
     found = []
     for lane in lanes:
-        prefix = f"{lane.resource.value}/"
+        prefix = f"{lane.name}/"
         own = {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
         found.append(Answer.from_arrays(own, lane.methods, lane.question.levels))
     return found
@@ -281,15 +288,18 @@ def _report(
         for number, cutoff in enumerate(cutoffs):
             progress(number, len(cutoffs))
             answers = _answers(ended.partial_backtest, lanes, cutoff)
-            table = forecast_table(plan.panel.keys, _one_backtest(plan, lanes, answers, cutoff))
-            write(table)
-            rows += len(table)
-            forecasts += sum(int(np.sum(~np.isnan(answer.forecast[:, 0, 0]))) for answer in answers)
+            for question in dict.fromkeys(lane.question for lane in lanes):
+                made = _one_backtest(plan, question, lanes, answers, cutoff)
+                table = forecast_table(plan.panel.keys, made)
+                write(table)
+                rows += len(table)
+                if not question.target.is_peak:
+                    forecasts += int(np.sum(~np.isnan(made.forecast[0, :, 0, 0])))
             found = [answer.sums for answer in answers]
             sums = found if not sums else [before + new for before, new in zip(sums, found, strict=True)]
     with clock.step("measure"):
         figures = {
-            lane.resource: resource_figures(lane, each, bundle, baseline, plan.training.seed)
+            lane.name: lane_figures(lane, each, part_for(bundle, lane), baseline, plan.training.seed)
             for lane, each in zip(lanes, sums, strict=True)
         }
         shown = _exemplars(ended.partial_backtest, lanes, figures, cutoffs)
@@ -306,7 +316,9 @@ def _report(
         resources=tuple(
             each
             for lane, total in zip(lanes, sums, strict=True)
-            for each in resource_accuracy(lane.panel.keys, total.scores[FORESIZE], total.scores[baseline], bundle)
+            for each in resource_accuracy(
+                lane.panel.keys, total.scores[FORESIZE], total.scores[baseline], part_for(bundle, lane)
+            )
         ),
         figures=figures,
         exemplars=shown,
@@ -318,12 +330,16 @@ def _report(
     )
 
 
-def _one_backtest(plan: Plan, lanes: Sequence[Lane], answers: Sequence[Answer], cutoff: int) -> Backtest:
-    """One cutoff's forecasts of all series, in the panel's order."""
-    question, series = plan.question, len(plan.panel.keys)
-    forecast = np.full((1, series, len(question.levels), question.horizon_steps), np.nan)
-    actual = np.full((1, series, question.horizon_steps), np.nan)
+def _one_backtest(
+    plan: Plan, question: Question, lanes: Sequence[Lane], answers: Sequence[Answer], cutoff: int
+) -> Backtest:
+    """One cutoff's forecasts of all series about one question, in the panel's order."""
+    series, outcomes = len(plan.panel.keys), len(question.target.ahead)
+    forecast = np.full((1, series, len(question.levels), outcomes), np.nan)
+    actual = np.full((1, series, outcomes), np.nan)
     for lane, answer in zip(lanes, answers, strict=True):
+        if lane.question != question:
+            continue
         rows = plan.panel.rows(lane.resource)
         forecast[0, rows] = answer.forecast
         actual[0, rows] = lane.outcome(cutoff)
@@ -333,18 +349,18 @@ def _one_backtest(plan: Plan, lanes: Sequence[Lane], answers: Sequence[Answer], 
 def _exemplars(
     partial_backtest: PartialBacktest,
     lanes: Sequence[Lane],
-    figures: Mapping[Resource, ResourceFigures],
+    figures: Mapping[str, LaneFigures],
     cutoffs: tuple[int, ...],
-) -> dict[Resource, tuple[Exemplar, ...]]:
-    """The best, the median and the worst series of each resource, with all their forecasts."""
-    picked = [exemplars(figures[lane.resource].series) for lane in lanes]
-    forecasts: dict[tuple[Resource, str], list[FloatArray]] = {}
+) -> dict[str, tuple[Exemplar, ...]]:
+    """The best, the median and the worst series of each lane, with all their forecasts."""
+    picked = [exemplars(figures[lane.name].series) for lane in lanes]
+    forecasts: dict[tuple[str, str], list[FloatArray]] = {}
     for cutoff in cutoffs:
         for lane, rows, answer in zip(lanes, picked, _answers(partial_backtest, lanes, cutoff), strict=True):
             for name, row in rows.items():
-                forecasts.setdefault((lane.resource, name), []).append(answer.forecast[[row]])
+                forecasts.setdefault((lane.name, name), []).append(answer.forecast[[row]])
     return {
-        lane.resource: tuple(
+        lane.name: tuple(
             Exemplar(
                 name,
                 row,
@@ -353,7 +369,7 @@ def _exemplars(
                     lane.panel.step_seconds,
                     lane.question.target,
                     lane.question.levels,
-                    np.stack(forecasts[lane.resource, name]),
+                    np.stack(forecasts[lane.name, name]),
                     np.stack([lane.outcome(cutoff)[[row]] for cutoff in cutoffs]),
                 ),
             )

@@ -14,7 +14,6 @@ from pipelines.report.plots import coverage_by_level
 from pipelines.steps.figures import CoverageRow, MethodAccuracy, SeriesAccuracy, Span
 from predictor.backtest.resampling import Estimate
 from predictor.settings import duration_text
-from predictor.usage.panel import Resource
 
 RETRAINING = (
     "Forecasters are fitted, weighed and calibrated once, before the first cutoff, and not retrained between cutoffs; "
@@ -37,11 +36,11 @@ MOST_FINDINGS = 200
 
 
 def method_lines(report: BacktestReport) -> list[str]:
-    """Every method over the whole horizon, for each resource, with 95 % intervals over series."""
+    """Every method over the whole horizon, for each resource and target, with 95 % intervals over series."""
     lines = []
-    for resource in _measured(report):
-        heads = (resource.value, f"loss ÷ {report.baseline}", "equal weight", "quantile loss", "equal weight")
-        lines += ["", *aligned([heads, *(_method_row(each) for each in report.figures[resource].whole)])]
+    for subject in _measured(report):
+        heads = (subject, f"loss ÷ {report.baseline}", "equal weight", "quantile loss", "equal weight")
+        lines += ["", *aligned([heads, *(_method_row(each) for each in report.figures[subject].whole)])]
     if lines:
         lines.append(
             "[…]: 95 % interval over series; quantile loss: 2 Σ pinball ÷ Σ usage, near CRPS ÷ mean usage; equal "
@@ -65,25 +64,25 @@ def page(report: BacktestReport) -> Page:
 
 
 def headlines(report: BacktestReport) -> list[Headline]:
-    """For each resource: is it better than the baseline, does the highest quantile hold, and where does it not."""
+    """For each resource and target: is it better than the baseline, and where does the highest quantile not hold."""
     made = []
-    for resource in _measured(report):
-        ours, *others = report.figures[resource].whole
+    for subject in _measured(report):
+        ours, *others = report.figures[subject].whole
         rivals = [each for each in others if each.method != report.baseline and math.isfinite(each.ratio.value)]
         best = min(rivals, key=_ratio_of, default=None)
         said = f"; {best.method}, the best other forecaster alone, had {best.ratio.value:.2f} ×" if best else ""
         made.append(
             Headline(
-                f"{resource.value}: {ours.ratio.value:.2f} ×",
+                f"{subject}: {ours.ratio.value:.2f} ×",
                 f"the loss of {report.baseline} (95 % interval {ours.ratio.low:.2f} to {ours.ratio.high:.2f}){said}",
                 _tone(ours.ratio),
             )
         )
         top = report.levels[-1]
-        overall, worst = (_row(report, resource, by).coverage[-1] for by in ("all", "worst tenth"))
+        overall, worst = (_row(report, subject, by).coverage[-1] for by in ("all", "worst tenth"))
         made.append(
             Headline(
-                f"{resource.value}: {overall:.1%}",
+                f"{subject}: {overall:.1%}",
                 f"of usage stayed at or under {_level(top)}, which promises {top:.1%}; in the tenth of series where it "
                 f"is lowest, {worst:.1%}",
                 "good" if overall >= top - LARGE_SHORTFALL / 2 else "bad",
@@ -120,7 +119,7 @@ def _short(report: BacktestReport) -> PageSection:
     heads, *rows = accuracy_rows(report.resources, report.levels, report.baseline)
     weak = _shortfalls(report)
     notes = weak or ["No group of hours, of series or of ramps falls short of its quantiles by more than 2 points."]
-    few = [f"{r.value} ({n})" for r in _measured(report) if (n := report.figures[r].whole[0].series) < FEW_SERIES]
+    few = [f"{each} ({n})" for each in _measured(report) if (n := report.figures[each].whole[0].series) < FEW_SERIES]
     if few:
         notes = [*notes, f"Few series: {', '.join(few)}. An interval over so few of them is a rough guide."]
     return PageSection(
@@ -136,15 +135,15 @@ def _short(report: BacktestReport) -> PageSection:
 
 def _accuracy(report: BacktestReport) -> PageSection:
     tables = []
-    for resource in _measured(report):
-        methods = report.figures[resource].methods
+    for subject in _measured(report):
+        methods = report.figures[subject].methods
         spans = list(dict.fromkeys(each.span for each in methods))
-        order = [each.method for each in report.figures[resource].whole]
+        order = [each.method for each in report.figures[subject].whole]
         known = {(each.method, each.span): each for each in methods}
         for name, meaning in FIGURES.items():
             rows = [(method, *(_estimate(getattr(known[method, span], name)) for span in spans)) for method in order]
-            caption = f"{resource.value}: {meaning.format(baseline=report.baseline)}"
-            tables.append(Table((resource.value, *(_span(span) for span in spans)), rows, caption))
+            caption = f"{subject}: {meaning.format(baseline=report.baseline)}"
+            tables.append(Table((subject, *(_span(span) for span in spans)), rows, caption))
     return PageSection(
         "Accuracy beside every forecaster",
         "Each forecaster alone, uncalibrated, was asked the same as foresize; a point counts where all have an answer. "
@@ -156,8 +155,8 @@ def _accuracy(report: BacktestReport) -> PageSection:
 
 def _coverage(report: BacktestReport) -> PageSection:
     tables, heads = [], [_level(level) for level in report.levels]
-    for resource in _measured(report):
-        rows = report.figures[resource].coverage
+    for subject in _measured(report):
+        rows = report.figures[subject].coverage
         for title, kinds in (
             (
                 "all usage, on ramps and off them, and in the tenth of series with the lowest",
@@ -171,8 +170,8 @@ def _coverage(report: BacktestReport) -> PageSection:
                 for each in rows
                 if each.by in kinds
             ]
-            tables.append(Table(("", "series", "points", *heads), shown, f"{resource.value}: {title}"))
-    known = {each.resource.value: each.coverage for each in report.resources if each.points > 0}
+            tables.append(Table(("", "series", "points", *heads), shown, f"{subject}: {title}"))
+    known = {each.name: each.coverage for each in report.resources if each.points > 0}
     plot = coverage_by_level(
         report.levels, known, title="Share of usage at or under each quantile", caption="On the line is as promised."
     )
@@ -190,13 +189,13 @@ def _coverage(report: BacktestReport) -> PageSection:
 
 def _series(report: BacktestReport) -> PageSection:
     plots: list[Plot] = []
-    for resource, shown in report.exemplars.items():
+    for subject, shown in report.exemplars.items():
         for exemplar in shown:
-            own = report.figures[resource].series[exemplar.row]
+            own = report.figures[subject].series[exemplar.row]
             shares = ", ".join(
                 f"{share:.0%} ≤ {_level(level)}" for level, share in zip(report.levels, own.coverage, strict=True)
             )
-            title = f"{own.key}: {exemplar.name} against {report.baseline}"
+            title = f"{own.key.workload} {subject}: {exemplar.name} against {report.baseline}"
             caption = f"{own.ratio:.2f} of the loss of {report.baseline}; served by {own.forecaster}; {shares}."
             plots.append(forecast_plot(exemplar.made, 0, own.key, title=title, caption=caption))
     return PageSection(
@@ -224,9 +223,9 @@ def _findings(report: BacktestReport) -> PageSection:
 def _shortfalls(report: BacktestReport) -> list[str]:
     """The groups that fall short of an upper quantile by most, as sentences."""
     found = [
-        (level - share, f"{each.resource.value}, {_where(each)}: only {share:.1%} of usage under {_level(level)}")
-        for resource in _measured(report)
-        for each in report.figures[resource].coverage
+        (level - share, f"{subject}, {_where(each)}: only {share:.1%} of usage under {_level(level)}")
+        for subject in _measured(report)
+        for each in report.figures[subject].coverage
         for level, share in zip(report.levels, each.coverage, strict=True)
         if level > 0.5 and each.points >= FEWEST_POINTS and each.by != "all" and level - share > LARGE_SHORTFALL
     ]
@@ -241,12 +240,13 @@ def _where(row: CoverageRow) -> str:
     return f"series in tenth {row.group} of volatility"
 
 
-def _measured(report: BacktestReport) -> list[Resource]:
-    return [resource for resource, each in report.figures.items() if each.methods]
+def _measured(report: BacktestReport) -> list[str]:
+    """What figures there are of: `cpu`, `cpu peak_1h`."""
+    return [subject for subject, each in report.figures.items() if each.methods]
 
 
-def _row(report: BacktestReport, resource: Resource, by: str) -> CoverageRow:
-    return next(each for each in report.figures[resource].coverage if each.by == by)
+def _row(report: BacktestReport, subject: str, by: str) -> CoverageRow:
+    return next(each for each in report.figures[subject].coverage if each.by == by)
 
 
 def _method_row(each: MethodAccuracy) -> tuple[str, ...]:

@@ -59,20 +59,26 @@ def _exemplars(plan: Plan, scored: HeldOut) -> dict[str, int]:
 
 
 def forecast_plot(made: Backtest, row: int, key: SeriesKey, *, title: str, caption: str) -> Plot:
-    """One series' forecasts from successive cutoffs over what happened, end to end, with gaps between them."""
-    horizon = made.actual.shape[2]
+    """One series' forecasts from successive cutoffs over what happened, end to end, with gaps between them.
+
+    Peaks are a line from cutoff to cutoff, each where its window ends.
+    """
     times: list[NDArray[np.int64]] = []
     actual: list[FloatArray] = []
     values: list[FloatArray] = []
     end = 0
     for number, cutoff in enumerate(made.cutoffs_seconds):
-        ahead = cutoff + made.step_seconds * np.arange(1, horizon + 1)
+        ahead = cutoff + made.step_seconds * made.target.ahead
         # A later cutoff's forecast begins where the one before ends: each step is shown once.
         fresh = ahead > end
         end = int(ahead[-1])
-        times += [ahead[fresh], np.asarray([end])]
-        actual += [made.actual[number, row, fresh], np.asarray([np.nan])]
-        values += [made.forecast[number, row][:, fresh], np.full((len(made.levels), 1), np.nan)]
+        times.append(ahead[fresh])
+        actual.append(made.actual[number, row, fresh])
+        values.append(made.forecast[number, row][:, fresh])
+        if not made.target.is_peak:
+            times.append(np.asarray([end]))
+            actual.append(np.asarray([np.nan]))
+            values.append(np.full((len(made.levels), 1), np.nan))
     unit, scale = UNITS[key.resource]
     return forecast_band(
         np.concatenate(times),

@@ -138,7 +138,8 @@ def _cycle(
     made = trained(plan, peak_questions_of(settings), clock)
     bundle = made.bundle
     with clock.step("score") as progress:
-        scored = held_out(plan, bundle, made.models, progress)
+        # Peaks are scored by themselves: the steps' forecasts do not need them to learn.
+        scored = held_out(plan, replace(bundle, peaks=()), made.models, progress)
         resources = resource_accuracy(scored.keys, *scored.scores(), bundle)
         scored_peaks = [(part.bundle, held_out(part.plan, part.bundle, part.models)) for part in made.peaks.parts]
         resources += tuple(

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from models.calibration import Calibration, part_coverage
-from models.combination import Combination, combined, part_losses
+from models.combination import Combination, combined, loss_unit, part_losses
 from models.forecast import FloatArray, Forecaster, History
 from pipelines.steps.fit import Fitted, resources_of
 from pipelines.steps.plan import Mapped, Plan, Progress, Question, untold
@@ -125,7 +125,8 @@ def rehearsed(
         blend = combined(dict(enumerate(made)), record.weights(siblings(keys)), ends, question.levels, grid)
         actual = question.target.after(history, cutoff)
         at_levels = [each[:, served] for each in made]
-        waiting.append((cutoff, part_losses(actual, at_levels, question.levels, ends)))
+        unit = loss_unit(history.until(cutoff).last(question.past_steps))[:, None, None, None]
+        waiting.append((cutoff, part_losses(actual, at_levels, question.levels, ends) / unit))
         if number >= first:
             for name, forecast in ((baseline, made[names.index(baseline)]), (COMBINATION, blend)):
                 covered = part_coverage(actual, forecast, grid, ends)

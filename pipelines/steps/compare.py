@@ -1,5 +1,5 @@
-"""What one cutoff says about the series of one resource: the bundle's forecasts, and the errors of it and of every
-forecaster alone, on the same points. Resources know nothing of each other, so each can be asked on its own.
+"""What one cutoff says about the series of one resource and target: the bundle's forecasts, and the errors of it and of
+every forecaster alone, on the same points. They know nothing of each other, so each can be asked on its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import FloatArray
+from models.forecast import FloatArray, Target
 from pipelines.steps.fit import resources_of
 from pipelines.steps.plan import Plan, Question
 from pipelines.steps.score import added, baseline_backtest, bundle_backtest, on_common_points, part_ends
 from predictor.backtest.coverage import HOURS_OF_DAY, GroupedCoverage, grouped_coverage, hours_of_day, ramps, volatility
+from predictor.backtest.rolling import subject_name, target_name
 from predictor.backtest.scores import Scores, score
 from predictor.serving.bundle import Bundle
 from predictor.usage.panel import Resource, UsagePanel
@@ -25,7 +26,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """The series of one resource, and what they are asked."""
+    """The series of one resource, and what they are asked: the steps, or a peak."""
 
     resource: Resource
     panel: UsagePanel
@@ -37,6 +38,16 @@ class Lane:
     volatility: FloatArray
     """[series], known before the first cutoff."""
 
+    @property
+    def target(self) -> str:
+        """What the target is called in tables."""
+        return target_name(self.question.target, self.panel.step_seconds)
+
+    @property
+    def name(self) -> str:
+        """What its figures are called."""
+        return subject_name(self.resource, self.target)
+
     def seen_from(self, cutoff: int) -> UsagePanel:
         """No more of the panel than one cutoff needs: the window that serving reads, and what then happened."""
         step = self.panel.step_seconds
@@ -45,18 +56,13 @@ class Lane:
         )
 
     def outcome(self, cutoff: int) -> FloatArray:
-        """What happened after a cutoff, [series, steps]; NaN beyond the panel's end."""
-        return self._after(cutoff, self.panel.usage, np.nan)
+        """What happened after a cutoff, [series, outcomes]; NaN beyond the panel's end."""
+        return self.question.target.after(self.panel.history(), cutoff)
 
     def ramp_after(self, cutoff: int) -> NDArray[np.intp]:
-        """1 for each step after a cutoff that is on a ramp, else 0, [series, steps]."""
-        return np.asarray(self._after(cutoff, self.is_ramp.astype(np.intp), 0), dtype=np.intp)
-
-    def _after(self, cutoff: int, values: "NDArray[Any]", beyond: float) -> "NDArray[Any]":
-        first = (cutoff - self.panel.start_seconds) // self.panel.step_seconds + 1
-        known = values[:, first : first + self.question.horizon_steps]
-        missing = self.question.horizon_steps - known.shape[1]
-        return np.pad(known, ((0, 0), (0, missing)), constant_values=beyond)
+        """1 for each outcome after a cutoff that is on a ramp, a peak if any of its steps is, else 0."""
+        history = replace(self.panel.history(), usage=self.is_ramp.astype(np.float64))
+        return np.asarray(self.question.target.after(history, cutoff) > 0, dtype=np.intp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one cutoff: the bundle's quantiles, [series, levels, steps], and the sums."""
+    """What came of one cutoff: the bundle's quantiles, [series, levels, outcomes], and the sums."""
 
     forecast: FloatArray
     sums: Sums
@@ -110,15 +116,20 @@ class Answer:
         return cls(known["forecast"], Sums(scores, hours, on_ramps))
 
 
-def lanes_of(plan: Plan, first_cutoff: int) -> tuple[Lane, ...]:
-    """A lane for each resource; what counts as a ramp and how volatile a series is is known at the first cutoff."""
-    made = []
+def lanes_of(plan: Plan, bundle: Bundle, first_cutoff: int) -> tuple[Lane, ...]:
+    """A lane for each target of the bundle and each resource, the steps first.
+
+    What counts as a ramp and how volatile a series is is known at the first cutoff.
+    """
+    of_steps = []
     for resource in resources_of(plan.panel.keys):
         panel = replace(plan.panel.select(plan.panel.rows(resource)), attributes={}, findings=())
         past = panel.history().until(first_cutoff).last(plan.question.past_steps)
         on_ramp = ramps(panel.history(), first_cutoff)
-        made.append(Lane(resource, panel, plan.question, plan.candidates, on_ramp, volatility(past)))
-    return tuple(made)
+        of_steps.append(Lane(resource, panel, plan.question, plan.candidates, on_ramp, volatility(past)))
+    targets = (plan.question.target, *(part.target for part in bundle.peaks))
+    questions = [replace(plan.question, target=target) for target in targets]
+    return tuple(replace(lane, question=question) for question in questions for lane in of_steps)
 
 
 def learned_over(bundle: Bundle, lane: Lane, cutoffs: Sequence[int]) -> list[Bundle]:
@@ -137,7 +148,7 @@ def answered(bundle: Bundle, lane: Lane, cutoff: int) -> Answer:
     ours = bundle_backtest(bundle, seen, (cutoff,), question)
     alone = [baseline_backtest(bundle.forecasters, name, seen, (cutoff,), question=question) for name in lane.methods]
     common = on_common_points(ours, *alone)
-    ends = part_ends(question.horizon_steps, seen.step_seconds)
+    ends = part_ends(question.target, seen.step_seconds)
     scores = {name: score(made, ends) for name, made in zip((FORESIZE, *lane.methods), common, strict=True)}
     return Answer(
         ours.forecast[0],
@@ -149,24 +160,35 @@ def answered(bundle: Bundle, lane: Lane, cutoff: int) -> Answer:
     )
 
 
-def of_resource(bundle: Bundle, resource: Resource) -> Bundle:
-    """The part of a bundle that serves one resource."""
+def part_for(bundle: Bundle, lane: Lane) -> Bundle:
+    """The part of a bundle that serves a lane."""
+    target, resource = lane.question.target, lane.resource
+    whole = bundle.peak(target) if target.is_peak else replace(bundle, peaks=())
     return replace(
-        bundle,
-        forecasters={key: each for key, each in bundle.forecasters.items() if key[0] == resource},
-        series={key: each for key, each in bundle.series.items() if key.resource == resource},
-        combinations={key: each for key, each in bundle.combinations.items() if key == resource},
-        calibrations={key: each for key, each in bundle.calibrations.items() if key == resource},
+        whole,
+        forecasters={key: each for key, each in whole.forecasters.items() if key[0] == resource},
+        series={key: each for key, each in whole.series.items() if key.resource == resource},
+        combinations={key: each for key, each in whole.combinations.items() if key == resource},
+        calibrations={key: each for key, each in whole.calibrations.items() if key == resource},
     )
 
 
-def joined(bundles: Sequence[Bundle]) -> Bundle:
-    """The bundle of several resources from the bundles of each."""
+def joined(lanes: Sequence[Lane], parts: Sequence[Bundle]) -> Bundle:
+    """The bundle from its parts, one for each lane."""
+    by_target: dict[Target, list[Bundle]] = {}
+    for lane, part in zip(lanes, parts, strict=True):
+        by_target.setdefault(lane.question.target, []).append(part)
+    steps, *peaks = (_joined(each) for each in by_target.values())
+    return replace(steps, peaks=tuple(peaks))
+
+
+def _joined(parts: Sequence[Bundle]) -> Bundle:
+    """The bundle of one target from its resources'."""
     return replace(
-        bundles[0],
-        forecasters={key: each for bundle in bundles for key, each in bundle.forecasters.items()},
-        series={key: each for bundle in bundles for key, each in bundle.series.items()},
-        combinations={key: each for bundle in bundles for key, each in bundle.combinations.items()},
-        calibrations={key: each for bundle in bundles for key, each in bundle.calibrations.items()},
-        learned_until_seconds=max(bundle.learned_until_seconds for bundle in bundles),
+        parts[0],
+        forecasters={key: each for part in parts for key, each in part.forecasters.items()},
+        series={key: each for part in parts for key, each in part.series.items()},
+        combinations={key: each for part in parts for key, each in part.combinations.items()},
+        calibrations={key: each for part in parts for key, each in part.calibrations.items()},
+        learned_until_seconds=max(part.learned_until_seconds for part in parts),
     )

@@ -42,6 +42,7 @@ class MethodAccuracy:
     """
 
     resource: Resource
+    target: str
     method: str
     span: Span
     series: int
@@ -63,6 +64,7 @@ class CoverageRow:
     """Share of usage at or below the quantiles in one group of points or series."""
 
     resource: Resource
+    target: str
     by: str
     """`all`, `hour of day`, `volatility`, `ramp` or `worst tenth`."""
     group: str
@@ -77,6 +79,7 @@ class SeriesAccuracy:
     """How good the forecasts of one series were."""
 
     key: SeriesKey
+    target: str
     is_cold: bool
     forecaster: str
     points: int
@@ -89,8 +92,8 @@ class SeriesAccuracy:
 
 
 @dataclass(frozen=True, slots=True)
-class ResourceFigures:
-    """Everything that is told of one resource."""
+class LaneFigures:
+    """Everything that is told of one resource and target."""
 
     methods: tuple[MethodAccuracy, ...]
     coverage: tuple[CoverageRow, ...]
@@ -103,12 +106,12 @@ class ResourceFigures:
         return tuple(sorted(found, key=lambda each: (each.method != FORESIZE, each.quantile_loss.value)))
 
 
-def resource_figures(lane: Lane, sums: Sums, bundle: Bundle, baseline: str, seed: int) -> ResourceFigures:
-    """The figures of one resource's lane."""
+def lane_figures(lane: Lane, sums: Sums, bundle: Bundle, baseline: str, seed: int) -> LaneFigures:
+    """The figures of one lane."""
     ours = sums.scores[FORESIZE].pooled(parts=True)
     is_warm = np.asarray([key in bundle.series for key in lane.panel.keys])
     rows = np.flatnonzero(is_warm & (ours.count[:, 0] > 0))
-    return ResourceFigures(
+    return LaneFigures(
         method_accuracies(lane, sums.scores, rows, baseline, np.random.default_rng(seed)) if rows.size else (),
         coverage_rows(lane, sums, rows) if rows.size else (),
         series_accuracies(lane, ours, sums.scores[baseline].pooled(parts=True), bundle),
@@ -130,16 +133,14 @@ def method_accuracies(
     found = []
     for start, end in dict.fromkeys((*spans, (0, ends[-1]))):
         is_whole = (start, end) == (0, ends[-1])
-        span = Span(start * lane.panel.step_seconds, end * lane.panel.step_seconds, is_whole)
+        until = int(lane.question.target.ahead[end - 1])
+        span = Span(start * lane.panel.step_seconds, until * lane.panel.step_seconds, is_whole)
         here = {
             name: each.pooled(parts=True) if is_whole else _part(each, spans[start, end])
             for name, each in known.items()
         }
         theirs = _loss(here[baseline])
-        found += [
-            _accuracy(each, theirs, drawn, method=name, resource=lane.resource, span=span)
-            for name, each in here.items()
-        ]
+        found += [_accuracy(each, theirs, drawn, method=name, lane=lane, span=span) for name, each in here.items()]
     return tuple(found)
 
 
@@ -151,7 +152,8 @@ def coverage_rows(lane: Lane, sums: Sums, rows: NDArray[np.intp]) -> tuple[Cover
     def row(by: str, group: str, hit: NDArray[np.int64], points: NDArray[np.int64]) -> CoverageRow:
         total = int(points.sum())
         shares = hit.sum(axis=0) / total if total else np.full(hit.shape[1], np.nan)
-        return CoverageRow(lane.resource, by, group, int(np.sum(points > 0)), total, tuple(shares.tolist()))
+        series = int(np.sum(points > 0))
+        return CoverageRow(lane.resource, lane.target, by, group, series, total, tuple(shares.tolist()))
 
     found = [row("all", "all", covered, count)]
     for hour in range(HOURS_OF_DAY):
@@ -165,9 +167,9 @@ def coverage_rows(lane: Lane, sums: Sums, rows: NDArray[np.intp]) -> tuple[Cover
     for number, group in enumerate(("steady", "ramp")):
         found.append(row("ramp", group, sums.ramps.covered[rows, :, number], sums.ramps.count[rows, number]))
     worst = worst_tenth(covered / count[:, None])
-    found.append(
-        CoverageRow(lane.resource, "worst tenth", "worst tenth", -(-len(rows) // 10), 0, tuple(worst.tolist()))
-    )
+    tenth_of_all = -(-len(rows) // 10)
+    name = "worst tenth"
+    found.append(CoverageRow(lane.resource, lane.target, name, name, tenth_of_all, 0, tuple(worst.tolist())))
     return tuple(found)
 
 
@@ -180,6 +182,7 @@ def series_accuracies(lane: Lane, ours: Scores, theirs: Scores, bundle: Bundle) 
         found.append(
             SeriesAccuracy(
                 key=key,
+                target=lane.target,
                 is_cold=model is None,
                 forecaster=model.forecaster if model else FALLBACK,
                 points=int(ours.count[row, 0]),
@@ -220,7 +223,7 @@ def _part(scores: Scores, part: int) -> Scores:
 
 
 def _accuracy(
-    scores: Scores, baseline: FloatArray, drawn: FloatArray, *, method: str, resource: Resource, span: Span
+    scores: Scores, baseline: FloatArray, drawn: FloatArray, *, method: str, lane: Lane, span: Span
 ) -> MethodAccuracy:
     loss, usage, count = _loss(scores), scores.usage[:, 0], scores.count[:, 0]
     own = np.full(loss.shape, np.nan)
@@ -228,7 +231,8 @@ def _accuracy(
     typical = mean_of_known(np.log(np.clip(own, 1 / LARGEST_RATIO, LARGEST_RATIO)), drawn)
     points = int(count.sum())
     return MethodAccuracy(
-        resource=resource,
+        resource=lane.resource,
+        target=lane.target,
         method=method,
         span=span,
         series=int(np.sum(count > 0)),

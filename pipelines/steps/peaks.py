@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pipelines.errors import NotEnoughHistory
 from pipelines.steps.choose import made_bundle
 from pipelines.steps.fit import Fitted, fitted
-from pipelines.steps.plan import Plan, Progress, Question, planned, untold
+from pipelines.steps.plan import Mapped, Plan, Progress, Question, planned, untold
 from pipelines.steps.split import for_horizon
 from predictor.backtest.rolling import target_name
 from predictor.serving.bundle import Bundle
@@ -37,7 +37,9 @@ class PeakParts:
         return replace(bundle, peaks=tuple(part.bundle for part in self.parts))
 
 
-def peak_parts(plan: Plan, questions: Sequence[Question], progress: Progress = untold) -> PeakParts:
+def peak_parts(
+    plan: Plan, questions: Sequence[Question], progress: Progress = untold, mapped: Mapped = map
+) -> PeakParts:
     """A part for each question about a peak; one that the history is too short for is named in a finding."""
     parts: list[PeakPart] = []
     findings: list[Finding] = []
@@ -52,6 +54,6 @@ def peak_parts(plan: Plan, questions: Sequence[Question], progress: Progress = u
             findings.append(Finding("", "", Severity.WARNING, message))
             continue
         models = fitted(part)
-        parts.append(PeakPart(part, models, made_bundle(part, models)))
+        parts.append(PeakPart(part, models, made_bundle(part, models, mapped=mapped)))
     progress(len(questions), len(questions))
     return PeakParts(tuple(parts), tuple(findings))

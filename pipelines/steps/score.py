@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.forecast import History, QuantileForecast
+from models.forecast import History, QuantileForecast, Target
 from pipelines.steps.fit import Fitted, resources_of
 from pipelines.steps.plan import Plan, Progress, Question, untold
-from predictor.backtest.rolling import STEP, Backtest, backtest_of, target_name
+from predictor.backtest.rolling import Backtest, backtest_of, subject_name, target_name
 from predictor.backtest.scores import Scores, score
 from predictor.serving.bundle import FALLBACK, Bundle
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
@@ -48,7 +48,7 @@ class ResourceAccuracy:
     @property
     def name(self) -> str:
         """The resource, and the target if it is a peak."""
-        return self.resource.value if self.target == STEP else f"{self.resource.value} {self.target}"
+        return subject_name(self.resource, self.target)
 
     @property
     def ratio(self) -> float:
@@ -131,10 +131,12 @@ def on_common_points(*made: Backtest) -> tuple[Backtest, ...]:
     return tuple(replace(each, actual=np.where(is_common, each.actual, np.nan)) for each in made)
 
 
-def part_ends(horizon_steps: int, step_seconds: int) -> tuple[int, ...]:
-    """Last steps of the parts of the horizon that accuracy is told for."""
+def part_ends(target: Target, step_seconds: int) -> tuple[int, ...]:
+    """Last outcomes of the parts of the horizon that accuracy is told for; a peak has one part."""
+    if target.is_peak:
+        return (1,)
     inside = (seconds // step_seconds for seconds in PART_SECONDS)
-    return (*sorted({steps for steps in inside if 1 <= steps < horizon_steps}), horizon_steps)
+    return (*sorted({steps for steps in inside if 1 <= steps < target.steps}), target.steps)
 
 
 def added(first: Scores, second: Scores) -> Scores:
@@ -216,7 +218,7 @@ def accuracy_table(scored: HeldOut, bundle: Bundle) -> "pd.DataFrame":
     import pandas as pd
 
     made = scored.bundle
-    ends = (1,) if made.target.is_peak else part_ends(made.target.steps, made.step_seconds)
+    ends = part_ends(made.target, made.step_seconds)
     ours, theirs = scored.scores(ends)
     rows = []
     for resource in resources_of(scored.keys):

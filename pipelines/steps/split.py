@@ -30,6 +30,8 @@ MOST_FORECASTS = 30_000
 """Forecasts of all series together in one of the later parts, about: a large fleet gets fewer cutoffs, …"""
 FEWEST_CUTOFFS = 12
 """… but no fewer than this for that reason."""
+CUTOFFS_PER_HORIZON = 2
+"""A long horizon is rehearsed from no more cutoffs than this in its own length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,9 @@ def for_horizon(split: Split, panel: UsagePanel, horizon_steps: int, training: T
     """
     times, horizon_seconds = observed_times(panel), horizon_steps * panel.step_seconds
     part = times[(times >= split.fitted_until_seconds) & (times <= split.calibrated_until_seconds)]
-    cutoffs = spread_cutoffs(part, horizon_seconds, affordable(training.rehearsals, len(panel.keys)))
+    # Cutoffs far closer than the horizon see the same outcomes again.
+    most = max(int(CUTOFFS_PER_HORIZON * len(part) / horizon_steps), FEWEST_CUTOFFS)
+    cutoffs = spread_cutoffs(part, horizon_seconds, min(affordable(training.rehearsals, len(panel.keys)), most))
     if len(cutoffs) < 2:
         raise _too_short(panel, len(times), horizon_steps, "calibrated on")
     held_out = tuple(each for each in split.held_out_cutoffs if each + horizon_seconds <= split.end_seconds)

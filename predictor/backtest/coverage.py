@@ -41,8 +41,8 @@ def grouped_coverage(made: Backtest, groups: NDArray[np.intp], size: int) -> Gro
 
 
 def hours_of_day(made: Backtest) -> NDArray[np.intp]:
-    """The hour (UTC) in which each point lies, [cutoffs, series, steps]."""
-    ahead = made.step_seconds * np.arange(1, made.actual.shape[2] + 1, dtype=np.int64)
+    """The hour (UTC) in which each outcome ends, [cutoffs, series, outcomes]."""
+    ahead = made.step_seconds * made.target.ahead.astype(np.int64)
     hours = (np.asarray(made.cutoffs_seconds)[:, None] + ahead) // HOUR_SECONDS % HOURS_OF_DAY
     return np.asarray(np.broadcast_to(hours[:, None, :], made.actual.shape), dtype=np.intp)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.forecast import SECONDS_PER_DAY, FloatArray, Forecaster, ForecastError, History, QuantileForecast, Target
 from predictor.errors import InvalidUsage
-from predictor.usage.panel import SeriesKey
+from predictor.usage.panel import Resource, SeriesKey
 from predictor.usage.table import labels
 
 if TYPE_CHECKING:
@@ -146,6 +146,11 @@ def target_name(target: Target, step_seconds: int) -> str:
     seconds = target.steps * step_seconds
     unit, length = next(each for each in (("h", 3600), ("m", 60), ("s", 1)) if seconds % each[1] == 0)
     return f"peak_{seconds // length}{unit}" if target.is_peak else STEP
+
+
+def subject_name(resource: Resource, target: str) -> str:
+    """What figures about a resource's forecasts of a target are called: `cpu`, or `cpu peak_1h`."""
+    return resource.value if target == STEP else f"{resource.value} {target}"
 
 
 def _utc(seconds: NDArray[np.int64]) -> "pd.DatetimeIndex":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models import catalog
 from models.calibration import Calibration, at_levels, part_coverage
-from models.combination import Combination, combined, part_losses
+from models.combination import Combination, combined, loss_unit, part_losses
 from models.forecast import (
     FloatArray,
     Forecaster,
@@ -262,7 +262,9 @@ class Bundle:
         calibration = self.calibrations.get(resource)
         if calibration is None:
             return np.tile(np.asarray(levels, dtype=np.float64), (len(keys), 1, 1))
-        asked, unknown = calibration.asked(levels), calibration.asked_of_unknown(levels)
+        # Usage in a single step seldom exceeds all that was seen; the highest of many does.
+        beyond = self.target.is_peak
+        asked, unknown = calibration.asked(levels, beyond=beyond), calibration.asked_of_unknown(levels, beyond=beyond)
         row_of = {key: row for row, key in enumerate(self._keys_of(resource))}
         return np.stack([asked[row_of[key]] if key in row_of else unknown for key in keys])
 
@@ -305,9 +307,8 @@ class Bundle:
                     for name in record.forecasters
                 ]
                 served = [grid.index(level) for level in self.levels]
-                losses[here] = part_losses(
-                    actual[rows], [each[:, served] for each in made], self.levels, record.part_ends
-                )
+                lost = part_losses(actual[rows], [each[:, served] for each in made], self.levels, record.part_ends)
+                losses[here] = lost / loss_unit(asked)[:, None, None, None]
             if calibration is not None:
                 covered = np.full(calibration.covered.shape, np.nan)
                 if rows:
@@ -412,13 +413,14 @@ class Bundle:
 
 def within_sight(values: FloatArray, past: History, levels: Sequence[float]) -> FloatArray:
     """Quantiles [series, levels, outcomes] held to what was seen: never far above the highest sample of the past, and
-    at the upper levels not below what the newest steps all reached, as after a deploy that uses more.
+    at the upper levels not below what the newest steps all reached, as after a deploy that uses more. What is no number
+    stays so.
     """
     highest = np.nanmax(past.usage, axis=1)[:, None, None]
     newest = np.nan_to_num(past.last(NEWEST_STEPS).usage).min(axis=1)[:, None, None]
     is_upper = (np.asarray(levels) >= UPPER_LEVEL)[:, None]
     lifted = np.where(is_upper, np.maximum(values, newest), values)
-    return np.asarray(np.minimum(lifted, LARGEST_MULTIPLE * highest))
+    return np.where(np.isfinite(values), np.minimum(lifted, LARGEST_MULTIPLE * highest), values)
 
 
 def siblings(keys: Sequence[SeriesKey]) -> NDArray[np.intp]:

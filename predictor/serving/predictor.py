@@ -6,6 +6,7 @@ registry that is gone leaves the last model in force, with its age. The ladder, 
 last good copy of it, the seasonal naive where there is no model at all, no answer.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -301,22 +302,23 @@ class Predictor:
         if not panel.keys:
             return (NoForecast("no workload was observed"),)
         before = self._learning
-        known = before[1] if before is not None and before[0] is model.bundle else model.bundle
+        is_same = before is not None and before[0] is model.bundle
+        known = before[1] if before is not None and is_same else self._with_peaks_asked_for(model.bundle)
         try:
             known = known.learned(panel.keys, panel.history())
             self._learning = model.bundle, known
             levels = tuple(self.levels)
-            peaks = [known.forecast(panel, target, levels) for target in self._peaks_of(known)]
+            peaks = [known.forecast(panel, part.target, levels) for part in known.peaks]
             return (known.forecast(panel, Target(self._horizon_steps), levels), *peaks)
         except ForecastError as error:
             return (NoForecast(f"{model.description} cannot forecast: {error}"),)
 
-    def _peaks_of(self, bundle: Bundle) -> list[Target]:
-        """The bundle's peaks that are asked for: all up to the first whose window is as long as `peaks_within`."""
+    def _with_peaks_asked_for(self, bundle: Bundle) -> Bundle:
+        """The bundle with its peaks up to the first window as long as `peaks_within`: others need not learn."""
         wanted = self.peaks_within.total_seconds() / self.step_seconds
-        targets = [part.target for part in bundle.peaks]
-        reach = next((target.steps for target in targets if target.steps >= wanted), None)
-        return [target for target in targets if wanted > 0 and (reach is None or target.steps <= reach)]
+        reach = next((part.target.steps for part in bundle.peaks if part.target.steps >= wanted), math.inf)
+        kept = tuple(part for part in bundle.peaks if wanted > 0 and part.target.steps <= reach)
+        return replace(bundle, peaks=kept)
 
     @property
     def _horizon_steps(self) -> int:

@@ -94,7 +94,7 @@ def test_a_forecast_of_nothing_does_not_take_away_what_is_used() -> None:
 
 def test_a_thousandfold_spike_stops_at_the_maximum() -> None:
     """The rate limit holds it in one cycle, the maximum in all."""
-    parts = told(2000.0, settings=ScalingSettings(max_replicas=12))
+    parts = told(2000.0, settings=ScalingSettings(max_replicas=8))
     controller = parts.controller()
 
     first = record_of(controller.cycle()).plan.decision
@@ -104,7 +104,7 @@ def test_a_thousandfold_spike_stops_at_the_maximum() -> None:
     for _ in range(3):
         parts.clock.now += 30
         last = record_of(controller.cycle()).plan.decision
-    assert parts.cluster.workloads[CART].replicas == last.desired == 12
+    assert parts.cluster.workloads[CART].replicas == last.desired == 8
     assert ReasonCode.TOO_MANY_REPLICAS in {reason.code for reason in last.reasons}
 
 

@@ -43,21 +43,22 @@ def slow_weights(losses: FloatArray, siblings: list[int] | None) -> FloatArray:
     """The weights as their definition reads, one number at a time, without any fading."""
     cutoffs, series, _, parts, levels = losses.shape
     total = losses.sum(axis=0)
-    relative = np.ones_like(total)
-    for s, p, q in np.ndindex(series, parts, levels):
-        best = max(min(total[s, :, p, q]), SMALLEST_BEST * np.mean(total[s, :, p, q]))
-        relative[s, :, p, q] = np.minimum(total[s, :, p, q] / best, LARGEST_RELATIVE_LOSS)
+
+    def relative(summed: FloatArray) -> FloatArray:
+        best = max(min(summed), SMALLEST_BEST * float(np.mean(summed)))
+        return np.asarray(np.minimum(summed / best, LARGEST_RELATIVE_LOSS))
+
     result = np.empty_like(total)
     for s, p, q in np.ndindex(series, parts, levels):
         level = LEVELS[q]
         needed = SHRINKAGE_CUTOFFS / np.sqrt(4 * level * (1 - level))
-        prior = relative[:, :, p, q].mean(axis=0)
+        prior = relative(total[:, :, p, q].sum(axis=0))
         if siblings is not None:
             kin = [k for k in range(series) if siblings[k] == siblings[s]]
             trust = cutoffs * len(kin) / (cutoffs * len(kin) + needed)
-            prior = trust * relative[kin, :, p, q].mean(axis=0) + (1 - trust) * prior
+            prior = trust * relative(total[kin][:, :, p, q].sum(axis=0)) + (1 - trust) * prior
         trust = cutoffs / (cutoffs + needed)
-        believed = trust * relative[s, :, p, q] + (1 - trust) * prior
+        believed = trust * relative(total[s, :, p, q]) + (1 - trust) * prior
         weight = np.exp(-SHARPNESS * (believed - believed.min()))
         result[s, :, p, q] = weight / weight.sum()
     return np.asarray(result)

@@ -128,19 +128,19 @@ def test_updating_at_once_is_updating_step_by_step(tmp_path: Path) -> None:
 def test_a_backtest_at_every_hour_is_a_model_that_is_updated() -> None:
     """Fitted before the first cutoff, learning from each: the forecasts are those that the model made at the time."""
     hours = [END - DAY - pd.Timedelta(seconds=STEP_SECONDS) + hour * HOUR for hour in range(6)]
-    options: dict[str, Any] = {"horizon": "2h", "calibration": "2d", "rehearsals": 6, "threads": 1}
+    options: dict[str, Any] = {"horizon": "2h", "peaks": ("1h",), "calibration": "2d", "rehearsals": 6, "threads": 1}
 
     tested = foresize.backtest(TABLE, cutoffs=hours, **options).forecasts
 
-    model = foresize.fit(KNOWN, peaks=(), **options)
+    model = foresize.fit(KNOWN, **options)
     online = [model.predict()]
     for hour in hours[1:]:
         new = LATER[(LATER["timestamp"] >= model.known_until) & (LATER["timestamp"] <= hour)]
         model = model.update(new)
         online.append(model.predict())
-    columns = ["workload", "resource", "cutoff", "timestamp", "level", "value"]
+    columns = ["workload", "resource", "target", "cutoff", "timestamp", "level", "value"]
     ours, theirs = (
-        each[columns].astype({"workload": str, "resource": str}).sort_values(columns, ignore_index=True)
+        each.astype({"workload": str, "resource": str, "target": str}).sort_values(columns, ignore_index=True)
         for each in (pd.concat(online), tested)
     )
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
@@ -230,14 +230,14 @@ def test_every_series_says_what_serves_it_and_why() -> None:
 
 def test_a_backtest_tells_what_the_report_tells() -> None:
     """Every method with its interval, coverage for each level by hour of day, each series."""
-    made = foresize.backtest(
-        TABLE, cutoffs=3, held_out="2d", horizon="2h", levels=(0.5, 0.9), calibration="2d", rehearsals=6, threads=1
-    )
+    options: dict[str, Any] = {"horizon": "2h", "levels": (0.5, 0.9), "peaks": ("1h",), "calibration": "2d"}
+    made = foresize.backtest(TABLE, cutoffs=3, held_out="2d", rehearsals=6, threads=1, **options)
 
     whole = made.accuracy[made.accuracy["span_is_whole"]]
     assert {"foresize", "seasonal_naive", "lightgbm_quantiles"} <= set(whole["method"])
     assert (whole["ratio_low"] <= whole["ratio_value"]).all()
-    assert len(made.coverage[(made.coverage["by"] == "hour of day") & (made.coverage["resource"] == "cpu")]) == 24 * 2
+    by_hour = made.coverage[(made.coverage["by"] == "hour of day") & (made.coverage["resource"] == "cpu")]
+    assert by_hour.groupby("target").size().to_dict() == {"step": 24 * 2, "peak_1h": 24 * 2}
     assert set(made.series["level"]) == {0.5, 0.9}
     assert made.series["workload"].nunique() == PANEL.usage.shape[0] - 4
     assert made.forecasts["cutoff"].nunique() == 3

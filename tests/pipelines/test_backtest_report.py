@@ -35,16 +35,32 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     history = written(a_fleet(), folder / "usage.parquet")
     out, report, figures = folder / "f.parquet", folder / "f.html", folder / "f.json"
     levels = ",".join(map(str, LEVELS))
-    result = run(history, out, "--cutoffs", "5", "--levels", levels, "--report", report, "--json", figures)
+    asked = ("--cutoffs", "5", "--levels", levels, "--peak", "1h")
+    result = run(history, out, *asked, "--report", report, "--json", figures)
     assert result.exit_code == 0, result.output
     values = json.loads(figures.read_text())
     cold = {(each["workload"], each["resource"]) for each in values["series"] if each["is_cold"]}
-    usage = pd.read_parquet(history)[["workload", "resource", "timestamp", "usage"]]
-    table = pd.read_parquet(out).astype({"workload": str, "resource": str, "timestamp": "datetime64[ns, UTC]"})
-    usage = usage.astype({"workload": str, "resource": str, "timestamp": "datetime64[ns, UTC]"}).dropna()
-    joined = table.merge(usage, on=["workload", "resource", "timestamp"])
-    rows: list[dict[str, Any]] = [dict(zip(joined.columns, row, strict=True)) for row in joined.itertuples(index=False)]
-    return Made(result, values, report.read_text(), [r for r in rows if (r["workload"], r["resource"]) not in cold])
+    usage = pd.read_parquet(history).dropna(subset=["usage"])
+    known: dict[Any, Any] = dict(
+        zip(zip(usage["workload"], usage["resource"], usage["timestamp"], strict=True), usage["usage"], strict=True)
+    )
+    table = pd.read_parquet(out)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
+    scored = [row | {"usage": happened(known, row)} for row in rows if (row["workload"], row["resource"]) not in cold]
+    return Made(result, values, report.read_text(), [row for row in scored if row["usage"] is not None])
+
+
+def happened(known: dict[Any, Any], row: dict[str, Any]) -> float | None:
+    """The sample of a row's step; of a peak the highest of the hour that ends with it, if half of them are known."""
+    steps = 1 if row["target"] == "step" else 4
+    times = [row["timestamp"] - back * pd.Timedelta(minutes=15) for back in range(steps)]
+    samples = [known[key] for when in times if (key := (row["workload"], row["resource"], when)) in known]
+    return max(samples) if 2 * len(samples) >= steps else None
+
+
+def of(row: dict[str, Any], figure: dict[str, Any]) -> bool:
+    """Whether a figure speaks of a row."""
+    return bool(row["resource"] == figure["resource"] and row["target"] == figure["target"])
 
 
 def pinball(row: dict[str, Any]) -> float:
@@ -63,7 +79,7 @@ def foresize_rows(made: Made) -> Iterator[tuple[dict[str, Any], list[dict[str, A
             [
                 row
                 for row in made.rows
-                if row["resource"] == figure["resource"]
+                if of(row, figure)
                 and span["after_seconds"] < (row["timestamp"] - row["cutoff"]).total_seconds() <= span["until_seconds"]
             ],
         )
@@ -85,14 +101,14 @@ def test_losses_are_those_that_the_rows_of_the_file_add_up_to(made: Made) -> Non
         assert figure["quantile_loss"]["value"] == pytest.approx(pooled, rel=1e-6)
         assert figure["equal_quantile_loss"]["value"] == pytest.approx(sum(own) / len(own), rel=1e-6)
         seen += 1
-    assert seen == 2 * 4  # cpu and memory; up to 30 min, an hour, two, and all
+    assert seen == 2 * (4 + 1)  # cpu and memory; up to 30 min, an hour, two, and all; the peak of an hour
 
 
 def test_coverage_is_that_of_the_rows_of_the_file(made: Made) -> None:
     """Over everything, for each hour of day, and for each series."""
     checked = 0
     for each in made.json["coverage"]:
-        rows = [row for row in made.rows if row["resource"] == each["resource"]]
+        rows = [row for row in made.rows if of(row, each)]
         if each["by"] == "hour of day":
             rows = [row for row in rows if row["timestamp"].hour == int(each["group"])]
         elif each["by"] != "all":
@@ -102,7 +118,7 @@ def test_coverage_is_that_of_the_rows_of_the_file(made: Made) -> None:
             assert len(covered) == each["points"]
             assert share == (pytest.approx(sum(covered) / len(covered), rel=1e-6) if covered else None)
             checked += 1
-    assert checked == 2 * 25 * len(LEVELS)
+    assert checked == 2 * 2 * 25 * len(LEVELS)
 
 
 def test_the_worst_tenth_is_the_series_with_the_lowest_coverage(made: Made) -> None:
@@ -113,7 +129,7 @@ def test_the_worst_tenth_is_the_series_with_the_lowest_coverage(made: Made) -> N
         for level, share in zip(LEVELS, each["coverage"], strict=True):
             covered: dict[str, list[bool]] = defaultdict(list)
             for row in made.rows:
-                if row["resource"] == each["resource"] and row["level"] == level:
+                if of(row, each) and row["level"] == level:
                     covered[row["workload"]].append(row["usage"] <= row["value"])
             assert share == pytest.approx(min(sum(hits) / len(hits) for hits in covered.values()), rel=1e-6)
 
@@ -123,7 +139,7 @@ def test_ramps_and_volatility_split_the_same_points(made: Made) -> None:
     for resource in ("cpu", "memory"):
         points: dict[str, int] = defaultdict(int)
         for each in made.json["coverage"]:
-            if each["resource"] == resource:
+            if (each["resource"], each["target"]) == (resource, "step"):
                 points[each["by"]] += each["points"]
         assert points["ramp"] == points["volatility"] == points["hour of day"] == points["all"] > 0
 
@@ -134,7 +150,7 @@ def test_every_forecaster_is_beside_foresize_on_the_same_points(made: Made) -> N
         whole = {
             each["method"]: each
             for each in made.json["accuracy"]
-            if each["resource"] == resource and each["span"]["is_whole"]
+            if (each["resource"], each["target"]) == (resource, "peak_1h") and each["span"]["is_whole"]
         }
         assert set(whole) == {"foresize", "seasonal_naive", "decaying_histogram"}
         assert len({each["points"] for each in whole.values()}) == 1
@@ -146,10 +162,12 @@ def test_every_forecaster_is_beside_foresize_on_the_same_points(made: Made) -> N
 
 def test_pooled_and_series_ratios_agree_with_the_losses(made: Made) -> None:
     """The pooled ratio is one loss ÷ the other; the equal one is the geometric mean of what the series list says."""
-    accuracy = {(e["resource"], e["method"]): e for e in made.json["accuracy"] if e["span"]["is_whole"]}
+    whole = [e for e in made.json["accuracy"] if e["span"]["is_whole"] and e["target"] == "step"]
+    accuracy = {(e["resource"], e["method"]): e for e in whole}
     for resource in ("cpu", "memory"):
         ours, theirs = accuracy[resource, "foresize"], accuracy[resource, "seasonal_naive"]
-        own = [e["ratio"] for e in made.json["series"] if e["resource"] == resource and not e["is_cold"] and e["ratio"]]
+        series = [e for e in made.json["series"] if (e["resource"], e["target"]) == (resource, "step")]
+        own = [e["ratio"] for e in series if not e["is_cold"] and e["ratio"]]
         assert ours["ratio"]["value"] == pytest.approx(ours["pinball"] / theirs["pinball"], rel=1e-6)
         assert ours["equal_ratio"]["value"] == pytest.approx(math.exp(sum(map(math.log, own)) / len(own)), rel=1e-6)
 
@@ -159,12 +177,13 @@ def test_the_page_says_what_matters_first(made: Made) -> None:
     first, rest = made.html.split("<section>", 1)
 
     assert "cpu: " in first
+    assert "memory peak_1h: " in first
     assert "the loss of seasonal_naive" in first
     assert "promises 90.0%" in first
     assert "not retrained between cutoffs" in rest
     for title in ("In short", "beside every forecaster", "can be trusted", "the worst series", "Findings"):
         assert title in rest
-    assert rest.count("data:image/png;base64,") == 1 + 2 * 3
+    assert rest.count("data:image/png;base64,") == 1 + 2 * 2 * 3
     assert "new/Job/young cpu: cold" in rest
     assert "first 30m" in rest
     assert 'href="' not in made.html

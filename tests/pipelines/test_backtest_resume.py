@@ -152,7 +152,8 @@ def test_what_is_kept_holds_no_pickle(tmp_path: Path) -> None:
 def test_the_number_of_jobs_changes_nothing(tmp_path: Path) -> None:
     """With boosters and a combination, interrupted under two jobs and continued under three; enough series for both."""
     panel = a_fleet(series=40)
-    training = {"forecasters": ("lightgbm_quantiles", "trailing_24h", "trailing_4h"), "rehearsals": 20, "threads": 2}
+    candidates = ("lightgbm_quantiles", "trailing_24h", "trailing_4h")
+    training = {"forecasters": candidates, "rehearsals": 20, "threads": 2, "peaks": ("1h",)}
     (tmp_path / "other").mkdir()
     alone = Run(tmp_path / "other", panel, training=training)
     expected = alone.made()

@@ -188,8 +188,9 @@ def test_sums_of_two_cutoffs_are_those_of_both_together() -> None:
 
 def test_parts_of_the_horizon_end_with_it() -> None:
     """Half an hour, an hour and the rest of two hours, at a quarter of an hour each."""
-    assert part_ends(8, 900) == (2, 4, 8)
-    assert part_ends(1, 900) == (1,)
+    assert part_ends(Target(8), 900) == (2, 4, 8)
+    assert part_ends(Target(1), 900) == (1,)
+    assert part_ends(Target(8, is_peak=True), 900) == (1,)
 
 
 def test_scores_are_compared_over_the_same_points() -> None:

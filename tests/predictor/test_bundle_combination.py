@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models import catalog
-from models.combination import Combination, combined, part_losses
+from models.combination import Combination, combined, loss_unit, part_losses
 from models.forecast import ForecastError, Target
 from pipelines.steps.plan import Question
 from pipelines.steps.score import bundle_backtest
@@ -241,7 +241,7 @@ def test_peaks_learn_beside_the_steps() -> None:
     past = history.until(part.learned_until_seconds).select([0, 1])
     made = [catalog.create(name).predict(past, PEAK, LEVELS).values for name in NAMES]
     actual = history.usage[:2, -PEAK.steps :].max(axis=1, keepdims=True)
-    expected = part_losses(actual, made, LEVELS, (1,))
+    expected = part_losses(actual, made, LEVELS, (1,)) / loss_unit(past)[:, None, None, None]
     np.testing.assert_allclose(part.combinations[Resource.CPU].loss, expected)
     assert learned.learned(panel.keys, history) is learned
 

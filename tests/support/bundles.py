@@ -3,7 +3,7 @@
 import numpy as np
 
 from models import catalog
-from models.calibration import Calibration
+from models.calibration import BEYOND, Calibration
 from models.forecast import Target
 from predictor.serving.bundle import Bundle, SeriesModel
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
@@ -38,6 +38,6 @@ def a_bundle(covered: float | None = None) -> Bundle:
 def a_calibration(covered: float) -> Calibration:
     """Many cutoffs at which the quantile of .9 covered a share of the outcomes of two series, others in proportion."""
     empty = Calibration.without_record(2, LEVELS, 8)
-    shares = np.interp(empty.levels, (0.0, 0.9, 1.0), (0.0, covered, 1.0))
+    shares = np.append(np.interp(empty.levels, (0.0, 0.9, 1.0), (0.0, covered, 1.0)), np.ones(len(BEYOND)))
     evidence = np.full((2, len(empty.part_ends)), 1e4)
     return Calibration(empty.levels, empty.part_ends, shares * evidence[:, :, None], evidence)

@@ -1,5 +1,6 @@
 """Builders of usage panels and settings for training tests: small, seeded, on a coarse grid."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -41,11 +42,12 @@ def a_fleet(*, days: float = 12, series: int = 4, seed: int = 0) -> UsagePanel:
     return UsagePanel(tuple(keys), MONDAY, STEP_SECONDS, np.concatenate([cpu, memory]))
 
 
-def a_settings(**training: Any) -> Settings:
+def a_settings(*, peaks: Sequence[str] = ("1h", "24h"), **training: Any) -> Settings:
     """Settings for the grid of these panels, with a cycle short enough for a test."""
     chosen = {"held_out": "2d", "calibration": "2d", "cutoffs": 4, "rehearsals": 6, "threads": 1} | training
     overrides: dict[tuple[str, ...], Any] = {("training", key): value for key, value in chosen.items()}
     overrides[("history", "step")] = timedelta(seconds=STEP_SECONDS)
     overrides[("history", "span")] = timedelta(days=30)
     overrides[("forecast", "horizon")] = timedelta(hours=2)
+    overrides[("forecast", "peaks")] = peaks
     return load_settings(None, {}, overrides)
