@@ -23,12 +23,11 @@ from benchmarks.peers import gaussian_seasonal_naive
 from benchmarks.traces import Task, cutoffs, read, tasks
 from foresize.settings import load_settings
 from models.forecast import FloatArray, History, QuantileForecast
-from pipelines.steps.choose import made_bundle
-from pipelines.steps.fit import fitted
-from pipelines.steps.plan import planned, question_of
+from pipelines.flows.clock import StepClock
+from pipelines.flows.model import plan_of_all, trained
+from pipelines.steps.plan import question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.score import bundle_backtest
-from pipelines.steps.split import inner_split, observed_times
 from predictor.backtest.coverage import grouped_coverage, ramps, worst_tenth
 from predictor.backtest.rolling import Backtest, backtest_of
 
@@ -79,11 +78,9 @@ def measured(task: Task, folder: Path) -> dict[str, Any]:
     at = tuple(cutoffs(task, panel))
     question = question_of(settings)
     history = prepared(panel)
-    known = int(np.sum(observed_times(history.panel) <= at[0]))
-    split = inner_split(history.panel, question.horizon_steps, settings.training, known)
-    plan = planned(history.panel, split, question, settings.training)
-    models = fitted(plan)
-    bundle = made_bundle(plan, models)
+    plan = plan_of_all(history.panel.between(history.panel.start_seconds, at[0]), settings)
+    ours = trained(plan, (), StepClock(lambda _step, _done, _total: None))
+    models, bundle = ours.models, ours.bundle
     place = {key: row for row, key in enumerate(history.panel.keys)}
     warm = [place[key] for key in plan.warm]
     usage = history.panel.history()

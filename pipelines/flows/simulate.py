@@ -4,7 +4,6 @@ Nothing that is replayed was seen by the model. The registered champion is used 
 are fitted, chosen and calibrated on what lies before the replayed days.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,17 +16,15 @@ from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy
 from autoscaler.simulator.replay import replay
 from models.forecast import FloatArray
 from pipelines.flows.clock import StepClock, Told
+from pipelines.flows.model import plan_of_all, trained
 from pipelines.settings import Settings
-from pipelines.steps.choose import made_bundle
-from pipelines.steps.fit import fitted
-from pipelines.steps.peaks import peak_parts
-from pipelines.steps.plan import peak_questions_of, planned, question_of
+from pipelines.steps.plan import peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.replay import NothingToReplay, ReplayPlan, lead_peaks, pool_replays, replay_plan
-from pipelines.steps.split import inner_split, observed_times
+from pipelines.steps.split import observed_times
 from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
 from predictor.serving.bundle import Bundle
-from predictor.serving.ports import BundleStore
+from predictor.serving.ports import BundleStore, StoredBundle
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Severity, UsagePanel
 
@@ -88,8 +85,7 @@ def simulate(
             scaling,
             ReplaySettings(step_seconds=panel.step_seconds, pod_ready_seconds=int(pod_ready.total_seconds())),
         )
-    with clock.step("model") as progress:
-        bundle, model, remarks = _bundle(settings, panel, start, store, progress)
+    bundle, model, remarks = _bundle(settings, panel, start, store, clock)
     level = sla_level(scaling)
     with clock.step("forecast") as progress:
         peaks = lead_peaks(bundle, panel, plan, level=level, past_steps=question.past_steps, progress=progress)
@@ -132,39 +128,39 @@ def _policies(
 
 
 def _bundle(
-    settings: Settings,
-    panel: UsagePanel,
-    start_seconds: int,
-    store: BundleStore | None,
-    progress: Callable[[int, int], None],
+    settings: Settings, panel: UsagePanel, start_seconds: int, store: BundleStore | None, clock: StepClock
 ) -> tuple[Bundle, str, tuple[Finding, ...]]:
     """A bundle that has seen nothing of the replayed days, what it is called, and why it is this one."""
-    remarks: list[Finding] = []
+    remarks: tuple[Finding, ...] = ()
     if store is not None:
-        try:
-            version = store.version_of(settings.registry.alias)
-            champion = store.load(version)
-            if champion.step_seconds != panel.step_seconds:
-                why = f"its step is {champion.step_seconds} s, the history's {panel.step_seconds} s"
-            elif champion.trained_until_seconds >= start_seconds:
-                why = "it has seen some of the replayed days"
-            elif 2 * sum(key in champion.series for key in panel.keys) < len(panel.keys):
-                why = "it does not know most of these workloads"
-            else:
-                return champion, f"{settings.registry.model_name} version {version}", ()
-            remarks.append(_note(f"the champion, version {version}, cannot be replayed with: {why}"))
-        except ModelNotFound:
-            remarks.append(_note("no model is registered yet"))
-        except (CorruptModel, RegistryUnavailable) as error:
-            remarks.append(_note(f"the champion cannot be read: {error}"))
+        with clock.step("registry"):
+            found = _champion(settings, panel, start_seconds, store)
+        if isinstance(found, StoredBundle):
+            return found.bundle, f"{settings.registry.model_name} version {found.version}", ()
+        remarks = (found,)
     past = panel.between(panel.start_seconds, start_seconds - panel.step_seconds)
-    question = question_of(settings)
-    split = inner_split(past, question.horizon_steps, settings.training, observed_times(past).size)
-    plan = planned(past, split, question, settings.training)
-    models = fitted(plan, lambda done, total: progress(done, 3 * total))
-    bundle = made_bundle(plan, models, lambda done, total: progress(total + done, 3 * total))
-    peaks = peak_parts(plan, peak_questions_of(settings), lambda done, total: progress(2 * total + done, 3 * total))
-    return peaks.joined_to(bundle), "fitted for this replay", (*remarks, *plan.findings, *peaks.findings)
+    made = trained(plan_of_all(past, settings), peak_questions_of(settings), clock)
+    return made.bundle, "fitted for this replay", (*remarks, *made.findings)
+
+
+def _champion(settings: Settings, panel: UsagePanel, start_seconds: int, store: BundleStore) -> StoredBundle | Finding:
+    """The champion, or why it cannot be replayed with."""
+    try:
+        version = store.version_of(settings.registry.alias)
+        champion = store.load(version)
+    except ModelNotFound:
+        return _note("no model is registered yet")
+    except (CorruptModel, RegistryUnavailable) as error:
+        return _note(f"the champion cannot be read: {error}")
+    if champion.step_seconds != panel.step_seconds:
+        why = f"its step is {champion.step_seconds} s, the history's {panel.step_seconds} s"
+    elif champion.trained_until_seconds >= start_seconds:
+        why = "it has seen some of the replayed days"
+    elif 2 * sum(key in champion.series for key in panel.keys) < len(panel.keys):
+        why = "it does not know most of these workloads"
+    else:
+        return StoredBundle(version, champion)
+    return _note(f"the champion, version {version}, cannot be replayed with: {why}")
 
 
 def _note(message: str) -> Finding:

@@ -16,13 +16,11 @@ import numpy as np
 from models.forecast import SECONDS_PER_DAY, ForecastError
 from pipelines.errors import TrackingUnavailable
 from pipelines.flows.clock import StepClock, Told
+from pipelines.flows.model import trained
 from pipelines.flows.pictures import training_pictures
 from pipelines.flows.ports import TrackedRun, Tracker
 from pipelines.settings import Settings, TrainingSettings
-from pipelines.steps.choose import made_bundle
-from pipelines.steps.fit import fitted
 from pipelines.steps.judge import Verdict, judged, without_loss_of_workloads
-from pipelines.steps.peaks import peak_parts
 from pipelines.steps.plan import Plan, Progress, peak_questions_of, planned, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.record import Record, Submission, metrics_of, parameters_of, tables_of
@@ -137,18 +135,13 @@ def _cycle(
         cutoffs = affordable(training.cutoffs, len(history.panel.keys))
         split = split_in_time(history.panel, question.horizon_steps, training.model_copy(update={"cutoffs": cutoffs}))
         plan = planned(history.panel, split, question, training)
-    with clock.step("fit") as progress:
-        models = fitted(plan, progress)
-    with clock.step("calibrate") as progress:
-        bundle = made_bundle(plan, models, progress)
-    with clock.step("peaks") as progress:
-        peaks = peak_parts(plan, peak_questions_of(settings), progress)
-        bundle = peaks.joined_to(bundle)
+    made = trained(plan, peak_questions_of(settings), clock)
+    bundle = made.bundle
     with clock.step("score") as progress:
         # Peaks are scored by themselves: the steps' forecasts do not need them to learn.
-        scored = held_out(plan, replace(bundle, peaks=()), models, progress)
+        scored = held_out(plan, replace(bundle, peaks=()), made.models, progress)
         resources = resource_accuracy(scored.keys, *scored.scores(), bundle)
-        scored_peaks = [(part.bundle, held_out(part.plan, part.bundle, part.models)) for part in peaks.parts]
+        scored_peaks = [(part.bundle, held_out(part.plan, part.bundle, part.models)) for part in made.peaks.parts]
         resources += tuple(
             row for part, each in scored_peaks for row in resource_accuracy(each.keys, *each.scores(), part)
         )
@@ -161,8 +154,7 @@ def _cycle(
     findings = (
         *incumbent.findings,
         *history.findings,
-        *plan.findings,
-        *peaks.findings,
+        *made.findings,
         *_worse_than_baseline(resources, training),
     )
     report = TrainingReport(

@@ -268,6 +268,12 @@ class Bundle:
         row_of = {key: row for row, key in enumerate(self._keys_of(resource))}
         return np.stack([asked[row_of[key]] if key in row_of else unknown for key in keys])
 
+    @property
+    def learns_from_seconds(self) -> int:
+        """The earliest end of a history, in epoch seconds, that `learned` learns anything from."""
+        own = self.learned_until_seconds + self.target.steps * self.step_seconds + LEARNING_SECONDS
+        return min([own, *(each.learns_from_seconds for each in self.peaks)])
+
     def learned(self, keys: Sequence[SeriesKey], history: History) -> "Bundle":
         """The bundle with what became of the forecasts of one horizon before the history's end in its records.
 

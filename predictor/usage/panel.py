@@ -161,6 +161,41 @@ class UsagePanel:
             attributes={name: values[:, first:stop] for name, values in self.attributes.items()},
         )
 
+    def followed_by(self, later: Self) -> Self:
+        """This panel and a later one as one: the series of either in the order of their names, the later's findings.
+
+        What both say of a step is the later's. Raises InvalidUsage for panels whose grids do not meet.
+        """
+        shift = later.start_seconds - self.start_seconds
+        if later.step_seconds != self.step_seconds or shift % self.step_seconds or shift < 0:
+            raise InvalidUsage(
+                f"usage on steps of {later.step_seconds} s from {later.start_seconds} does not continue usage on steps "
+                f"of {self.step_seconds} s from {self.start_seconds}"
+            )
+        keys = tuple(sorted({*self.keys, *later.keys}))
+        place = {key: row for row, key in enumerate(keys)}
+        old_rows, new_rows = ([place[key] for key in panel.keys] for panel in (self, later))
+        first = shift // self.step_seconds
+        shape = (len(keys), max(self.steps, first + later.steps))
+
+        def joined(old: FloatArray | None, new: FloatArray | None) -> FloatArray:
+            values = np.full(shape, np.nan)
+            if old is not None:
+                values[old_rows, : self.steps] = old
+            if new is not None:
+                values[new_rows, first : first + later.steps] = new
+            return values
+
+        names = dict.fromkeys((*self.attributes, *later.attributes))
+        return replace(
+            later,
+            keys=keys,
+            start_seconds=self.start_seconds,
+            usage=joined(self.usage, later.usage),
+            attributes={name: joined(self.attributes.get(name), later.attributes.get(name)) for name in names},
+            node_pool={**self.node_pool, **later.node_pool},
+        )
+
     def history(self) -> History:
         """Usage alone, as forecasters take it; rows in the order of `keys`."""
         return History(self.usage, self.end_seconds, self.step_seconds)

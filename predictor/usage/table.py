@@ -5,7 +5,7 @@ Columns: `workload` (`namespace/kind/name`), `resource`, `timestamp` (UTC), `usa
 needs a frame.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +44,50 @@ def panel_from_table(
     time zone or be UTC; those after `now_seconds` are left out with a warning. A series that cannot be used is
     left out with a `broken` finding. Raises InvalidUsage when the table as a whole cannot be read.
     """
+    rows = _rows(table, now_seconds)
+    spacing = _spacing(rows.group, rows.seconds)
+    if spacing is None:
+        raise InvalidUsage("no workload has two samples at different times; a history needs a past")
+    step = step_seconds or spacing
+    if 2 * step <= spacing:
+        raise InvalidUsage(
+            f"samples are {spacing} s apart, so a step of {step} s would be mostly empty; use --step {spacing}s"
+        )
+    panel = _on_steps(rows, step)
+    kept, more = checked_series(panel)
+    return replace(kept, findings=(*panel.findings, *more))
+
+
+def newest_from_table(table: "pd.DataFrame", step_seconds: int) -> UsagePanel:
+    """Rows that continue a history, on its steps; a single sample will do.
+
+    As `panel_from_table`, but what can only be said of a series with a past is not checked.
+    """
+    rows = _rows(table, None)
+    spacing = _spacing(rows.group, rows.seconds) or step_seconds
+    if 2 * step_seconds <= spacing and np.unique(rows.seconds).size >= MIN_SAMPLES:
+        raise InvalidUsage(
+            f"samples are {spacing} s apart, but the history that they continue is on steps of {step_seconds} s: give "
+            "samples as fine as its own"
+        )
+    return _on_steps(rows, step_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a table, each with its place among the series and its time."""
+
+    frame: "pd.DataFrame"
+    keys: tuple[SeriesKey, ...]
+    group: IntArray
+    """[rows], place among the keys."""
+    seconds: IntArray
+    """[rows], epoch seconds."""
+    findings: tuple[Finding, ...]
+
+
+def _rows(table: "pd.DataFrame", now_seconds: int | None) -> _Rows:
+    """The known columns of a table, each of its type."""
     import pandas as pd
 
     _check_columns(table)
@@ -71,12 +115,13 @@ def panel_from_table(
     group, uniques = pd.MultiIndex.from_arrays(
         [frame["workload"].astype(str), frame["resource"].astype(str)]
     ).factorize(sort=True)
-    spacing = _spacing(group, seconds)
-    step = step_seconds or spacing
-    if 2 * step <= spacing:
-        raise InvalidUsage(
-            f"samples are {spacing} s apart, so a step of {step} s would be mostly empty; use --step {spacing}s"
-        )
+    keys = tuple(SeriesKey(str(w), Resource(r)) for w, r in uniques)
+    return _Rows(frame, keys, group, seconds, tuple(findings))
+
+
+def _on_steps(rows: _Rows, step: int) -> UsagePanel:
+    """The rows averaged into steps."""
+    frame, keys, group, seconds = rows.frame, rows.keys, rows.group, rows.seconds
     start = int(seconds.min() // step * step)
     steps = int(seconds.max() // step - start // step) + 1
     if steps > MAX_SOURCE_STEPS:
@@ -85,7 +130,7 @@ def panel_from_table(
             "one timestamp is probably wrong, or --step too small"
         )
     column = ((seconds - start) // step).astype(np.int64)
-    keys = tuple(SeriesKey(str(w), Resource(r)) for w, r in uniques)
+    findings = list(rows.findings)
     _find_duplicates(group, seconds, frame["usage"].to_numpy(np.float64), keys, findings)
     _find_unsorted(group, seconds, keys, findings)
     _find_irregular(group, seconds, step, keys, findings)
@@ -102,9 +147,7 @@ def panel_from_table(
         named = frame.dropna(subset=["node_pool"])
         modes = named.groupby(named["workload"].astype(str))["node_pool"].agg(lambda p: str(p.mode().iloc[0]))
         pools = {str(k): str(v) for k, v in modes.items()}
-    panel = UsagePanel(keys, start, step, usage, attributes, (), pools)
-    kept, more = checked_series(panel)
-    return UsagePanel(kept.keys, start, step, kept.usage, kept.attributes, (*findings, *more), pools)
+    return UsagePanel(keys, start, step, usage, attributes, tuple(findings), pools)
 
 
 def checked_series(panel: UsagePanel) -> tuple[UsagePanel, tuple[Finding, ...]]:
@@ -298,12 +341,13 @@ def _without_future(frame: "pd.DataFrame", now_seconds: int, findings: list[Find
     return frame.loc[~future]
 
 
-def _spacing(group: IntArray, seconds: IntArray) -> int:
+def _spacing(group: IntArray, seconds: IntArray) -> int | None:
+    """The most common distance between two samples of a series; None where no series has two."""
     order = np.lexsort((seconds, group))
     gaps = np.diff(seconds[order])
     same = (np.diff(group[order]) == 0) & (gaps > 0)
     if not same.any():
-        raise InvalidUsage("no workload has two samples at different times; a history needs a past")
+        return None
     values, counts = np.unique(gaps[same], return_counts=True)
     return int(values[np.argmax(counts)])
 

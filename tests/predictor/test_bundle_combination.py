@@ -129,6 +129,19 @@ def test_what_happened_changes_the_weights_at_most_once_an_hour() -> None:
     np.testing.assert_allclose(evidence[0], [2.0, 2.0, 1.5], rtol=2e-3)
 
 
+def test_a_bundle_says_when_it_learns_again() -> None:
+    """A step before nothing is learned, then something is, of the steps or of a peak."""
+    panel = some_usage()
+    keys, history = panel.keys, panel.history()
+    bundle = with_a_peak(a_bundle()).learned(keys, history.until(panel.end_seconds - 2 * 3600))
+
+    due = bundle.learns_from_seconds
+
+    assert due == panel.end_seconds - 3600
+    assert bundle.learned(keys, history.until(due - STEP_SECONDS)) is bundle
+    assert bundle.learned(keys, history.until(due)).learns_from_seconds == panel.end_seconds
+
+
 def test_learning_sees_nothing_after_the_history() -> None:
     """Whatever comes later, what was learned by then is the same to the bit."""
     panel = some_usage()

@@ -1,5 +1,6 @@
 """The border: a usage table is checked once, and what is wrong with it is named."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from predictor.errors import InvalidUsage, UnknownWorkload
 from predictor.usage.panel import Resource, SeriesKey, Severity
-from predictor.usage.table import panel_from_table, table_from_panel
+from predictor.usage.table import newest_from_table, panel_from_table, table_from_panel
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 CART = "shop/Deployment/cart"
@@ -314,3 +315,42 @@ def test_an_unknown_workload_gets_the_nearest_names() -> None:
 
     with pytest.raises(UnknownWorkload, match=r"did you mean shop/Deployment/cart cpu\?"):
         panel.row(SeriesKey("shop/Deployment/carts", Resource.CPU))
+
+
+def test_what_continues_a_history_may_be_a_single_sample() -> None:
+    """A panel of a step; as coarse as another history it is refused, unless there is too little to tell."""
+    hourly = a_table([1.0, 2.0, 3.0, 4.0], step=timedelta(hours=1))
+
+    assert newest_from_table(a_table([7.0]), 300).usage.tolist() == [[7.0]]
+    assert newest_from_table(hourly.head(2), 300).steps == 13
+    with pytest.raises(InvalidUsage, match="3600 s apart, but the history that they continue is on steps of 300 s"):
+        newest_from_table(hourly, 300)
+
+
+@given(st.integers(2, 38))
+def test_a_panel_followed_by_its_rest_is_the_whole(cut: int) -> None:
+    """Series, usage and what bounds it, wherever it is cut and whichever of them only one part knows."""
+    late = a_table([1.0] * 20, workload="shop/Deployment/late", start=START + timedelta(minutes=100))
+    whole = panel_from_table(pd.concat([a_table([float(i) for i in range(40)]).assign(capacity=50.0), late]))
+    middle = whole.start_seconds + cut * whole.step_seconds
+
+    joined = whole.between(whole.start_seconds, middle - 1).followed_by(whole.between(middle, whole.end_seconds))
+
+    assert joined.keys == whole.keys
+    np.testing.assert_array_equal(joined.usage, whole.usage)
+    np.testing.assert_array_equal(joined.attributes["capacity"], whole.attributes["capacity"])
+    only_late = whole.select([1]).between(middle, whole.end_seconds)
+    apart = whole.select([0]).between(whole.start_seconds, middle - 1).followed_by(only_late)
+    assert apart.keys == whole.keys
+    assert np.isnan(apart.usage[0, cut:]).all()
+
+
+def test_panels_whose_grids_do_not_meet_cannot_follow_each_other() -> None:
+    """Another step, a start between two steps, and a start before the first."""
+    panel = panel_from_table(a_table())
+
+    with pytest.raises(InvalidUsage, match="usage on steps of 600 s"):
+        panel.followed_by(panel_from_table(a_table(step=timedelta(minutes=10))))
+    for start in (panel.start_seconds + 1500 + 1, panel.start_seconds - 300):
+        with pytest.raises(InvalidUsage, match="does not continue"):
+            panel.followed_by(replace(panel, start_seconds=start))
