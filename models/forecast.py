@@ -1,5 +1,6 @@
 """What a history and a forecast are, and the one contract every forecaster keeps."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
@@ -98,7 +99,7 @@ class Target:
     def outcomes(self, usage: FloatArray) -> FloatArray:
         """The outcome that ends at each step, [series, steps]: usage itself, or the peak of the `steps` up to it.
 
-        A peak is known where its whole window lies within the array and at least half of its steps have a sample.
+        A peak is known where at least half of its window's steps have a sample; before the array there is none.
         """
         if not self.is_peak or self.steps == 1:
             return usage
@@ -116,7 +117,7 @@ class Target:
             seen = count.copy()
             seen[:, self.steps :] -= count[:, : -self.steps]
             highest[seen < self.steps * LEAST_SEEN] = np.nan
-        highest[:, : self.steps - 1] = np.nan
+        highest[:, : math.ceil(self.steps * LEAST_SEEN) - 1] = np.nan
         return np.asarray(highest)
 
     def past_outcomes(self, history: "History", steps: int) -> FloatArray:

@@ -59,7 +59,7 @@ class RidgeFourier(Empirical):
     daily_terms: int = 4
     weekly_terms: int = 2
     rows: int = 600
-    """Past moments that are regressed on, at least where there are as many; spread evenly."""
+    """Past moments that are regressed on where the whole past is known, spread evenly; fewer where less is."""
     cap_factor: float = 2.0
     history_seconds: int = 28 * SECONDS_PER_DAY
 
@@ -78,9 +78,10 @@ class RidgeFourier(Empirical):
         return values
 
     def _moments(self, past: History, horizon: int) -> NDArray[np.intp]:
-        """Past steps that a day precedes and a whole horizon follows, evenly spread, oldest first."""
+        """Past steps that a day precedes and a whole horizon follows, oldest first; as far apart for any past."""
         first, last = _day_steps(past.step_seconds), past.steps - 1 - horizon
-        return np.arange(last, first - 1, -max((last - first) // self.rows, 1))[::-1]
+        longest = self.history_seconds // past.step_seconds - 1 - horizon - first
+        return np.arange(last, first - 1, -max(longest // self.rows, 1))[::-1]
 
     def _waves(self, past: History, horizon: int) -> NDArray[np.float32]:
         """Sines and cosines of each step's time of day, then of week, [terms, steps + horizon]."""

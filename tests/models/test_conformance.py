@@ -173,6 +173,20 @@ def test_the_past_beyond_four_weeks_does_not_matter(name: str, target: Target) -
 
 @every_forecaster
 @every_target
+def test_time_before_anything_was_sampled_does_not_matter(name: str, target: Target) -> None:
+    """A predictor asks for four weeks of a cluster that is two weeks old and gets the rest as missing."""
+    history = a_history(mixed_usage())
+    padded = np.pad(history.usage, ((0, 0), (16 * 86_400 // STEP_SECONDS, 0)), constant_values=np.nan)
+
+    made = values(name, History(padded, history.end_seconds, STEP_SECONDS), target)
+
+    # Its sums over more rows, all but some of weight zero, round otherwise.
+    margin = 1e-5 if name == "ridge_fourier" else 0.0
+    np.testing.assert_allclose(made, values(name, history, target), rtol=margin)
+
+
+@every_forecaster
+@every_target
 def test_state_brings_back_the_same_forecaster(name: str, target: Target) -> None:
     """Through JSON and text and back: the same forecast to the bit, and the same state."""
     state = a_fitted(name, target).to_state()

@@ -61,10 +61,8 @@ def test_a_history_is_a_table_of_series() -> None:
 
 
 def slow_peak(usage: FloatArray, end: int, steps: int) -> float:
-    """The highest sample of the steps up to `end`, if half of them have one."""
-    if end - steps + 1 < 0:
-        return float("nan")
-    window = usage[end - steps + 1 : end + 1]
+    """The highest sample of the steps up to `end`, if half of them have one; before the first there is none."""
+    window = usage[max(end - steps + 1, 0) : end + 1]
     return float(np.nanmax(window)) if np.sum(~np.isnan(window)) * 2 >= steps else float("nan")
 
 

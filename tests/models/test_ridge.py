@@ -70,9 +70,9 @@ def slow_outcomes(usage: FloatArray, target: Target) -> FloatArray:
     if not target.is_peak:
         return usage
     found = np.full(len(usage), np.nan)
-    for end in range(target.steps - 1, len(usage)):
-        window = usage[end - target.steps + 1 : end + 1]
-        if np.mean(~np.isnan(window)) >= 0.5:
+    for end in range(len(usage)):
+        window = usage[max(end - target.steps + 1, 0) : end + 1]
+        if 2 * np.sum(~np.isnan(window)) >= target.steps:
             found[end] = np.nanmax(window)
     return found
 
@@ -98,7 +98,7 @@ def slow_ridge(history: History, target: Target, rows: int) -> FloatArray:
     coefficients, quantiles = [], []
     for knot in knots:
         latest = now - target.steps
-        thinned = range(latest, day - 1, -max((latest - day) // rows, 1))[::-1]
+        thinned = range(latest, day - 1, -max((28 * DAY // step - 1 - target.steps - day) // rows, 1))[::-1]
         moments = [m for m in thinned if m - day >= first and not np.isnan(usage[m]) and known[m + knot]]
         inputs = np.asarray([slow_features(root, filled, history, m, knot, first=first) for m in moments])
         slopes, errors = slow_regression(inputs, np.asarray([outcomes[m + knot] for m in moments]))
@@ -134,9 +134,9 @@ def test_ridge_is_scikit_learns_with_each_row_left_out(step_seconds: int, days: 
     usage[:5], usage[5], usage[-1] = np.nan, 1.0, usage[np.flatnonzero(~np.isnan(usage))[-2]]
     history = a_history(usage, step_seconds=step_seconds)
 
-    made = RidgeFourier(rows=70).predict(history, target, LEVELS).values[0]
+    made = RidgeFourier(rows=700).predict(history, target, LEVELS).values[0]
 
-    slow = slow_ridge(history, target, rows=70)
+    slow = slow_ridge(history, target, rows=700)
     np.testing.assert_allclose(made, np.sort(slow, axis=0), rtol=2e-3, atol=1e-4 * np.nanmax(usage))
 
 
