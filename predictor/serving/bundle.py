@@ -290,52 +290,47 @@ class Bundle:
             return self if is_same else replace(self, peaks=peaks)
         past = history.until(cutoff)
         actual = self.target.after(history, cutoff)
-        row_of = {key: row for row, key in enumerate(keys)}
         records, calibrations = {}, dict(self.calibrations)
         for resource, record in self.combinations.items():
-            known = self._keys_of(resource)
-            here = [place for place, key in enumerate(known) if key in row_of]
-            rows = [row_of[known[place]] for place in here]
-            losses = np.full(record.loss.shape, np.nan)
             reach_seconds = self.target.ahead[np.asarray(record.part_ends) - 1] * float(self.step_seconds)
-            calibration = self.calibrations.get(resource)
-            grid = self.levels if calibration is None else calibration.levels
-            if rows:
-                asked = past.select(rows)
-                made = [
-                    self.forecasters[resource, name].predict(asked, self.target, grid).values
-                    for name in record.forecasters
-                ]
-                served = [grid.index(level) for level in self.levels]
-                lost = part_losses(actual[rows], [each[:, served] for each in made], self.levels, record.part_ends)
-                losses[here] = lost / loss_unit(asked)[:, None, None, None]
-            if calibration is not None:
-                covered = np.full(calibration.covered.shape, np.nan)
-                if rows:
-                    names = [self.series[known[place]].forecaster for place in here]
-                    said = self._served_of(resource, here, names, made, grid)
-                    covered[here] = part_coverage(actual[rows], said, grid, calibration.part_ends)
-                calibrations[resource] = calibration.realised(covered, elapsed, reach_seconds)
-            records[resource] = record.realised(losses, elapsed, reach_seconds)
+            lost, covered = self._lesson(resource, keys, past, actual)
+            records[resource] = record.realised(lost, elapsed, reach_seconds)
+            if resource in self.calibrations:
+                calibrations[resource] = self.calibrations[resource].realised(covered, elapsed, reach_seconds)
         return replace(self, combinations=records, calibrations=calibrations, learned_until_seconds=cutoff, peaks=peaks)
 
-    def _served_of(
-        self,
-        resource: Resource,
-        places: Sequence[int],
-        names: Sequence[str],
-        made: Sequence[FloatArray],
-        grid: tuple[float, ...],
-    ) -> FloatArray:
-        """Of all forecasters' quantiles for some of a resource's series those of what serves each."""
+    def _lesson(
+        self, resource: Resource, keys: Sequence[SeriesKey], past: History, actual: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """What a cutoff has cost each forecaster, and how much lay under what was served, for a resource's series.
+
+        As the records take it: [series, forecasters, parts, levels] in units of the series' size, and [series, parts,
+        grid]; NaN for a series that is not among the keys.
+        """
         record = self.combinations[resource]
-        said = combined(
-            dict(enumerate(made)), self._weights[resource][list(places)], record.part_ends, self.levels, grid
-        )
-        for row, name in enumerate(names):
-            if name != COMBINATION:
-                said[row] = made[record.forecasters.index(name)][row]
-        return said
+        calibration = self.calibrations.get(resource)
+        if calibration is None:
+            calibration = Calibration.without_record(len(record.loss), self.levels, len(self.target.ahead))
+        lost, covered = np.full(record.loss.shape, np.nan), np.full(calibration.covered.shape, np.nan)
+        known = self._keys_of(resource)
+        row_of = {key: row for row, key in enumerate(keys)}
+        here = [place for place, key in enumerate(known) if key in row_of]
+        if here:
+            rows = [row_of[known[place]] for place in here]
+            asked, happened, grid = past.select(rows), actual[rows], calibration.levels
+            made = [
+                self.forecasters[resource, name].predict(asked, self.target, grid).values for name in record.forecasters
+            ]
+            stated = [grid.index(level) for level in self.levels]
+            at_stated = [each[:, stated] for each in made]
+            lost[here] = part_losses(happened, at_stated, self.levels, record.part_ends)
+            lost[here] /= loss_unit(asked)[:, None, None, None]
+            said = combined(dict(enumerate(made)), self._weights[resource][here], record.part_ends, self.levels, grid)
+            for row, place in enumerate(here):
+                if (name := self.series[known[place]].forecaster) != COMBINATION:
+                    said[row] = made[record.forecasters.index(name)][row]
+            covered[here] = part_coverage(happened, said, grid, calibration.part_ends)
+        return lost, covered
 
     def _combined(
         self, resource: Resource, keys: Sequence[SeriesKey], past: History, target: Target, levels: tuple[float, ...]

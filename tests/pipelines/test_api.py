@@ -129,6 +129,7 @@ def test_a_backtest_at_every_hour_is_a_model_that_is_updated() -> None:
     """Fitted before the first cutoff, learning from each: the forecasts are those that the model made at the time."""
     hours = [END - DAY - pd.Timedelta(seconds=STEP_SECONDS) + hour * HOUR for hour in range(6)]
     options: dict[str, Any] = {"horizon": "2h", "peaks": ("1h",), "past": "5d", "calibration": "2d", "rehearsals": 6}
+    options["threads"] = 1
 
     tested = foresize.backtest(TABLE, cutoffs=hours, **options).forecasts
 
