@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoscaler.cli import explain, run
+from foresize import wait_passively
 from foresize.doctor import doctor
 from pipelines.cli import backtest, demo, simulate, train
 from predictor.cli import forecast, serve
@@ -69,8 +70,7 @@ for command in (demo, train, backtest, forecast, simulate, run, serve, explain, 
 
 def main() -> None:
     """Run the command line; a known error becomes one message and an exit code, never a stack trace."""
-    # Before anything loads OpenMP: threads that spin while they wait make a fit on a busy machine 20 times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    wait_passively()  # before anything loads OpenMP
     try:
         outcome = main_group.main(standalone_mode=False)
     except click.ClickException as error:

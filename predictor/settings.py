@@ -132,14 +132,12 @@ class ForecastSettings(Section):
     levels: Annotated[tuple[QuantileLevel, ...], Listed] = (0.5, 0.9, 0.95, 0.99)
     """Quantile levels, ascending."""
     peaks: Annotated[tuple[Duration, ...], Listed] = (timedelta(minutes=15), timedelta(hours=1), timedelta(days=1))
-    """Windows whose highest usage is forecast as such, ascending; scaling uses the first that covers its lead time."""
+    """Windows whose highest usage is forecast as such; scaling uses the shortest that covers its lead time."""
 
     @field_validator("peaks")
     @classmethod
-    def _windows_ascend(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
-        if list(value) != sorted(set(value)):
-            raise ValueError("peaks must ascend without repeats, for example [15m, 1h]")
-        return value
+    def _shortest_first(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+        return tuple(sorted(set(value)))
 
     @field_validator("levels")
     @classmethod

@@ -36,7 +36,13 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--horizon", metavar="DURATION", help="How far ahead is forecast, such as 4h.")
 @click.option("--step", metavar="DURATION", help="Spacing of samples and forecast steps, such as 5m.")
 @click.option("--levels", metavar="L1,L2,…", help="Quantile levels, such as 0.5,0.9,0.99.")
-@click.option("--peak", metavar="DURATION,…", help="Windows whose highest usage is forecast as well, such as 1h,24h.")
+@click.option(
+    "--peak",
+    "--peaks",
+    "peak",
+    metavar="DURATION,…",
+    help="Windows whose highest usage is forecast as well, such as 1h,24h.",
+)
 @click.option("--held-out", metavar="DURATION", help="The newest part, over which a number of cutoffs is spread.")
 @click.option("--forecasters", metavar="NAME,…", help="Candidates by catalogue name.")
 @click.option("--workloads", metavar="PATTERN", help="Only workloads that match, such as 'shop/*'.")
