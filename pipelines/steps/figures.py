@@ -176,6 +176,8 @@ def coverage_rows(lane: Lane, sums: Sums, rows: NDArray[np.intp]) -> tuple[Cover
 def series_accuracies(lane: Lane, ours: Scores, theirs: Scores, bundle: Bundle) -> tuple[SeriesAccuracy, ...]:
     """A row for each series, in the panel's order; the scores have one part."""
     loss, baseline = (each.pinball.mean(axis=(1, 2)) for each in (ours, theirs))
+    # Figures of all series at once: they are worked out anew at each look.
+    quantile_loss, coverage = ours.weighted_quantile_loss[:, 0], ours.coverage[:, :, 0]
     found = []
     for row, key in enumerate(lane.panel.keys):
         model = bundle.series.get(key)
@@ -188,8 +190,8 @@ def series_accuracies(lane: Lane, ours: Scores, theirs: Scores, bundle: Bundle) 
                 points=int(ours.count[row, 0]),
                 pinball=float(loss[row]),
                 ratio=float(loss[row] / baseline[row]) if baseline[row] > 0 else float("nan"),
-                quantile_loss=float(ours.weighted_quantile_loss[row, 0]),
-                coverage=tuple(ours.coverage[row, :, 0].tolist()),
+                quantile_loss=float(quantile_loss[row]),
+                coverage=tuple(coverage[row].tolist()),
                 volatility=float(lane.volatility[row]),
             )
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.forecast import History, QuantileForecast, Target
+from models.forecast import FloatArray, History, QuantileForecast, Target
 from pipelines.steps.fit import Fitted, resources_of
 from pipelines.steps.plan import Plan, Progress, Question, untold
 from predictor.backtest.rolling import Backtest, backtest_of, subject_name, target_name
@@ -189,10 +189,16 @@ def series_table(scored: HeldOut, bundle: Bundle) -> "pd.DataFrame":
 
     ours, theirs = scored.scores()
     levels = scored.bundle.levels
+    # Figures of all series at once: they are worked out anew at each look.
+    pinball, baseline, coverage, bias = ours.pinball, theirs.pinball, ours.coverage, ours.bias
+    asked_of: dict[SeriesKey, FloatArray] = {}
+    for resource in resources_of(scored.keys):
+        known = [key for key in scored.keys if key.resource == resource and key in bundle.series]
+        asked_of |= zip(known, bundle.asked_levels(resource, known, levels).mean(axis=1), strict=True) if known else ()
     rows = []
     for row, key in enumerate(scored.keys):
         model = bundle.series.get(key)
-        asked = bundle.asked_levels(key.resource, [key], levels)[0].mean(axis=0) if model else levels
+        asked = asked_of.get(key, levels)
         for column, level in enumerate(levels):
             rows.append(
                 {
@@ -202,10 +208,10 @@ def series_table(scored: HeldOut, bundle: Bundle) -> "pd.DataFrame":
                     "forecaster": model.forecaster if model else FALLBACK,
                     "is_cold": model is None,
                     "points": int(ours.count[row, 0]),
-                    "pinball": float(ours.pinball[row, column, 0]),
-                    "baseline_pinball": float(theirs.pinball[row, column, 0]),
-                    "coverage": float(ours.coverage[row, column, 0]),
-                    "bias": float(ours.bias[row, column, 0]),
+                    "pinball": float(pinball[row, column, 0]),
+                    "baseline_pinball": float(baseline[row, column, 0]),
+                    "coverage": float(coverage[row, column, 0]),
+                    "bias": float(bias[row, column, 0]),
                     "asked_level": float(asked[column]),
                     "reason": model.reason if model else "cold: too few samples to be trained on",
                 }

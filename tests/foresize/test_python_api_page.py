@@ -13,7 +13,6 @@ from tests.support.panels import a_fleet
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "python-api.md"
 
 
-@pytest.mark.timeout(300)
 def test_the_examples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over a file of usage and one of what came later, as somebody who copies them would run them."""
     table = table_from_panel(a_fleet(days=13, series=1))

@@ -16,15 +16,15 @@ GRID = grid_of(LEVELS)
 POINTS = (*GRID, *BEYOND)
 """What coverage is followed at: levels, then what lies beyond the highest."""
 REACH = np.asarray([300.0, 1200.0])
-LONG_AGO = 7200.0
-"""Between two cutoffs: longer than a part reaches, so each counts whole, and next to nothing fades."""
+AT_ONCE = (1e-6, np.full(2, 1e-6))
+"""Cutoffs a moment apart whose parts reach no farther: each counts whole, and nothing fades in between."""
 
 
 def a_record(covered: FloatArray) -> Calibration:
     """The record of some cutoffs, [cutoffs, series, parts, points], of a horizon of four steps in two parts."""
     record = Calibration.without_record(covered.shape[1], LEVELS, 4)
     for each in covered:
-        record = record.realised(each, LONG_AGO, REACH)
+        record = record.realised(each, *AT_ONCE)
     return record
 
 
@@ -60,7 +60,7 @@ def test_the_level_asked_for_is_its_definition(cutoffs: int, series: int, seed: 
     own, fleet = covered.mean(axis=0), covered.mean(axis=(0, 1))
     for s, part, k in np.ndindex(series, 2, len(LEVELS)):
         expected = slow_asked(own[s, part], fleet[part], cutoffs, LEVELS[k])
-        assert asked[s, part, k] == pytest.approx(expected, abs=1e-2), "but for what fades between cutoffs"
+        assert asked[s, part, k] == pytest.approx(expected, abs=1e-6)
 
 
 def test_without_a_record_every_level_is_asked_for_as_it_is() -> None:
@@ -80,7 +80,7 @@ def test_asking_for_the_level_covers_what_was_stated() -> None:
     record = Calibration.without_record(50, LEVELS, 4)
     for _ in range(60):
         covered = part_coverage(rng.standard_normal((50, 4)), forecast, GRID, record.part_ends)
-        record = record.realised(covered, LONG_AGO, REACH)
+        record = record.realised(covered, *AT_ONCE)
 
     served = at_levels(forecast, GRID, record.asked(LEVELS, beyond=True), record.part_ends)
 

@@ -134,10 +134,10 @@ def test_what_was_not_scored_says_nothing() -> None:
     unscored[1, 2] = np.nan
     unscored[0] = np.nan
 
-    after = record.realised(unscored, *AT_ONCE)
+    after = record.realised(unscored, 0.0, REACH)
 
-    np.testing.assert_allclose(after.loss, record.loss)
-    np.testing.assert_allclose(after.evidence, record.evidence)
+    np.testing.assert_array_equal(after.loss, record.loss)
+    np.testing.assert_array_equal(after.evidence, record.evidence)
 
 
 def test_an_idle_series_does_not_disturb_the_fleet() -> None:

@@ -242,7 +242,6 @@ def test_a_rhythm_that_a_clock_change_moves_is_followed(tmp_path: Path) -> None:
     assert np.abs(median["value"].to_numpy() - actual).mean() < 0.05
 
 
-@pytest.mark.timeout(300)
 def test_fifty_thousand_series_a_tenth_of_them_broken(tmp_path: Path) -> None:
     """Each broken one is named with its kind, all that can be used are forecast, and none ruins the figures."""
     series = 50_000
