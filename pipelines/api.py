@@ -26,8 +26,9 @@ from pipelines.flows.model import plan_of_all, trained
 from pipelines.settings import Settings
 from pipelines.steps.plan import peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
+from pipelines.steps.record import forecast_rows
 from pipelines.tracking.partial_backtest import PartialBacktest
-from predictor.backtest.rolling import Backtest, forecast_table, target_name
+from predictor.backtest.rolling import target_name
 from predictor.errors import CorruptModel, InvalidUsage
 from predictor.serving import bundle_files
 from predictor.serving.bundle import Bundle, NoForecast, PanelForecast, siblings
@@ -170,7 +171,7 @@ class Model:
         rows: see `served`. Raises ForecastError for impossible levels, InvalidUsage for an impossible horizon.
         """
         made = self._forecasts(levels, self.bundle.target if horizon is None else self._steps_of(horizon))
-        table = pd.concat([_forecast_rows(each) for each in made], ignore_index=True)
+        table = pd.concat([forecast_rows(each) for each in made], ignore_index=True)
         return table.astype(dict.fromkeys(("workload", "resource", "target"), "category"))
 
     def update(self, rows: Usage) -> "Model":
@@ -438,13 +439,6 @@ def _length(name: str, value: Span) -> timedelta:
     if length <= timedelta(0):
         raise InvalidUsage(f"{name}: {value!r} must be longer than 0s")
     return length
-
-
-def _forecast_rows(made: PanelForecast) -> pd.DataFrame:
-    said = made.forecast
-    nothing = np.full((1, len(made.keys), len(said.target.ahead)), np.nan)
-    at_one = Backtest((said.cutoff_seconds,), said.step_seconds, said.target, said.levels, said.values[None], nothing)
-    return forecast_table(made.keys, at_one)
 
 
 def _weight_rows(bundle: Bundle) -> pd.DataFrame:

@@ -121,21 +121,17 @@ def backtest(
     from pipelines.flows import backtest_text, summary
     from pipelines.flows.backtest import backtest as run_backtest
     from pipelines.report.page import write_page
-    from pipelines.steps.prepare import prepared
     from pipelines.tracking.forecast_file import ForecastFile
     from pipelines.tracking.partial_backtest import PartialBacktest
     from predictor.registry.folder import replace_file
     from predictor.sources.files import FileSource
-    from predictor.usage.sums import Together, summed
+    from predictor.usage.sums import Together
 
     partial = PartialBacktest(out, restart=restart)
     with bad_input(), stopped_by_sigterm(), _kept_when_stopped(partial.folder):
         with ForecastFile(out) as file, shown_progress() as told:
             told("read", 0, 1)
             panel = FileSource(history).panel(int(settings.history.step.total_seconds()))
-            if together is not None:
-                chosen = prepared(panel, workloads).panel
-                panel, workloads = summed(chosen, Together(together)), None
             told("read", 1, 1)
             made = run_backtest(
                 settings,
@@ -144,6 +140,7 @@ def backtest(
                 partial,
                 cutoffs=asked,
                 workloads=workloads,
+                together=Together(together) if together else None,
                 jobs=jobs or cpu_count(),
                 told=told,
                 said=lambda sentence: click.echo(sentence, err=True),

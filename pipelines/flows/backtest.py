@@ -50,6 +50,7 @@ from predictor.errors import InvalidUsage
 from predictor.serving.bundle import Bundle
 from predictor.settings import duration_text
 from predictor.usage.panel import Finding, Resource, UsagePanel
+from predictor.usage.sums import Together, summed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +110,7 @@ def backtest(
     *,
     cutoffs: int | Sequence[int],
     workloads: str | None = None,
+    together: Together | None = None,
     jobs: int = 1,
     told: Told = lambda _step, _done, _total: None,
     said: Callable[[str], None] = lambda _sentence: None,
@@ -116,13 +118,16 @@ def backtest(
     """Hands one long table of forecasts per cutoff to `write`, and sums up how good they were.
 
     A number of cutoffs is spread over the newest `training.held_out` of the panel; cutoffs given as epoch seconds
-    are used as they are. Where `partial_backtest` holds the beginning of the same backtest, it is continued; `said`
-    is told so. Raises InvalidUsage for cutoffs that cannot be used, NotEnoughHistory, UnknownWorkload.
+    are used as they are. With `together` sums of the workloads are forecast instead of each. Where `partial_backtest`
+    holds the beginning of the same backtest, it is continued; `said` is told so. Raises InvalidUsage for cutoffs that
+    cannot be used and for sums that cannot be made, NotEnoughHistory, UnknownWorkload.
     """
     clock = StepClock(told)
     question = question_of(settings)
     with clock.step("prepare"):
         history = prepared(panel, workloads)
+        if together is not None:
+            history = prepared(summed(history.panel, together))
         split = _split(history.panel, question, settings.training, cutoffs)
         plan = planned(history.panel, split, question, settings.training)
     processes = _worthwhile(jobs, plan)

@@ -10,7 +10,7 @@ from pipelines.settings import Settings
 from pipelines.steps.plan import Plan
 from pipelines.steps.score import HeldOut, ResourceAccuracy, accuracy_table, series_table
 from predictor.backtest.rolling import STEP, Backtest, forecast_table
-from predictor.serving.bundle import Bundle
+from predictor.serving.bundle import Bundle, PanelForecast
 from predictor.settings import Section
 from predictor.usage.panel import Finding, UsagePanel
 
@@ -101,9 +101,9 @@ def tables_of(plan: Plan, scored: HeldOut, bundle: Bundle) -> "Mapping[str, pd.D
     }
 
 
-def forecast_rows(bundle: Bundle, panel: UsagePanel) -> "pd.DataFrame":
-    """The bundle's forecasts from the panel's last step on as the long table; a series without one has no rows."""
-    made = bundle.forecast(panel).forecast
-    nothing = np.full((1, len(panel.keys), made.values.shape[2]), np.nan)
-    backtest = Backtest((made.cutoff_seconds,), made.step_seconds, made.target, made.levels, made.values[None], nothing)
-    return forecast_table(panel.keys, backtest).astype({"workload": str, "resource": str})
+def forecast_rows(made: PanelForecast) -> "pd.DataFrame":
+    """Forecasts as the long table; a series without one has no rows."""
+    said = made.forecast
+    nothing = np.full((1, len(made.keys), len(said.target.ahead)), np.nan)
+    at_one = Backtest((said.cutoff_seconds,), said.step_seconds, said.target, said.levels, said.values[None], nothing)
+    return forecast_table(made.keys, at_one)

@@ -30,7 +30,10 @@ class ForesizeModel(PythonModel):
         params: Any = None,  # noqa: ARG002
     ) -> pd.DataFrame:
         """Forecast rows from the last step of the usage rows on; a series without a forecast has none."""
-        return forecast_rows(self._bundle, panel_from_table(model_input, step_seconds=self._bundle.step_seconds))
+        panel = panel_from_table(model_input, step_seconds=self._bundle.step_seconds)
+        return forecast_rows(self._bundle.forecast(panel)).astype(
+            dict.fromkeys(("workload", "resource", "target"), str)
+        )
 
 
 set_model(ForesizeModel())

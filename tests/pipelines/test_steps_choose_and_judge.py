@@ -160,7 +160,7 @@ def test_forecast_rows_are_one_per_level_and_step() -> None:
     panel = plan.panel
     panel.usage[0] = np.nan
 
-    rows = forecast_rows(a_bundle(plan), panel)
+    rows = forecast_rows(a_bundle(plan).forecast(panel)).astype({"workload": str, "resource": str})
 
     counts = rows.groupby(["workload", "resource"]).size()
     assert len(counts) == len(panel.keys) - 1
