@@ -2,15 +2,16 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 FloatT = TypeVar("FloatT", np.float32, np.float64)
+Derived = TypeVar("Derived")
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
 DEFAULT_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
@@ -37,6 +38,7 @@ class History:
     usage: FloatArray
     end_seconds: int
     step_seconds: int
+    _derived: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.usage.ndim != 2:
@@ -59,6 +61,15 @@ class History:
         """Epoch second at which each step starts, [steps]."""
         return self.end_seconds - self.step_seconds * np.arange(self.steps - 1, -1, -1, dtype=np.int64)
 
+    def once(self, name: Hashable, make: "Callable[[], Derived]") -> "Derived":
+        """What is derived from this history alone, made at the first call with the name and kept with it.
+
+        What several forecasters need of one past is worked out once; nobody writes to it.
+        """
+        if name not in self._derived:
+            self._derived[name] = make()
+        return cast("Derived", self._derived[name])
+
     def until(self, cutoff_seconds: int) -> Self:
         """The same series as they were known at an earlier cutoff; nothing after it is reachable."""
         drop = (self.end_seconds - cutoff_seconds) // self.step_seconds
@@ -69,6 +80,8 @@ class History:
 
     def last(self, steps: int) -> Self:
         """The newest `steps` steps, or all where there are fewer."""
+        if steps >= self.steps:
+            return self
         return type(self)(self.usage[:, max(self.steps - steps, 0) :], self.end_seconds, self.step_seconds)
 
     def select(self, rows: Sequence[int] | NDArray[np.intp]) -> Self:
@@ -103,31 +116,26 @@ class Target:
         """
         if not self.is_peak or self.steps == 1:
             return usage
-        from scipy.ndimage import maximum_filter1d
-
+        highest = _trailing_maximum(usage, self.steps)
         is_missing = np.isnan(usage)
-        has_gaps = bool(is_missing.any())
-        lowest = np.where(is_missing, -np.inf, usage) if has_gaps else usage
-        # The filter's window is centred; moved so that it ends at its step.
-        highest = maximum_filter1d(
-            lowest, self.steps, axis=1, origin=(self.steps - 1) // 2, mode="constant", cval=-np.inf
-        )
-        if has_gaps:
-            count = np.cumsum(~is_missing, axis=1)
+        if is_missing.any():
+            count = np.cumsum(~is_missing, axis=1, dtype=np.int32)
             seen = count.copy()
             seen[:, self.steps :] -= count[:, : -self.steps]
             highest[seen < self.steps * LEAST_SEEN] = np.nan
         highest[:, : math.ceil(self.steps * LEAST_SEEN) - 1] = np.nan
-        return np.asarray(highest)
+        return highest
 
     def past_outcomes(self, history: "History", steps: int) -> FloatArray:
         """The outcomes that ended in the newest `steps` steps of a history, [series, as many or all there are].
 
         Their windows may begin before those steps, but no more than four weeks back.
         """
+        if not self.is_peak:
+            return history.last(steps).usage
         longest = max(LONGEST_PAST_SECONDS // history.step_seconds, steps)
-        reach = min(steps + self.steps - 1, longest) if self.is_peak else steps
-        return self.outcomes(history.last(reach).usage)[:, -steps:]
+        known = history.once(("outcomes", self, longest), lambda: self.outcomes(history.last(longest).usage))
+        return known[:, -steps:]
 
     def after(self, history: "History", cutoff_seconds: int) -> FloatArray:
         """What then happened: the outcomes asked for at a cutoff, [series, outcomes]; NaN where it is not known."""
@@ -294,10 +302,14 @@ def row_quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
 
     A row without any sample gives NaN. As `np.nanquantile(values, levels, axis=1).T`, without its loop over rows.
     """
-    rows, width = values.shape
+    return sorted_quantiles(np.sort(values, axis=1), levels)
+
+
+def sorted_quantiles(ordered: FloatArray, levels: FloatArray) -> FloatArray:
+    """The same of rows that ascend, with NaN last."""
+    rows, width = ordered.shape
     if width == 0:
         return np.full((rows, len(levels)), np.nan)
-    ordered = np.sort(values, axis=1)
     count = np.sum(~np.isnan(ordered), axis=1, keepdims=True)
     position = np.maximum(count - 1, 0) * levels
     below = np.floor(position).astype(np.intp)
@@ -309,9 +321,26 @@ def row_quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
 
 def carried_forward(values: "NDArray[FloatT]") -> "NDArray[FloatT]":
     """Each missing sample of [rows, steps] as the last before it; those before a row's first sample stay NaN."""
-    present = ~np.isnan(values)
-    last = np.maximum.accumulate(np.where(present, np.arange(values.shape[1]), 0), axis=1)
-    return np.asarray(np.take_along_axis(values, last, axis=1))
+    filled = np.array(values, order="C")
+    flat, width = filled.reshape(-1), values.shape[1]
+    missing = np.flatnonzero(np.isnan(flat))
+    if missing.size:
+        begins = (np.diff(missing, prepend=-2) != 1) | (missing % width == 0)
+        first = missing[np.maximum.accumulate(np.where(begins, np.arange(missing.size), 0))]
+        is_inside = first % width > 0
+        flat[missing[is_inside]] = flat[first[is_inside] - 1]
+    return filled
+
+
+def _trailing_maximum(values: FloatArray, steps: int) -> FloatArray:
+    """The highest of the `steps` values up to each, [rows, columns], NaN being none; fewer at a row's beginning."""
+    highest, reach = np.array(values), 1
+    while reach < min(steps, values.shape[1]):
+        # Two windows that reach so far, the one begun `lag` earlier, cover `lag` more.
+        lag = min(reach, steps - reach)
+        highest[:, lag:] = np.fmax(highest[:, lag:], highest[:, :-lag])
+        reach += lag
+    return highest
 
 
 def last_samples(usage: FloatArray) -> FloatArray:

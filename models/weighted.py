@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from models.ascending import Ascending
 from models.forecast import FloatArray
 
 ROUNDING = 1 - 1e-12
@@ -19,31 +20,29 @@ def weighted_quantiles(
     Row i of `past` is weighted by `weights[blocks[i, j]]` for column j; NaN weighs nothing. A row without any weighted
     sample is NaN.
     """
-    rows, columns = blocks.shape
-    result = np.full((rows, columns, len(levels)), np.nan)
-    if past.shape[1] == 0:
-        return result
+    rows = len(blocks)
+    result = np.full((*blocks.shape, len(levels)), np.nan)
     for start in range(0, rows, CHUNK):
         part = slice(start, start + CHUNK)
-        order = np.argsort(past[part], axis=1)
-        ordered = np.take_along_axis(past[part], order, axis=1)
-        missing = np.isnan(ordered)
-        for column in range(columns):
-            weight = weights[blocks[part, column][:, None], order]
-            weight[missing] = 0.0
-            result[part, column] = _read_off(ordered, weight, levels)
+        result[part] = ascending_quantiles(Ascending.of(past[part]), blocks[part], weights, levels)
     return result
 
 
-def _read_off(ordered: FloatArray, weight: FloatArray, levels: FloatArray) -> FloatArray:
-    cumulative = np.cumsum(weight, axis=1)
-    total = cumulative[:, -1]
-    found = np.empty((ordered.shape[0], len(levels)))
-    for column, level in enumerate(levels):
-        place = np.argmax(cumulative >= (level * ROUNDING * total)[:, None], axis=1)
-        found[:, column] = ordered[np.arange(len(place)), place]
-    found[total == 0] = np.nan
-    return found
+def ascending_quantiles(
+    past: Ascending, blocks: NDArray[np.intp], weights: FloatArray, levels: FloatArray
+) -> FloatArray:
+    """The same of rows that are sorted already; `weights` may reach further back than they do."""
+    width = past.values.shape[1]
+    result = np.full((*blocks.shape, len(levels)), np.nan)
+    if width == 0:
+        return result
+    missing = np.isnan(past.values)
+    newest = weights[:, weights.shape[1] - width :]
+    for column in range(blocks.shape[1]):
+        weight = newest[blocks[:, column][:, None], past.places]
+        weight[missing] = 0.0
+        result[:, column] = _read_off(past.values, weight, levels)
+    return result
 
 
 def weighted_columns(samples: FloatArray, weight: FloatArray, levels: FloatArray) -> FloatArray:
@@ -51,13 +50,29 @@ def weighted_columns(samples: FloatArray, weight: FloatArray, levels: FloatArray
 
     The smallest sample at which the cumulative weight reaches its level's share of the total.
     """
-    order = np.argsort(samples, axis=1)
-    ordered = np.take_along_axis(samples, order, axis=1)
-    mass = np.take_along_axis(np.broadcast_to(weight[:, :, None], samples.shape), order, axis=1)
-    cumulative = np.cumsum(np.where(np.isnan(ordered), 0.0, mass), axis=1)
-    total = cumulative[:, -1:]
-    found = np.empty((samples.shape[0], len(levels), samples.shape[2]))
-    for row, level in enumerate(levels):
-        place = np.argmax(cumulative >= level * ROUNDING * total, axis=1)[:, None]
-        found[:, row] = np.take_along_axis(ordered, place, axis=1)[:, 0]
-    return np.where(total > 0, found, np.nan)
+    by_column = np.ascontiguousarray(np.moveaxis(samples, 1, 2))
+    order = np.argsort(by_column, axis=2)
+    ordered = np.take_along_axis(by_column, order, axis=2)
+    mass = np.take_along_axis(np.broadcast_to(weight[:, None, :], by_column.shape), order, axis=2)
+    mass[np.isnan(ordered)] = 0.0
+    return np.moveaxis(_read_off(ordered, mass, levels), 2, 1)
+
+
+def _read_off(ordered: FloatArray, weight: FloatArray, levels: FloatArray) -> FloatArray:
+    """The samples along the last axis, ascending, at which the cumulative weight reaches each level, [..., levels]."""
+    cumulative = np.cumsum(weight, axis=-1)
+    total = cumulative[..., -1:]
+    found = np.take_along_axis(ordered, _first_reaching(cumulative, levels * ROUNDING * total), axis=-1)
+    found[total[..., 0] == 0] = np.nan
+    return np.asarray(found)
+
+
+def _first_reaching(cumulative: FloatArray, wanted: FloatArray) -> NDArray[np.intp]:
+    """The first place along the last axis with at least each amount that is wanted, by halving, [..., wanted]."""
+    low = np.zeros(wanted.shape, dtype=np.intp)
+    size = cumulative.shape[-1]
+    step = 1 << max(size - 1, 0).bit_length()
+    while step := step >> 1:
+        probe = np.minimum(low + step, size) - 1
+        low = np.where(np.take_along_axis(cumulative, probe, axis=-1) < wanted, probe + 1, low)
+    return np.asarray(np.minimum(low, size - 1))

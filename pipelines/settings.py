@@ -42,7 +42,7 @@ class TrainingSettings(Section):
     seed: int = 0
     """Seed of every random choice."""
     threads: int = Field(default=2, ge=1)
-    """Threads for LightGBM."""
+    """Threads to fit and to forecast with; each forecasts some of the series."""
 
     @field_validator("forecasters", "baseline")
     @classmethod

@@ -173,6 +173,8 @@ class ServingSettings(Section):
     """Port of `foresize serve`; 0 takes a free one."""
     refresh: Duration = timedelta(minutes=1)
     """How often forecasts and their realised accuracy are brought up to date."""
+    threads: int = Field(default=2, ge=1)
+    """Threads that forecast and learn while serving, in the controller as well; each takes some of the series."""
     stale_after: Duration = timedelta(minutes=15)
     """A workload whose newest sample is older than this gets no forecast, and `/readyz` fails when all are."""
 

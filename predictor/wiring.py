@@ -110,6 +110,7 @@ def build_predictor(
         last_good=store.last_good,
         resources=resources or tuple(Resource),
         peaks_within=peaks_within,
+        threads=settings.serving.threads,
     )
 
 

@@ -1,5 +1,7 @@
 """Prints docs/settings.md from the settings themselves: every key, its default, its meaning."""
 
+from datetime import timedelta
+
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -30,17 +32,16 @@ def page() -> str:
 
 
 def _row(key: str, default: object, description: str | None) -> str:
-    if default is PydanticUndefined or default is None or default == "":
-        shown = "none"
-    elif hasattr(default, "total_seconds"):
-        shown = duration_text(default)  # type: ignore[arg-type]  # the attribute says it is a timedelta
-    elif isinstance(default, tuple):
-        shown = "[" + ", ".join(map(str, default)) + "]"
-    elif isinstance(default, bool):
-        shown = str(default).lower()
-    else:
-        shown = str(default)
+    shown = "none" if default is PydanticUndefined or default is None or default == "" else _shown(default)
     return f"| `{key}` | `{shown}` | {' '.join((description or '').split())} |"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 if __name__ == "__main__":

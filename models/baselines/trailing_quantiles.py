@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, Target, last_samples, row_quantiles
+from models.ascending import ascending_outcomes
+from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, Target, last_samples, sorted_quantiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class TrailingQuantiles(Empirical):
 
     def quantiles(self, history: History, target: Target, levels: FloatArray) -> FloatArray:
         """Quantiles of each outcome, the same for all."""
-        window = target.past_outcomes(history, max(self.window_seconds // history.step_seconds, 1))
-        found = row_quantiles(window, levels)
+        steps = max(self.window_seconds // history.step_seconds, 1)
+        found = sorted_quantiles(ascending_outcomes(history, target, steps), levels)
         found = np.where(np.isnan(found), last_samples(history.usage)[:, None], found)
         return np.repeat(found[:, :, None], len(target.ahead), axis=2)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import SECONDS_PER_DAY, FloatArray, row_quantiles
+from models.ascending import SHARED_SECONDS, Ascending
+from models.forecast import SECONDS_PER_DAY, FloatArray, sorted_quantiles
 
-PAST_SECONDS = 8 * SECONDS_PER_DAY
+PAST_SECONDS = SHARED_SECONDS
 """How much past is looked at: a week and a day, so that last week's same hour is in it at every horizon up to a day."""
 LAGS: tuple[int, ...] = (0, 1, 2, 3, 5, 8, 11)
 SUMMARY_SECONDS: tuple[int, ...] = (3600, 14_400, 86_400, 604_800)
 QUANTILES = np.asarray([0.1, 0.5, 0.9, 0.99])
+HIGHEST = np.asarray([1.0])
 NEAR_SECONDS = 1200
 """Samples this near to the same phase are averaged with it."""
 
@@ -25,23 +27,36 @@ class Past:
 
     usage: FloatArray
     """[rows, past steps]."""
+    ascending: Ascending
+    """The same, or the part of it before which there is nothing, sorted."""
     outcomes: FloatArray
     """Past outcomes of the target, [rows, past steps]."""
     cutoff_seconds: NDArray[np.int64]
     step_seconds: int
 
+    def of(self, rows: slice) -> "Past":
+        """Some of the rows."""
+        ascending = Ascending(self.ascending.values[rows], self.ascending.places[rows])
+        return Past(self.usage[rows], ascending, self.outcomes[rows], self.cutoff_seconds[rows], self.step_seconds)
 
-def scales(past: FloatArray, step_seconds: int) -> FloatArray:
+    def over(self, unit: FloatArray) -> "Past":
+        """The same in units of each row's own, [rows]."""
+        scaled = self.usage / unit[:, None], self.ascending.over(unit), self.outcomes / unit[:, None]
+        return Past(*scaled, self.cutoff_seconds, self.step_seconds)
+
+
+def scales(past: Ascending, step_seconds: int) -> FloatArray:
     """The unit a series is measured in, [rows]: about the highest it goes, but no single sample decides.
 
     The larger of the .995 quantile of the past and half the .99 quantile of the last day; the maximum where both
-    are zero. Zero for a series of zeros, NaN without samples.
+    are zero. Zero for a series of zeros or without samples.
     """
-    day = past[:, -max(SECONDS_PER_DAY // step_seconds, 1) :]
-    high = row_quantiles(past, np.asarray([0.995]))[:, 0]
-    recent = 0.5 * row_quantiles(day, np.asarray([0.99]))[:, 0]
+    high = sorted_quantiles(past.values, np.asarray([0.995]))[:, 0]
+    day = past.newest(max(SECONDS_PER_DAY // step_seconds, 1))
+    recent = 0.5 * sorted_quantiles(day, np.asarray([0.99]))[:, 0]
     scale = np.fmax(high, recent)
-    return np.where(scale > 0, scale, np.max(past, axis=1, initial=-np.inf, where=~np.isnan(past)).clip(0))
+    highest = sorted_quantiles(past.values, HIGHEST)[:, 0]
+    return np.where(scale > 0, scale, np.nan_to_num(highest))
 
 
 def origin_features(past: Past) -> FloatArray:
@@ -50,14 +65,13 @@ def origin_features(past: Past) -> FloatArray:
     width = usage.shape[1]
     columns = [usage[:, width - 1 - lag] if lag < width else np.full(len(usage), np.nan) for lag in LAGS]
     for seconds in SUMMARY_SECONDS:
-        recent = usage[:, -max(seconds // step_seconds, 1) :]
+        steps = max(seconds // step_seconds, 1)
+        recent, ascending = usage[:, -steps:], past.ascending.newest(steps)
         columns.append(mean_of_samples(recent))
-        columns.append(np.max(recent, axis=1, initial=-np.inf, where=~np.isnan(recent)))
+        columns.append(sorted_quantiles(ascending, HIGHEST)[:, 0])
         columns.append(mean_of_samples(np.abs(np.diff(recent, axis=1))))
-        columns.extend(row_quantiles(recent, QUANTILES).T)
-    stacked = np.column_stack(columns)
-    stacked[np.isinf(stacked)] = np.nan
-    return stacked
+        columns.extend(sorted_quantiles(ascending, QUANTILES).T)
+    return np.column_stack(columns)
 
 
 def step_features(past: Past, ahead: NDArray[np.intp]) -> FloatArray:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from models.ascending import Ascending, ascending_past
 from models.forecast import (
     DEFAULT_LEVELS,
     FloatArray,
@@ -26,7 +27,7 @@ from models.forecast import (
     monotone,
 )
 from models.learned.features import PAST_SECONDS, Past, origin_features, scales, step_features
-from models.learned.mixture import horizon_blocks
+from models.learned.mixture import horizon_blocks, mixture_quantiles
 from models.weighted import weighted_quantiles
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class LightGBMQuantiles:
     cap_factor: float = 2.0
     seed: int = 0
     threads: int = 2
+    """Threads to fit with; a forecast takes one, as blocks of series are forecast beside each other."""
 
     step_seconds_: int = field(default=0, init=False)
     target_: Target = field(default=Target(1), init=False)
@@ -94,12 +96,20 @@ class LightGBMQuantiles:
         quantiles = checked_levels(levels)
         self._check(history.step_seconds, target)
         past_steps = max(PAST_SECONDS // history.step_seconds, 1)
-        usage = _padded(history.last(past_steps).usage, past_steps)
-        past_outcomes = _padded(target.past_outcomes(history, past_steps), past_steps)
+        seen = Past(
+            _padded(history.last(past_steps).usage, past_steps),
+            ascending_past(history, Target(1)),
+            _padded(target.past_outcomes(history, past_steps), past_steps),
+            np.full(history.series_count, history.end_seconds),
+            history.step_seconds,
+        )
+        # The fitted levels are asked for as well: they are features.
+        wanted = np.unique(np.concatenate([quantiles, self.levels]))
+        base = mixture_quantiles(history, target, wanted)
         values = np.full((history.series_count, len(quantiles), len(target.ahead)), np.nan)
         for start in range(0, history.series_count, SERIES_CHUNK):
             part = slice(start, start + SERIES_CHUNK)
-            values[part] = self._values(usage[part], past_outcomes[part], history.end_seconds, target, quantiles)
+            values[part] = self._values(seen.of(part), base[part], wanted, target, quantiles)
         made = monotone(completed(values, history, target, quantiles))
         return QuantileForecast(tuple(quantiles.tolist()), made, history.end_seconds, history.step_seconds, target)
 
@@ -152,29 +162,25 @@ class LightGBMQuantiles:
         return made
 
     def _values(
-        self, usage: FloatArray, past_outcomes: FloatArray, end_seconds: int, target: Target, levels: FloatArray
+        self, seen: Past, base: FloatArray, wanted: FloatArray, target: Target, levels: FloatArray
     ) -> FloatArray:
-        """Forecasts of series whose past is padded to full length, [series, levels, outcomes]."""
-        series, past_steps = usage.shape
-        scale = scales(usage, self.step_seconds_)
-        unit = np.where(scale > 0, scale, 1.0)[:, None]
-        past = Past(usage / unit, past_outcomes / unit, np.full(series, end_seconds), self.step_seconds_)
-        blocks = horizon_blocks(target.ahead, past_steps, self.step_seconds_)
-        # Once per block, and again at the fitted levels, which are features.
-        wanted = np.unique(np.concatenate([levels, self.levels]))
-        everywhere = np.tile(np.arange(len(blocks.weights)), (series, 1))
-        found = weighted_quantiles(past.outcomes, everywhere, blocks.weights, wanted)
-        root = np.sqrt(found[:, blocks.of_step][:, :, np.searchsorted(wanted, levels)])
+        """Forecasts of series whose past is padded to full length, [series, levels, outcomes].
+
+        `base` is the empirical quantiles, [series, outcomes, wanted].
+        """
+        scale = scales(seen.ascending, self.step_seconds_)
+        unit = np.where(scale > 0, scale, 1.0)
+        past, base = seen.over(unit), base / unit[:, None, None]
+        root = np.sqrt(base[:, :, np.searchsorted(wanted, levels)])
         if self._boosters:
             ahead = np.minimum(target.ahead, self.target_.steps)
-            base = found[:, blocks.of_step][:, :, np.searchsorted(wanted, np.asarray(self.levels))]
-            inputs = _inputs(past, ahead, base)
-            learned = np.stack([b.predict(inputs, num_threads=self.threads) for b in self._boosters], axis=1)
-            learned = between_levels(learned, self.levels, levels).reshape(series, len(ahead), len(levels))
+            inputs = _inputs(past, ahead, base[:, :, np.searchsorted(wanted, np.asarray(self.levels))])
+            learned = np.stack([b.predict(inputs, num_threads=1) for b in self._boosters], axis=1)
+            learned = between_levels(learned, self.levels, levels).reshape(len(unit), len(ahead), len(levels))
             # What has never moved is not moved by what the others do.
             root = root + np.where(_is_constant(past.outcomes)[:, None, None], 0.0, learned)
         values = np.square(np.maximum(root, 0.0)) * scale[:, None, None]
-        largest = np.max(usage, axis=1, initial=-np.inf, where=~np.isnan(usage))
+        largest = np.max(seen.usage, axis=1, initial=-np.inf, where=~np.isnan(seen.usage))
         values = np.minimum(values, self.cap_factor * largest[:, None, None])
         values[np.isneginf(largest)] = np.nan
         return np.moveaxis(values, 1, 2)
@@ -198,8 +204,9 @@ class LightGBMQuantiles:
             row, end = rows[start : start + SERIES_CHUNK], ends[start : start + SERIES_CHUNK]
             # The window that ends at step `end` begins one step into the padding.
             window = np.asarray(usage_windows[row, end + 1])
-            scale = scales(window, history.step_seconds)
-            unit = np.where(scale > 0, scale, 1.0)[:, None]
+            ascending = Ascending.of(window)
+            scale = scales(ascending, history.step_seconds)
+            unit = np.where(scale > 0, scale, 1.0)
             chosen = rng.integers(edges[:-1], edges[1:], size=(len(row), len(edges) - 1))
             ahead = target.ahead[chosen]
             place = end[:, None] + ahead
@@ -207,7 +214,8 @@ class LightGBMQuantiles:
             outcome = np.where(place < usage.shape[1], outcomes[row[:, None], known], np.nan)
             outcome = outcome / np.where(scale > 0, scale, np.nan)[:, None]
             cutoff = history.end_seconds - (usage.shape[1] - 1 - end) * history.step_seconds
-            past = Past(window / unit, outcome_windows[row, end + 1] / unit, cutoff, history.step_seconds)
+            seen = Past(window, ascending, np.asarray(outcome_windows[row, end + 1]), cutoff, history.step_seconds)
+            past = seen.over(unit)
             base = weighted_quantiles(past.outcomes, blocks.of_step[chosen], blocks.weights, levels)
             base = base.reshape(-1, len(levels))
             inputs = _inputs_at(past, ahead, base)

@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from models.ascending import SHARED_SECONDS, ascending_past
 from models.forecast import SECONDS_PER_DAY, Empirical, FloatArray, History, Target
-from models.weighted import weighted_quantiles
+from models.weighted import ascending_quantiles
 
-PAST_SECONDS = 8 * SECONDS_PER_DAY
+PAST_SECONDS = SHARED_SECONDS
 """How much past is weighed: the longest window, and a day for the same time of day at its far end."""
 
 WINDOW_SECONDS: tuple[int, ...] = (300, 900, 3600, 14_400, 43_200, 86_400, 259_200, 604_800)
@@ -44,11 +45,19 @@ class TrailingMixture(Empirical):
 
     def quantiles(self, history: History, target: Target, levels: FloatArray) -> FloatArray:
         """Quantiles of each outcome."""
-        past = target.past_outcomes(history, max(PAST_SECONDS // history.step_seconds, 1))
-        blocks = horizon_blocks(target.ahead, past.shape[1], history.step_seconds)
+        return np.moveaxis(mixture_quantiles(history, target, levels), 1, 2).copy()
+
+
+def mixture_quantiles(history: History, target: Target, levels: FloatArray) -> FloatArray:
+    """The mixture's quantiles, [series, outcomes, levels], NaN for a series without samples; not to be written to."""
+
+    def made() -> FloatArray:
+        past = ascending_past(history, target)
+        blocks = horizon_blocks(target.ahead, max(PAST_SECONDS // history.step_seconds, 1), history.step_seconds)
         everywhere = np.tile(np.arange(len(blocks.weights)), (history.series_count, 1))
-        found = weighted_quantiles(past, everywhere, blocks.weights, levels)
-        return np.moveaxis(found[:, blocks.of_step], 1, 2)
+        return ascending_quantiles(past, everywhere, blocks.weights, levels)[:, blocks.of_step]
+
+    return history.once(("mixture", target, tuple(levels.tolist())), made)
 
 
 @dataclass(frozen=True, slots=True)

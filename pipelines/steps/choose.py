@@ -15,6 +15,7 @@ from models.combination import Combination, combined, loss_unit, part_losses
 from models.forecast import FloatArray, Forecaster, History
 from pipelines.steps.fit import Fitted, resources_of
 from pipelines.steps.plan import Mapped, Plan, Progress, Question, untold
+from predictor.serving.blocks import Rows, answered_in_blocks
 from predictor.serving.bundle import COMBINATION, Bundle, SeriesModel, siblings
 from predictor.usage.panel import Resource, SeriesKey
 
@@ -74,6 +75,7 @@ def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold, mapped:
         combinations=combinations,
         calibrations=calibrations,
         learned_until_seconds=plan.split.calibration_cutoffs[-1],
+        threads=plan.training.threads,
     )
 
 
@@ -118,7 +120,8 @@ def rehearsed(
     first = len(cutoffs) // WARM_UP
     losses: list[FloatArray] = []
     at_grid = replace(question, levels=grid)
-    asked = mapped(partial(_each_asked, tuple(candidates.values()), history, at_grid), cutoffs)
+    threads = plan.training.threads
+    asked = mapped(partial(_each_asked, tuple(candidates.values()), history, at_grid, threads=threads), cutoffs)
     for number, (cutoff, made) in enumerate(zip(cutoffs, asked, strict=True)):
         told()
         while waiting and waiting[0][0] + horizon_seconds <= cutoff:
@@ -167,12 +170,17 @@ def _of_what_serves(calibrations: Mapping[str, Calibration], choices: Sequence[C
 
 
 def _each_asked(
-    candidates: Sequence[Forecaster], history: History, question: Question, cutoff: int
+    candidates: Sequence[Forecaster], history: History, question: Question, cutoff: int, *, threads: int
 ) -> list[FloatArray]:
-    """What each candidate forecasts at a cutoff, from a copy that ends there."""
-    past = history.until(cutoff)
-    shown = History(past.usage.copy(), past.end_seconds, past.step_seconds)
-    return [question.asked_of(each)(shown).values for each in candidates]
+    """What each candidate forecasts at a cutoff, from copies that end there."""
+    past = history.until(cutoff).last(question.past_steps)
+
+    def answer(block: Rows) -> list[FloatArray]:
+        shown = past.select(block)
+        return [question.asked_of(each)(shown).values for each in candidates]
+
+    blocks = answered_in_blocks(answer, np.arange(history.series_count), threads)
+    return [np.concatenate(each) for each in zip(*blocks, strict=True)]
 
 
 def _unscored(key: SeriesKey, baseline: str) -> Choice:

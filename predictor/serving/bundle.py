@@ -30,6 +30,7 @@ from models.forecast import (
 )
 from predictor.errors import CorruptModel
 from predictor.serving import bundle_files
+from predictor.serving.blocks import Rows, answered_in_blocks
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
 _Value = TypeVar("_Value")
@@ -40,7 +41,7 @@ COMBINATION = "combination"
 """Serves a series by all forecasters of its resource, weighted by what each has cost it lately."""
 LEARNING_SECONDS = 3600
 """Least time between two looks at what became of earlier forecasts."""
-NEGLIGIBLE_WEIGHT = 0.005
+NEGLIGIBLE_WEIGHT = 0.02
 """A forecaster that weighs less than this at every level and step of a series is not asked about it."""
 LARGEST_MULTIPLE = 1.5
 """No forecast exceeds this many times the highest sample of the past that it is made from."""
@@ -154,6 +155,8 @@ class Bundle:
     """Epoch second of the last cutoff whose whole horizon is in the records."""
     peaks: "tuple[Bundle, ...]" = ()
     """The same for the peaks of windows of some lengths, shortest first."""
+    threads: int = field(default=1, compare=False)
+    """How many threads forecast and learn, each for some of the series; not saved with the model."""
 
     def __post_init__(self) -> None:
         checked_levels(self.levels)
@@ -226,22 +229,41 @@ class Bundle:
         for row, outcome in enumerate(outcomes):
             if isinstance(outcome, Served):
                 rows_by_forecaster.setdefault((keys[row].resource, outcome.forecaster), []).append(row)
-        for (resource, name), rows in rows_by_forecaster.items():
-            past, known = history.select(rows), [keys[row] for row in rows]
-            calibration = self.calibrations.get(resource)
-            grid = wanted if calibration is None else tuple(sorted({*calibration.levels, *wanted}))
-            if name == COMBINATION:
-                made = self._combined(resource, known, past, asked, grid)
-            else:
-                forecaster = self.forecasters.get((resource, name)) or catalog.create(FALLBACK)
-                made = forecaster.predict(past, asked, grid).values
-            if calibration is not None:
-                made = monotone(
-                    at_levels(made, grid, self.asked_levels(resource, known, wanted), calibration.part_ends)
-                )
-            values[rows] = within_sight(made, past, wanted)
+        for served_by, rows in rows_by_forecaster.items():
+            values[rows] = self._values(served_by, keys, history, np.asarray(rows), target=asked, levels=wanted)
         made_at = QuantileForecast(wanted, values, history.end_seconds, history.step_seconds, asked)
         return PanelForecast(tuple(keys), made_at, tuple(outcomes))
+
+    def _values(
+        self,
+        served_by: tuple[Resource, str],
+        keys: Sequence[SeriesKey],
+        history: History,
+        rows: Rows,
+        *,
+        target: Target,
+        levels: tuple[float, ...],
+    ) -> FloatArray:
+        """Quantiles of those rows of a history that one forecaster of a resource serves, [rows, levels, outcomes]."""
+        resource, name = served_by
+        known = [keys[row] for row in rows]
+        calibration = self.calibrations.get(resource)
+        grid = levels if calibration is None else tuple(sorted({*calibration.levels, *levels}))
+        instead = self.asked_levels(resource, known, levels)
+        weights = self._weights_for(resource, known) if name == COMBINATION else None
+        alone = self.forecasters.get(served_by) or catalog.create(FALLBACK)
+
+        def answer(block: Rows) -> FloatArray:
+            past = history.select(rows[block])
+            if weights is None:
+                made = alone.predict(past, target, grid).values
+            else:
+                made = self._combined(resource, weights[block], past, target, grid)
+            if calibration is not None:
+                made = monotone(at_levels(made, grid, instead[block], calibration.part_ends))
+            return within_sight(made, past, levels)
+
+        return np.concatenate(answered_in_blocks(answer, np.arange(len(rows)), self.threads))
 
     def peak(self, target: Target) -> "Bundle":
         """The part of the bundle for a peak. Raises ForecastError where there is none."""
@@ -312,37 +334,43 @@ class Bundle:
         if calibration is None:
             calibration = Calibration.without_record(len(record.loss), self.levels, len(self.target.ahead))
         lost, covered = np.full(record.loss.shape, np.nan), np.full(calibration.covered.shape, np.nan)
-        known = self._keys_of(resource)
+        known, grid, ends = self._keys_of(resource), calibration.levels, record.part_ends
         row_of = {key: row for row, key in enumerate(keys)}
         here = [place for place, key in enumerate(known) if key in row_of]
-        if here:
-            rows = [row_of[known[place]] for place in here]
-            asked, happened, grid = past.select(rows), actual[rows], calibration.levels
+        rows = np.asarray([row_of[known[place]] for place in here], dtype=np.intp)
+        stated, weights = [grid.index(level) for level in self.levels], self._weights[resource]
+
+        def learn(block: Rows) -> None:
+            asked, happened = past.select(rows[block]), actual[rows[block]]
+            places = [here[number] for number in block]
             made = [
                 self.forecasters[resource, name].predict(asked, self.target, grid).values for name in record.forecasters
             ]
-            stated = [grid.index(level) for level in self.levels]
-            at_stated = [each[:, stated] for each in made]
-            lost[here] = part_losses(happened, at_stated, self.levels, record.part_ends)
-            lost[here] /= loss_unit(asked)[:, None, None, None]
-            said = combined(dict(enumerate(made)), self._weights[resource][here], record.part_ends, self.levels, grid)
-            for row, place in enumerate(here):
+            loss = part_losses(happened, [each[:, stated] for each in made], self.levels, ends)
+            lost[places] = loss / loss_unit(asked)[:, None, None, None]
+            said = combined(dict(enumerate(made)), weights[places], ends, self.levels, grid)
+            for row, place in enumerate(places):
                 if (name := self.series[known[place]].forecaster) != COMBINATION:
                     said[row] = made[record.forecasters.index(name)][row]
-            covered[here] = part_coverage(happened, said, grid, calibration.part_ends)
+            covered[places] = part_coverage(happened, said, grid, ends)
+
+        answered_in_blocks(learn, np.arange(len(here)), self.threads)
         return lost, covered
 
     def _combined(
-        self, resource: Resource, keys: Sequence[SeriesKey], past: History, target: Target, levels: tuple[float, ...]
+        self, resource: Resource, weights: FloatArray, past: History, target: Target, levels: tuple[float, ...]
     ) -> FloatArray:
-        """The combination's quantiles, [series, levels, outcomes]."""
-        record, weights = self.combinations[resource], self._weights_for(resource, keys)
+        """The combination's quantiles, [series, levels, outcomes]; `weights` as from `_weights_for`."""
+        record = self.combinations[resource]
         asked: dict[int, FloatArray] = {}
         for number, name in enumerate(record.forecasters):
             rows = np.flatnonzero((weights[:, number] > NEGLIGIBLE_WEIGHT).any(axis=(1, 2)))
             if rows.size:
-                values = np.full((len(keys), len(levels), len(target.ahead)), np.nan)
-                values[rows] = self.forecasters[resource, name].predict(past.select(rows), target, levels).values
+                values = np.full((past.series_count, len(levels), len(target.ahead)), np.nan)
+                # All of them share what is derived from their past; a few are cheaper on their own.
+                some = past if 2 * rows.size > past.series_count else past.select(rows)
+                made = self.forecasters[resource, name].predict(some, target, levels).values
+                values[rows] = made[rows] if some is past else made
                 asked[number] = values
         return combined(asked, weights, record.part_ends, self.levels, levels)
 

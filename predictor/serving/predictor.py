@@ -249,6 +249,8 @@ class Predictor:
     resources: Collection[Resource] = tuple(Resource)
     peaks_within: timedelta = timedelta(0)
     """Peaks are forecast of windows up to the first that is as long as this; none by default."""
+    threads: int = 1
+    """How many threads forecast and learn."""
 
     def __post_init__(self) -> None:
         self._in_use: ModelInUse | None = None
@@ -303,7 +305,7 @@ class Predictor:
             return (NoForecast("no workload was observed"),)
         before = self._learning
         is_same = before is not None and before[0] is model.bundle
-        known = before[1] if before is not None and is_same else self._with_peaks_asked_for(model.bundle)
+        known = before[1] if before is not None and is_same else self._as_served(model.bundle)
         try:
             known = known.learned(panel.keys, panel.history())
             self._learning = model.bundle, known
@@ -313,12 +315,12 @@ class Predictor:
         except ForecastError as error:
             return (NoForecast(f"{model.description} cannot forecast: {error}"),)
 
-    def _with_peaks_asked_for(self, bundle: Bundle) -> Bundle:
-        """The bundle with its peaks up to the first window as long as `peaks_within`: others need not learn."""
+    def _as_served(self, bundle: Bundle) -> Bundle:
+        """The bundle as it serves here: without the peaks beyond the first window as long as `peaks_within`."""
         wanted = self.peaks_within.total_seconds() / self.step_seconds
         reach = next((part.target.steps for part in bundle.peaks if part.target.steps >= wanted), math.inf)
         kept = tuple(part for part in bundle.peaks if wanted > 0 and part.target.steps <= reach)
-        return replace(bundle, peaks=kept)
+        return replace(bundle, peaks=tuple(replace(part, threads=self.threads) for part in kept), threads=self.threads)
 
     @property
     def _horizon_steps(self) -> int:

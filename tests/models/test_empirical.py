@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.ascending import Ascending
 from models.baselines.hour_of_day import HourOfDay
 from models.baselines.trailing_quantiles import TrailingQuantiles
 from models.forecast import FloatArray, Target
-from models.learned.analogs import FARTHEST_WEIGHT, Analogs
+from models.learned.analogs import FARTHEST_WEIGHT, Analogs, nearest
+from models.learned.mixture import TrailingMixture
 from models.weighted import weighted_columns, weighted_quantiles
-from tests.support.histories import a_history
+from tests.support.histories import a_history, mixed_usage
 
 HOUR = 3600
 LEVELS = (0.1, 0.5, 0.9)
@@ -162,3 +164,33 @@ def test_a_series_alone_is_forecast_as_in_company(forecaster: Analogs | HourOfDa
 
     alone = [forecaster.predict(a_history(usage[row]), Target(8), LEVELS).values[0] for row in range(5)]
     np.testing.assert_array_equal(together, np.stack(alone))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 4))
+def test_the_nearest_are_the_smallest_and_of_equal_ones_the_newest(seed: int, count: int, digits: int) -> None:
+    rng = np.random.default_rng(seed)
+    distance = np.round(rng.random((4, 900)) ** 3, digits).astype(np.float32)
+    distance[0] = 0.0
+    distance[1, rng.random(900) < 0.9] = np.inf
+    found = nearest(distance, count)
+    for row in range(4):
+        newest_first = np.argsort(distance[row][::-1], kind="stable")[:count]
+        assert set(found[row]) == set(899 - newest_first)
+
+
+def test_the_newest_of_a_sorted_past_are_those_of_the_window() -> None:
+    rng = np.random.default_rng(3)
+    samples = np.where(rng.random((5, 60)) < 0.2, np.nan, rng.integers(0, 9, (5, 60)).astype(np.float64))
+    for steps in (1, 7, 59, 60, 99):
+        np.testing.assert_array_equal(Ascending.of(samples).newest(steps), np.sort(samples[:, -steps:], axis=1))
+
+
+def test_what_forecasters_share_of_a_past_changes_nothing() -> None:
+    """In any order, alone or after others, on the same history or on a fresh one."""
+    usage = mixed_usage()
+    for target in (Target(6), Target(12, is_peak=True)):
+        shared = a_history(usage)
+        for forecaster in (TrailingQuantiles(), TrailingMixture(), Analogs(), HourOfDay(), TrailingQuantiles()):
+            alone = forecaster.predict(a_history(usage), target, LEVELS).values
+            np.testing.assert_array_equal(forecaster.predict(shared, target, LEVELS).values, alone)

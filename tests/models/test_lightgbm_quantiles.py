@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from models.ascending import Ascending
 from models.baselines.seasonal_naive import SeasonalNaive
 from models.forecast import DEFAULT_LEVELS, ForecastError, ForecasterState, QuantileForecast, Target
 from models.learned.features import PAST_SECONDS, Past, origin_features, step_features
@@ -160,7 +161,7 @@ def test_features_of_the_same_phase_are_yesterdays_and_last_weeks() -> None:
     steps = PAST_SECONDS // step
     usage = np.arange(steps, dtype=np.float64)[None, :]
     cutoff = MONDAY + (steps - 1) * step
-    past = Past(usage, usage, np.asarray([cutoff]), step)
+    past = Past(usage, Ascending.of(usage), usage, np.asarray([cutoff]), step)
 
     row = step_features(past, np.asarray([[3]]))[0]
 
