@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from predictor.serving.predictor import Predictor
 
 
-def build_predictor_for_scaling(settings: "AutoscalerSettings", source: "UsageSource") -> "Predictor":
+def build_predictor_for_scaling(
+    settings: "AutoscalerSettings", source: "UsageSource", *, learns_as: str | None = None
+) -> "Predictor":
     """The predictor with the level, the resources and the patience that scaling needs."""
     from autoscaler.controller.annotations import DEMAND_RESOURCES
     from autoscaler.controller.planning import sla_level
@@ -27,6 +29,7 @@ def build_predictor_for_scaling(settings: "AutoscalerSettings", source: "UsageSo
         resources=DEMAND_RESOURCES,
         # Up to one step lies between the end of what was observed and now.
         peaks_within=settings.scaling.lead_time + settings.history.step,
+        learns_as=learns_as,
     )
 
 
@@ -46,7 +49,7 @@ def build_controller(
 
     scaling = settings.scaling
     cluster = KubeCluster(KubeClient.connect(kubeconfig, context), scaling.selector, scaling.namespaces)
-    predictor = build_predictor_for_scaling(settings, source or build_source(settings))
+    predictor = build_predictor_for_scaling(settings, source or build_source(settings), learns_as="controller")
     return Controller(cluster, cluster, predictor, scaling, time.time, act=act)
 
 

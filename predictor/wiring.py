@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ACCURACY_FILE = "accuracy.npz"
 CACHE_FOLDER = "cache"
 LAST_GOOD_FOLDER = "last_good"
+LEARNED_FOLDER = "learned"
 
 
 def build_source(settings: "PredictorSettings", history: Path | None = None) -> "UsageSource":
@@ -71,12 +72,13 @@ def cluster_labels(settings: "PredictorSettings") -> "ClusterLabels":
 
 def build_store(settings: "PredictorSettings") -> "LastGoodStore":
     """The MLflow registry, with its last good model kept in the state folder."""
+    from predictor.registry.kept import KeptModel
     from predictor.registry.last_good import LastGoodStore
     from predictor.registry.mlflow import MlflowBundleStore
 
     registry = settings.registry
     inner = MlflowBundleStore(settings.tracking_uri, registry.model_name, registry.timeout)
-    return LastGoodStore(inner, settings.state_folder / LAST_GOOD_FOLDER / registry.model_name)
+    return LastGoodStore(inner, KeptModel(settings.state_folder / LAST_GOOD_FOLDER / registry.model_name))
 
 
 def build_predictor(
@@ -88,11 +90,15 @@ def build_predictor(
     stale_after: timedelta | None = None,
     resources: "Collection[Resource] | None" = None,
     peaks_within: timedelta = timedelta(0),
+    learns_as: str | None = None,
 ) -> "Predictor":
     """The predictor over a source, following the registry's alias; what is given stands in for the settings.
 
-    Without `stale_after` history of any age is forecast from.
+    Without `stale_after` history of any age is forecast from. What a service has learned since training is kept in the
+    state folder under the name `learns_as`, so that a restart does not lose it; a command that answers once keeps
+    nothing.
     """
+    from predictor.registry.kept import KeptModel
     from predictor.serving.predictor import Predictor
     from predictor.usage.panel import Resource
 
@@ -111,6 +117,11 @@ def build_predictor(
         resources=resources or tuple(Resource),
         peaks_within=peaks_within,
         threads=settings.serving.threads,
+        learned_copy=(
+            KeptModel(settings.state_folder / LEARNED_FOLDER / learns_as / settings.registry.model_name)
+            if learns_as
+            else None
+        ),
     )
 
 
@@ -126,7 +137,13 @@ def build_service(
     horizons = followed_horizons(step, int(settings.forecast.horizon.total_seconds()))
     file = AccuracyFile(settings.state_folder / ACCURACY_FILE) if keep_scores else None
     return ForecastService(
-        build_predictor(settings, source, stale_after=settings.serving.stale_after, peaks_within=timedelta.max),
+        build_predictor(
+            settings,
+            source,
+            stale_after=settings.serving.stale_after,
+            peaks_within=timedelta.max,
+            learns_as="service" if keep_scores else None,
+        ),
         restored_tracker(file, settings.forecast.levels, horizons, step),
         clock,
         settings.serving.refresh,

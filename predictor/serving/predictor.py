@@ -223,8 +223,20 @@ class Remembered(Protocol):
         ...
 
     @property
-    def loaded_at_seconds(self) -> int:
+    def kept_at_seconds(self) -> int:
         """Epoch second at which it came out of the registry."""
+        ...
+
+
+class LearnedCopy(Protocol):
+    """Where the model with what it has learned while serving outlives the process; neither call fails."""
+
+    def keep(self, version: str, bundle: Bundle) -> None:
+        """Put it in the place of the one before."""
+        ...
+
+    def read(self) -> Remembered | None:
+        """What was last kept, or None."""
         ...
 
 
@@ -251,6 +263,8 @@ class Predictor:
     """Peaks are forecast of windows up to the first that is as long as this; none by default."""
     threads: int = 1
     """How many threads forecast and learn."""
+    learned_copy: LearnedCopy | None = None
+    """Where what is learned is kept across restarts; by default it is lost."""
 
     def __post_init__(self) -> None:
         self._in_use: ModelInUse | None = None
@@ -303,17 +317,27 @@ class Predictor:
         """The forecast of the steps, then those of peaks."""
         if not panel.keys:
             return (NoForecast("no workload was observed"),)
-        before = self._learning
-        is_same = before is not None and before[0] is model.bundle
-        known = before[1] if before is not None and is_same else self._as_served(model.bundle)
+        before = self._known(model)
         try:
-            known = known.learned(panel.keys, panel.history())
+            known = before.learned(panel.keys, panel.history())
             self._learning = model.bundle, known
+            if known is not before and self.learned_copy is not None and model.version:
+                self.learned_copy.keep(model.version, known)
             levels = tuple(self.levels)
             peaks = [known.forecast(panel, part.target, levels) for part in known.peaks]
             return (known.forecast(panel, Target(self._horizon_steps), levels), *peaks)
         except ForecastError as error:
             return (NoForecast(f"{model.description} cannot forecast: {error}"),)
+
+    def _known(self, model: ModelInUse) -> Bundle:
+        """The model with what has been learned since it was trained, by this process or by the one before it."""
+        if self._learning is not None and self._learning[0] is model.bundle:
+            return self._learning[1]
+        bundle = self._as_served(model.bundle)
+        kept = self.learned_copy.read() if self.learned_copy is not None and model.version else None
+        if kept is None or kept.stored.version != model.version or not _goes_on_from(kept.stored.bundle, bundle):
+            return bundle
+        return self._as_served(kept.stored.bundle)
 
     def _as_served(self, bundle: Bundle) -> Bundle:
         """The bundle as it serves here: without the peaks beyond the first window as long as `peaks_within`."""
@@ -362,9 +386,7 @@ class Predictor:
             and kept.stored.bundle.step_seconds == self.step_seconds
             and (not self.model.isdigit() or kept.stored.version == self.model)
         ):
-            return ModelInUse(
-                kept.stored.version, Origin.LAST_GOOD, kept.stored.bundle, kept.loaded_at_seconds, problem
-            )
+            return ModelInUse(kept.stored.version, Origin.LAST_GOOD, kept.stored.bundle, kept.kept_at_seconds, problem)
         bundle = held.bundle if held is not None else self._untrained()
         return ModelInUse("", Origin.NONE, bundle, now, problem)
 
@@ -377,6 +399,18 @@ class Predictor:
             series={},
             trained_until_seconds=0,
         )
+
+
+def _goes_on_from(learned: Bundle, bundle: Bundle) -> bool:
+    """Whether a model is another as it became by learning, for the same peaks."""
+    same = ("step_seconds", "target", "levels", "trained_until_seconds")
+    windows = [[part.target for part in each.peaks] for each in (learned, bundle)]
+    return (
+        all(getattr(learned, name) == getattr(bundle, name) for name in same)
+        and windows[0] == windows[1]
+        and learned.series.keys() == bundle.series.keys()
+        and learned.learned_until_seconds >= bundle.learned_until_seconds
+    )
 
 
 def _is_named(name: list[str], wanted: list[str], is_equal: bool) -> bool:

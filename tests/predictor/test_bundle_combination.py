@@ -1,5 +1,6 @@
 """A bundle that combines forecasters: weighed by their record, learning as it serves, the same offline and online."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 
 from models import catalog
 from models.combination import Combination, combined, loss_unit, part_losses
-from models.forecast import ForecastError, Target
+from models.forecast import FloatArray, ForecastError, Target
 from pipelines.steps.plan import Question
 from pipelines.steps.score import bundle_backtest
+from predictor.registry.kept import KeptModel
 from predictor.registry.memory import MemoryBundleStore
 from predictor.serving.bundle import COMBINATION, Bundle, SeriesForecast, SeriesModel, Served
 from predictor.serving.predictor import Predictor, ServedForecast
@@ -169,13 +171,16 @@ def test_a_workload_that_is_not_seen_keeps_its_record_as_it_fades() -> None:
     assert (learned.evidence[1] > fading * before.evidence[1]).all()
 
 
-def test_serving_and_backtest_forecast_the_same() -> None:
-    """The predictor hour by hour, and the pipeline over the same cutoffs: bit for bit, learning included."""
-    panel = some_usage()
-    cutoffs = tuple(panel.end_seconds - hours * 3600 for hours in (12, 9, 8, 4, 3, 2))
+def a_store(bundles: int = 1) -> MemoryBundleStore:
+    """A registry with so many versions of the same bundle, the last of them the champion."""
     store = MemoryBundleStore()
-    store.set_alias("champion", store.add(a_bundle()))
-    predictor = Predictor(
+    for _ in range(bundles):
+        store.set_alias("champion", store.add(a_bundle()))
+    return store
+
+
+def a_predictor(panel: UsagePanel, store: MemoryBundleStore, learned: KeptModel | None = None) -> Predictor:
+    return Predictor(
         source=MemorySource(panel),
         store=store,
         step_seconds=STEP_SECONDS,
@@ -183,17 +188,59 @@ def test_serving_and_backtest_forecast_the_same() -> None:
         horizon=timedelta(seconds=HORIZON * STEP_SECONDS),
         levels=LEVELS,
         stale_after=timedelta(days=1),
+        learned_copy=learned,
     )
 
-    online = []
+
+def served_at(predictor: Predictor, panel: UsagePanel, cutoffs: Sequence[int]) -> FloatArray:
+    """What the predictor says at each cutoff, [cutoffs, series, levels, steps]."""
+    found = []
     for cutoff in cutoffs:
         made = predictor.predict(cutoff + STEP_SECONDS + 60)
         answers = [made.of(key) for key in panel.keys]
-        online.append([answer.series.values for answer in answers])  # type: ignore[union-attr]
+        found.append([answer.series.values for answer in answers])  # type: ignore[union-attr]
+    return np.asarray(found)
+
+
+def test_a_restart_loses_nothing_that_was_learned(tmp_path: Path) -> None:
+    """The second process goes on where the first stopped; without the copy it would answer otherwise."""
+    panel, learned = some_usage(), KeptModel(tmp_path / "learned")
+    before, after = ([panel.end_seconds - hours * 3600 for hours in each] for each in ((30, 24, 12, 9), (8, 4, 3)))
+    never_stopped = a_predictor(panel, a_store())
+    served_at(never_stopped, panel, before)
+
+    served_at(a_predictor(panel, a_store(), learned), panel, before)
+    restarted = served_at(a_predictor(panel, a_store(), learned), panel, after)
+
+    np.testing.assert_array_equal(restarted, served_at(never_stopped, panel, after))
+    assert not np.array_equal(restarted, served_at(a_predictor(panel, a_store()), panel, after))
+
+
+def test_what_another_version_learned_is_left_alone(tmp_path: Path) -> None:
+    """A new champion begins from its own training; a damaged copy is no reason to stop."""
+    panel, learned = some_usage(), KeptModel(tmp_path / "learned")
+    before, after = ([panel.end_seconds - hours * 3600 for hours in each] for each in ((30, 24, 12, 9), (8, 4, 3)))
+    fresh = served_at(a_predictor(panel, a_store()), panel, after)
+
+    served_at(a_predictor(panel, a_store(), learned), panel, before)
+    np.testing.assert_array_equal(served_at(a_predictor(panel, a_store(bundles=2), learned), panel, after), fresh)
+
+    served_at(a_predictor(panel, a_store(), learned), panel, before)
+    for file in (tmp_path / "learned").glob("model-*/arrays.npz"):
+        file.write_bytes(b"not an archive")
+    np.testing.assert_array_equal(served_at(a_predictor(panel, a_store(), learned), panel, after), fresh)
+
+
+def test_serving_and_backtest_forecast_the_same() -> None:
+    """The predictor hour by hour, and the pipeline over the same cutoffs: bit for bit, learning included."""
+    panel = some_usage()
+    cutoffs = tuple(panel.end_seconds - hours * 3600 for hours in (12, 9, 8, 4, 3, 2))
+
+    online = served_at(a_predictor(panel, a_store()), panel, cutoffs)
 
     question = Question(Target(HORIZON), LEVELS, int(SPAN.total_seconds()) // STEP_SECONDS)
     offline = bundle_backtest(a_bundle(), panel, cutoffs, question).forecast
-    np.testing.assert_array_equal(np.asarray(online), offline)
+    np.testing.assert_array_equal(online, offline)
     assert not np.array_equal(offline, bundle_backtest(a_bundle(a_record((0, 0))), panel, cutoffs, question).forecast)
 
 

@@ -44,7 +44,7 @@ class Kept:
     """A copy on disk."""
 
     stored: StoredBundle
-    loaded_at_seconds: int
+    kept_at_seconds: int
 
 
 def a_source() -> SwitchableSource:

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from foresize.settings import load_settings
 from predictor.cli import forecast
 from predictor.errors import ModelNotFound, SourceUnavailable, UnknownWorkload
+from predictor.registry.kept import KeptModel
 from predictor.registry.last_good import LastGoodStore
 from predictor.settings import PredictorSettings
 from predictor.usage.table import table_from_panel
@@ -45,7 +46,9 @@ def invoke(folder: Path, *arguments: str) -> Result:
 
 def with_a_model(folder: Path) -> None:
     """A model that an earlier run has left on disk."""
-    store = LastGoodStore(a_store(a_panel(USAGE), START_SECONDS), folder / "state" / "last_good" / "foresize")
+    store = LastGoodStore(
+        a_store(a_panel(USAGE), START_SECONDS), KeptModel(folder / "state" / "last_good" / "foresize")
+    )
     store.load("1")
 
 

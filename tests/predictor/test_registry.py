@@ -15,6 +15,7 @@ import pytest
 
 from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
 from predictor.registry.folder import ALIASES_FILE, FolderBundleStore
+from predictor.registry.kept import KeptModel
 from predictor.registry.last_good import LastGoodStore
 from predictor.registry.memory import MemoryBundleStore
 from predictor.registry.mlflow import MlflowBundleStore, bounded_requests, in_short
@@ -42,13 +43,13 @@ def a_filled_store() -> MemoryBundleStore:
 
 def test_the_last_model_loaded_survives_a_restart_without_the_registry(tmp_path: Path) -> None:
     """With its version and the time at which the registry gave it out."""
-    LastGoodStore(a_filled_store(), tmp_path, clock=lambda: 1234.5).load("1")
+    LastGoodStore(a_filled_store(), KeptModel(tmp_path, clock=lambda: 1234.5)).load("1")
 
-    restarted = LastGoodStore(Gone(), tmp_path)
+    restarted = LastGoodStore(Gone(), KeptModel(tmp_path))
     kept = restarted.last_good()
 
     assert kept is not None
-    assert (kept.stored.version, kept.loaded_at_seconds) == ("1", 1234)
+    assert (kept.stored.version, kept.kept_at_seconds) == ("1", 1234)
     assert kept.stored.bundle.series.keys() == a_bundle().series.keys()
     with pytest.raises(RegistryUnavailable):
         restarted.load("1")
@@ -58,7 +59,7 @@ def test_only_the_newest_copy_is_kept(tmp_path: Path) -> None:
     """A controller that runs for months does not fill its disk."""
     inner = a_filled_store()
     inner.add(a_bundle(0.5))
-    store = LastGoodStore(inner, tmp_path)
+    store = LastGoodStore(inner, KeptModel(tmp_path))
 
     store.load("1")
     store.load("2")
@@ -70,13 +71,13 @@ def test_only_the_newest_copy_is_kept(tmp_path: Path) -> None:
 
 def test_nothing_kept_is_no_model(tmp_path: Path) -> None:
     """A first start without a registry has nothing to go on with."""
-    assert LastGoodStore(Gone(), tmp_path / "not there").last_good() is None
+    assert LastGoodStore(Gone(), KeptModel(tmp_path / "not there")).last_good() is None
 
 
-@pytest.mark.parametrize("damaged", ["arrays.npz", "manifest.json", "last_good.json"])
+@pytest.mark.parametrize("damaged", ["arrays.npz", "manifest.json", "kept.json"])
 def test_a_damaged_copy_is_never_served(tmp_path: Path, damaged: str) -> None:
     """Whichever file is cut short, there is no last good model rather than a wrong one."""
-    store = LastGoodStore(a_filled_store(), tmp_path)
+    store = LastGoodStore(a_filled_store(), KeptModel(tmp_path))
     store.load("1")
     (file,) = tmp_path.rglob(damaged)
     file.write_bytes(file.read_bytes()[:20])
@@ -88,7 +89,7 @@ def test_a_copy_that_cannot_be_written_does_not_spoil_the_load(tmp_path: Path) -
     """The place is taken by a file, as a full or read-only disk would be: the model serves all the same."""
     (tmp_path / "taken").write_text("")
 
-    bundle = LastGoodStore(a_filled_store(), tmp_path / "taken").load("1")
+    bundle = LastGoodStore(a_filled_store(), KeptModel(tmp_path / "taken")).load("1")
 
     assert bundle.series.keys() == a_bundle().series.keys()
 

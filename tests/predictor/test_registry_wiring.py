@@ -23,7 +23,7 @@ def test_the_store_is_mlflow_with_its_copy_in_the_state_folder(tmp_path: Path) -
 
     assert isinstance(store.inner, MlflowBundleStore)
     assert store.inner.tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert store.folder.is_relative_to(tmp_path)
+    assert store.copy.folder.is_relative_to(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
