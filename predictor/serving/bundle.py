@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,20 +19,15 @@ from models.forecast import (
     FloatArray,
     Forecaster,
     ForecastError,
-    ForecasterState,
     History,
-    JsonValue,
     QuantileForecast,
     Target,
     checked_levels,
     monotone,
 )
 from predictor.errors import CorruptModel
-from predictor.serving import bundle_files
 from predictor.serving.blocks import Rows, answered_in_blocks
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
-
-_Value = TypeVar("_Value")
 
 FALLBACK = "seasonal_naive"
 """Serves a series of a resource that the bundle was not trained on."""
@@ -410,7 +404,10 @@ class Bundle:
 
         The manifest is written last, so that an interrupted save cannot be loaded.
         """
-        bundle_files.write(folder, _parts(self))
+        from predictor.serving.bundle_files import write
+        from predictor.serving.bundle_state import parts_of
+
+        write(folder, parts_of(self))
 
     @staticmethod
     def load(folder: Path) -> "Bundle":
@@ -418,9 +415,12 @@ class Bundle:
 
         Raises CorruptModel for a folder that is damaged, foreign or of a newer format; never half a bundle.
         """
-        parts = bundle_files.read(folder)
+        from predictor.serving.bundle_files import read
+        from predictor.serving.bundle_state import bundle_from
+
+        parts = read(folder)
         try:
-            return _from_parts(parts)
+            return bundle_from(parts)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise CorruptModel(f"the model in {folder} is damaged: {error}; keep the last good one") from error
 
@@ -458,128 +458,3 @@ def _kind_and_name(key: SeriesKey) -> tuple[str, ...]:
 
 def _sample_counts(history: History) -> NDArray[np.int64]:
     return np.asarray(np.sum(~np.isnan(history.usage), axis=1), dtype=np.int64)
-
-
-def _parts(bundle: Bundle) -> bundle_files.Parts:
-    """The bundle as JSON values, arrays and texts."""
-    arrays: dict[str, NDArray[np.generic]] = {}
-    texts: dict[str, str] = {}
-    forecasters: list[JsonValue] = []
-    for number, ((resource, name), forecaster) in enumerate(bundle.forecasters.items()):
-        state = forecaster.to_state()
-        arrays |= {f"{number}/{key}": values for key, values in state.arrays.items()}
-        texts |= {f"{number}/{key}": text for key, text in state.texts.items()}
-        forecasters.append({"resource": resource.value, "name": name, "parameters": state.parameters})
-    rows: list[JsonValue] = [
-        {
-            "workload": key.workload,
-            "resource": key.resource.value,
-            "forecaster": model.forecaster,
-            "scores": model.scores,
-            "gate_passed": model.gate_passed,
-            "reason": model.reason,
-        }
-        for key, model in bundle.series.items()
-    ]
-    combinations: list[JsonValue] = []
-    for resource, record in bundle.combinations.items():
-        combinations.append(
-            {
-                "resource": resource.value,
-                "forecasters": list(record.forecasters),
-                "part_ends": list(record.part_ends),
-            }
-        )
-        arrays |= {f"{resource.value}/loss": record.loss, f"{resource.value}/evidence": record.evidence}
-    calibrations: list[JsonValue] = []
-    for resource, calibration in bundle.calibrations.items():
-        calibrations.append(
-            {
-                "resource": resource.value,
-                "levels": list(calibration.levels),
-                "part_ends": list(calibration.part_ends),
-            }
-        )
-        arrays |= {
-            f"{resource.value}/covered": calibration.covered,
-            f"{resource.value}/scored": calibration.evidence,
-        }
-    peaks: list[JsonValue] = []
-    for each in bundle.peaks:
-        part, prefix = _parts(each), f"peak_{each.target.steps}/"
-        peaks.append(part.content)
-        arrays |= {f"{prefix}{key}": values for key, values in part.arrays.items()}
-        texts |= {f"{prefix}{key}": text for key, text in part.texts.items()}
-    content: dict[str, JsonValue] = {
-        "step_seconds": bundle.step_seconds,
-        "target": {"steps": bundle.target.steps, "is_peak": bundle.target.is_peak},
-        "levels": list(bundle.levels),
-        "trained_until_seconds": bundle.trained_until_seconds,
-        "forecasters": forecasters,
-        "series": rows,
-        "combinations": combinations,
-        "calibrations": calibrations,
-        "learned_until_seconds": bundle.learned_until_seconds,
-        "peaks": peaks,
-    }
-    return bundle_files.Parts(content, arrays, texts)
-
-
-def _from_parts(parts: bundle_files.Parts) -> Bundle:
-    content: Mapping[str, Any] = parts.content
-    forecasters: dict[tuple[Resource, str], Forecaster] = {}
-    for number, row in enumerate(content["forecasters"]):
-        state = ForecasterState(
-            row["parameters"], _under(f"{number}/", parts.arrays), _under(f"{number}/", parts.texts)
-        )
-        forecasters[Resource(row["resource"]), row["name"]] = catalog.from_state(row["name"], state)
-    models = [
-        SeriesModel(
-            SeriesKey(row["workload"], Resource(row["resource"])),
-            row["forecaster"],
-            row["scores"],
-            row["gate_passed"],
-            row["reason"],
-        )
-        for row in content["series"]
-    ]
-    combinations = {
-        Resource(row["resource"]): Combination(
-            tuple(row["forecasters"]),
-            tuple(content["levels"]),
-            tuple(row["part_ends"]),
-            np.asarray(parts.arrays[f"{row['resource']}/loss"], dtype=np.float64),
-            np.asarray(parts.arrays[f"{row['resource']}/evidence"], dtype=np.float64),
-        )
-        for row in content["combinations"]
-    }
-    calibrations = {
-        Resource(row["resource"]): Calibration(
-            tuple(row["levels"]),
-            tuple(row["part_ends"]),
-            np.asarray(parts.arrays[f"{row['resource']}/covered"], dtype=np.float64),
-            np.asarray(parts.arrays[f"{row['resource']}/scored"], dtype=np.float64),
-        )
-        for row in content["calibrations"]
-    }
-    peaks = []
-    for row in content["peaks"]:
-        prefix = f"peak_{row['target']['steps']}/"
-        peaks.append(_from_parts(bundle_files.Parts(row, _under(prefix, parts.arrays), _under(prefix, parts.texts))))
-    return Bundle(
-        content["step_seconds"],
-        Target(**content["target"]),
-        tuple(content["levels"]),
-        forecasters,
-        {model.key: model for model in models},
-        content["trained_until_seconds"],
-        combinations,
-        calibrations,
-        content["learned_until_seconds"],
-        tuple(peaks),
-    )
-
-
-def _under(prefix: str, values: Mapping[str, _Value]) -> dict[str, _Value]:
-    """What is stored under a prefix, without it."""
-    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
