@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import LEVELS, PEER, SHOWN, asked_of, geometric_mean, losses, shares
-from benchmarks.running import run
+from benchmarks.recipe.beside import NAME as RECIPE_RESULTS
+from benchmarks.recipe.beside import beside
+from benchmarks.running import kept, run
 from benchmarks.traces import Task, tasks
 from models.forecast import History
 from pipelines.flows.clock import StepClock
@@ -92,7 +94,8 @@ def table(stored: dict[str, Any]) -> str:
         f"Worse than the best other by more than 2 %: "
         f"{sum(ratio > 1.02 for ratio in ratios)} tasks.\n"
     )
-    return heads + "\n".join(row for _, row in sorted(rows, reverse=True)) + "\n\n" + summary
+    recipe = "\nBeside the best recipe of an earlier prototype, made anew:\n\n" + beside(stored, kept(RECIPE_RESULTS))
+    return heads + "\n".join(row for _, row in sorted(rows, reverse=True)) + "\n\n" + summary + recipe
 
 
 def _on_ramps(made: Backtest, usage: History) -> list[float]:
