@@ -19,7 +19,7 @@ from pipelines.settings import Settings
 from pipelines.steps.plan import Plan, Question, question_of
 from pipelines.steps.prepare import prepared
 from predictor.backtest.coverage import worst_tenth
-from predictor.backtest.resampling import INTERVAL, RESAMPLES
+from predictor.backtest.resampling import INTERVAL, RESAMPLES, resampled
 from predictor.backtest.rolling import Backtest, backtest_of
 from predictor.usage.panel import UsagePanel
 
@@ -92,6 +92,18 @@ class Losses:
     def figures(self) -> dict[str, dict[str, Any]]:
         """Every method's figures."""
         return {name: self._figures(name) for name in self.by_method}
+
+    def ratio_interval(self, method: str, other: str) -> list[float]:
+        """The 95 % interval of the ratio of two methods' CRPS, had other series and other windows been drawn.
+
+        Both are drawn at once, windows as blocks of time; the method was not chosen anew in each draw.
+        """
+        over, under = (self.by_method[name][:, :, : len(DECILES)].sum(axis=2) for name in (method, other))
+        rng = np.random.default_rng(0)
+        windows, series = (resampled(size, rng) for size in over.shape)
+        above, below = (np.sum((windows @ loss) * series, axis=1) for loss in (over, under))
+        drawn = above[below > 0] / below[below > 0]
+        return [float(np.quantile(drawn, q)) for q in INTERVAL] if drawn.size else [float("nan")] * 2
 
     def _figures(self, method: str) -> dict[str, Any]:
         """Ratios to the peer: CRPS (mean over the deciles of summed loss), and with each series counting the same."""

@@ -45,16 +45,20 @@ def measured(task: Task, folder: Path) -> dict[str, Any]:
         made[name] = backtest_of(question.asked_of(model), usage, asked.cutoffs)
     made[PEER] = asked.peer()
     scored = losses({name: each.select(asked.warm) for name, each in made.items()})
+    figures = scored.figures()
+    best = min((name for name in made if name != FORESIZE), key=lambda name: figures[name]["crps_ratio"])
     served = [ours.bundle.series[key].forecaster for key in asked.plan.warm]
     return {
         "series": len(asked.warm),
         "windows": len(asked.cutoffs),
         "horizon_steps": task.horizon_steps,
         "tuned_on": task.is_tuned_on,
+        "seed": asked.settings.training.seed,
         "points": int(scored.count.sum()),
         "ramp_coverage": _on_ramps(made[FORESIZE].select(asked.warm), usage.select(asked.warm)),
         "combined_series": served.count("combination"),
-        "methods": scored.figures(),
+        "ratio_to_best_interval": scored.ratio_interval(FORESIZE, best),
+        "methods": figures,
     }
 
 
@@ -68,19 +72,21 @@ def table(stored: dict[str, Any]) -> str:
         best_equal = min(others, key=lambda k: others[k]["equal_weight_ratio"])
         rows.append(
             (
-                ours["crps_ratio"] / others[best]["crps_ratio"],
+                ratio := ours["crps_ratio"] / others[best]["crps_ratio"],
                 f"| {name}{' †' if result['tuned_on'] else ''} | {result['series']} × {result['windows']} "
                 f"| {ours['crps_ratio']:.3f} [{ours['interval'][0]:.3f}, {ours['interval'][1]:.3f}] "
-                f"| {others[best]['crps_ratio']:.3f} {best} | {ours['equal_weight_ratio']:.3f} "
+                f"| {others[best]['crps_ratio']:.3f} {best} | {ratio:.3f}{_interval(result)} "
+                f"| {ours['equal_weight_ratio']:.3f} "
                 f"| {others[best_equal]['equal_weight_ratio']:.3f} {best_equal} "
                 f"| {shares(ours['coverage'])} | {shares(ours['worst_tenth'][1:])} "
-                f"| {shares(result['ramp_coverage'][1:])} | {ours['pinball_ratio'][-1]:.2f} |",
+                f"| {shares(result['ramp_coverage'][1:])} | {ours['pinball_ratio'][-1]:.2f} "
+                f"| {result.get('wall_seconds', float('nan')):.0f}, {result['cpu_seconds']:.0f} |",
             )
         )
     heads = (
-        "| task | series × windows | CRPS | best other | equal weight | best other "
+        "| task | series × windows | CRPS | best other | ours ÷ best other | equal weight | best other "
         "| coverage at .5 / .9 / .95 / .99 | worst tenth of series at .9 / .95 / .99 | on ramps at .9 / .95 / .99 "
-        "| pinball at .99 |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        "| pinball at .99 | wall, CPU s |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
     )
     ratios = [ratio for ratio, _ in rows]
     equal = [
@@ -96,6 +102,12 @@ def table(stored: dict[str, Any]) -> str:
     )
     recipe = "\nBeside the best recipe of an earlier prototype, made anew:\n\n" + beside(stored, kept(RECIPE_RESULTS))
     return heads + "\n".join(row for _, row in sorted(rows, reverse=True)) + "\n\n" + summary + recipe
+
+
+def _interval(result: dict[str, Any]) -> str:
+    """The interval of the ratio to the best other method; nothing where it was not measured."""
+    low, high = result.get("ratio_to_best_interval", (np.nan, np.nan))
+    return "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
 
 
 def _on_ramps(made: Backtest, usage: History) -> list[float]:
