@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 export OMP_WAIT_POLICY ?= passive
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup prometheus controlplane demo check test lock bench-forecast bench-peaks bench-speed docs package slim clean
+.PHONY: help setup prometheus controlplane demo check test lock bench-forecast bench-recipe bench-peaks bench-speed docs package slim clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ lock: setup ## resolve the dependencies anew
 
 bench-forecast: setup ## accuracy on public traces: make bench-forecast TRACES=folder
 	$(BIN)/python -m benchmarks.forecast $(TRACES)
+
+bench-recipe: setup ## an earlier prototype's recipe on the same tasks: make bench-recipe TRACES=folder
+	$(BIN)/python -m benchmarks.recipe $(TRACES)
 
 bench-peaks: setup ## peaks on public traces, beside the highest usage ever seen: make bench-peaks TRACES=folder
 	$(BIN)/python -m benchmarks.peaks $(TRACES)

@@ -7,25 +7,23 @@ The path is the production one, as in benchmarks/forecast.py. Cutoffs are 4 h ap
 three days; a window of a day overlaps with the five after it. Results go to benchmarks/results/peaks.json and peaks.md.
 """
 
-import argparse
-import json
-import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.forecast import RESULTS, machine
+from benchmarks.accuracy import shares
+from benchmarks.running import run
 from benchmarks.traces import AUGUST, HOUR, JULY, Task, read
 from foresize.settings import load_settings
 from models.forecast import History, QuantileForecast, Target
-from pipelines.steps.choose import made_bundle
-from pipelines.steps.fit import fitted
-from pipelines.steps.plan import planned, question_of
+from pipelines.flows.model import plan_of_all
+from pipelines.steps.peaks import peak_parts
+from pipelines.steps.plan import question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.score import bundle_backtest, on_common_points
-from pipelines.steps.split import inner_split, observed_times
 from predictor.backtest.coverage import worst_tenth
 from predictor.backtest.rolling import Backtest, backtest_of
 from predictor.backtest.scores import score
@@ -64,50 +62,32 @@ def tasks() -> tuple[PeakTask, ...]:
 
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("traces", type=Path, help="Folder with the trace files.")
-    parser.add_argument("--only", action="append", default=[], help="Only tasks whose name begins so.")
-    parser.add_argument("--again", action="store_true", help="Measure anew what has a stored result.")
-    asked = parser.parse_args()
-    file = RESULTS / "peaks.json"
-    stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    for each in tasks():
-        if (asked.only and not each.name.startswith(tuple(asked.only))) or (each.name in stored and not asked.again):
-            continue
-        begun = time.process_time()
-        result = measured(each, asked.traces)
-        stored[each.name] = result | {"cpu_seconds": round(time.process_time() - begun, 1), **machine()}
-        file.write_text(json.dumps(stored, indent=1))
-        (RESULTS / "peaks.md").write_text(table(stored))
-    print(table(stored))
+    run(__doc__, "peaks", {each.name: partial(measured, each) for each in tasks()}, table)
 
 
 def measured(peak: PeakTask, folder: Path) -> dict[str, Any]:
     """The task's figures of every method."""
     settings = load_settings(None, {}, {("forecast", "levels"): LEVELS})
-    history = prepared(read(peak.task, folder))
-    panel, step = history.panel, history.panel.step_seconds
-    target = Target(peak.window_seconds // step, is_peak=True)
+    panel = prepared(read(peak.task, folder)).panel
+    target = Target(peak.window_seconds // panel.step_seconds, is_peak=True)
     question = replace(question_of(settings), target=target)
     last = panel.end_seconds - peak.window_seconds
     first = panel.end_seconds - max(SPAN_SECONDS, 2 * peak.window_seconds)
     at = tuple(range(last - (last - first) // SPACING_SECONDS * SPACING_SECONDS, last + 1, SPACING_SECONDS))
-    known = int(np.sum(observed_times(panel) <= at[0]))
-    split = inner_split(panel, target.steps, settings.training, known)
-    plan = planned(panel, split, question, settings.training)
-    models = fitted(plan)
-    bundle = made_bundle(plan, models)
-    made = {FORESIZE: bundle_backtest(bundle, panel, at, question)}
-    for (_, name), model in models.items():
+    plan = plan_of_all(panel.between(panel.start_seconds, at[0]), settings)
+    (part,) = peak_parts(plan, (question,)).parts
+    made = {FORESIZE: bundle_backtest(part.bundle, panel, at, question)}
+    for (_, name), model in part.models.items():
         made[name] = backtest_of(question.asked_of(model), panel.history(), at)
     made[PEER] = backtest_of(lambda past: historical_maximum(past, target), panel.history(), at)
     place = {key: row for row, key in enumerate(panel.keys)}
-    warm = [place[key] for key in plan.warm]
+    warm = [place[key] for key in part.plan.warm]
     common = dict(zip(made, on_common_points(*(each.select(warm) for each in made.values())), strict=True))
     return {
         "series": len(warm),
         "windows": len(at),
         "tuned_on": peak.task.is_tuned_on,
+        "seed": settings.training.seed,
         "methods": {name: _figures(each, common[PEER]) for name, each in common.items()},
     }
 
@@ -135,18 +115,14 @@ def table(stored: dict[str, Any]) -> str:
             title = f"{name}{' †' if result['tuned_on'] else ''} | {result['series']} × {result['windows']}"
             rows.append(
                 f"| {title if method == FORESIZE else ' | '} | {method} | {_joined(figures['pinball_ratio'][1:])} "
-                f"| {_joined(figures['equal_ratio'][1:])} | {_shares(figures['coverage'][1:])} "
-                f"| {_shares(figures['worst_tenth'][1:])} |"
+                f"| {_joined(figures['equal_ratio'][1:])} | {shares(figures['coverage'][1:])} "
+                f"| {shares(figures['worst_tenth'][1:])} |"
             )
     return "\n".join([*heads, *rows]) + "\n"
 
 
 def _joined(values: list[float]) -> str:
     return " / ".join(f"{value:.3f}" for value in values)
-
-
-def _shares(values: list[float]) -> str:
-    return " / ".join(f"{100 * value:.1f}" for value in values)
 
 
 def _figures(made: Backtest, peer: Backtest) -> dict[str, Any]:

@@ -5,9 +5,7 @@
 Building the data frames is not measured. They forecast from 28 days of 5-minute samples, 24 steps at 5 levels.
 """
 
-import argparse
 import json
-import time
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -15,11 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.case import HORIZON_STEPS, LEVELS, STEP_SECONDS, Parts, parser_of, peak_mb, timed
 from benchmarks.fleet import synthetic_usage
-from benchmarks.memory import peak_mb
 
-STEP_SECONDS, DAY_STEPS, HORIZON_STEPS = 300, 288, 24
-LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
+DAY_STEPS = 288
 INTERVALS = [60, 80, 90, 98]
 """Central intervals whose upper ends are the levels above the median."""
 THETA_SERIES = 10
@@ -30,12 +27,7 @@ FITTED_DAYS = 7
 
 def main() -> None:
     """Measure what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=CASES)
-    parser.add_argument("series", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args()
+    asked = parser_of(__doc__, CASES).parse_args()
     result = CASES[asked.case](asked.series, asked.seed, asked.threads)
     versions = {name: metadata.version(name) for name in ("statsforecast", "mlforecast", "lightgbm", "pandas", "numpy")}
     print(json.dumps(result | {"peak_mb": round(peak_mb()), "versions": versions}))
@@ -71,10 +63,14 @@ def mlforecast_lightgbm(series: int, seed: int, threads: int) -> dict[str, Any]:
         models=models, freq=f"{STEP_SECONDS}s", lags=[1, 2, 3, 6, 12, DAY_STEPS], date_features=["hour", "dayofweek"]
     )
     newest = frame["ds"].max()
-    fit = _timed(lambda: made.fit(frame[frame["ds"] < newest], static_features=[]))
-    update = _timed(lambda: made.update(frame[frame["ds"] == newest]))
-    predict = _timed(lambda: made.predict(HORIZON_STEPS))
-    return {"series": series, "rows": len(frame), "parts": {"fit": fit, "update": update, "forecast": predict}}
+    parts: Parts = {}
+    with timed(parts, "fit"):
+        made.fit(frame[frame["ds"] < newest], static_features=[])
+    with timed(parts, "update"):
+        made.update(frame[frame["ds"] == newest])
+    with timed(parts, "forecast"):
+        made.predict(HORIZON_STEPS)
+    return {"series": series, "rows": len(frame), "parts": parts}
 
 
 CASES: dict[str, Callable[[int, int, int], dict[str, Any]]] = {
@@ -89,8 +85,10 @@ def _statsforecast(model: object, series: int, seed: int, threads: int) -> dict[
 
     frame = _frame(synthetic_usage(series, seed=seed))
     made = StatsForecast(models=[model], freq=f"{STEP_SECONDS}s", n_jobs=threads)
-    taken = _timed(lambda: made.forecast(df=frame, h=HORIZON_STEPS, level=INTERVALS))
-    return {"series": series, "rows": len(frame), "parts": {"forecast": taken}}
+    parts: Parts = {}
+    with timed(parts, "forecast"):
+        made.forecast(df=frame, h=HORIZON_STEPS, level=INTERVALS)
+    return {"series": series, "rows": len(frame), "parts": parts}
 
 
 def _frame(usage: "np.typing.NDArray[np.float64]") -> pd.DataFrame:
@@ -105,15 +103,6 @@ def _frame(usage: "np.typing.NDArray[np.float64]") -> pd.DataFrame:
             "y": filled.ravel().astype(np.float32),
         }
     )
-
-
-def _timed(work: Callable[[], object]) -> dict[str, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return {
-        "wall_seconds": round(time.perf_counter() - wall, 3),
-        "cpu_seconds": round(time.process_time() - cpu, 3),
-    }
 
 
 if __name__ == "__main__":

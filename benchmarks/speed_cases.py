@@ -4,11 +4,9 @@ python -m benchmarks.speed_cases tick 1000
 python -m benchmarks.speed_cases training 300 --profile
 """
 
-import argparse
 import cProfile
 import json
 import pstats
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.case import DAYS, HORIZON_STEPS, LEVELS, STEP_SECONDS, Parts, parser_of, peak_mb, timed
 from benchmarks.fleet import KINDS, synthetic_usage
-from benchmarks.memory import peak_mb
 from foresize.settings import load_settings
 from models.forecast import Target
 from pipelines.flows.train import TrainingReport, train
@@ -28,10 +26,6 @@ from predictor.serving.bundle import Bundle
 from predictor.sources.files import MemorySource
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
-STEP_SECONDS = 300
-DAYS = 28
-HORIZON_STEPS = 24
-LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 START_SECONDS = 1_767_571_200
 """2026-01-05 00:00 UTC, a Monday."""
 TRAINED_SERIES = 20 * KINDS
@@ -42,11 +36,7 @@ PROFILED = 16
 
 def main() -> None:
     """Measure what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=CASES)
-    parser.add_argument("series", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = parser_of(__doc__, CASES)
     parser.add_argument("--profile", action="store_true", help="Add where the time goes; the times are then longer.")
     asked = parser.parse_args()
     stopwatch = Stopwatch(asked.profile)
@@ -59,23 +49,19 @@ class Stopwatch:
 
     def __init__(self, is_profiled: bool) -> None:
         self._profile = cProfile.Profile() if is_profiled else None
-        self._parts: dict[str, dict[str, float]] = {}
+        self._parts: Parts = {}
         self._before_mb = 0.0
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Measure what happens within."""
         self._before_mb = self._before_mb or peak_mb()
-        wall, cpu = time.perf_counter(), time.process_time()
         if self._profile:
             self._profile.enable()
-        yield
+        with timed(self._parts, name):
+            yield
         if self._profile:
             self._profile.disable()
-        self._parts[name] = {
-            "wall_seconds": round(time.perf_counter() - wall, 3),
-            "cpu_seconds": round(time.process_time() - cpu, 3),
-        }
 
     def result(self) -> dict[str, Any]:
         """Seconds of the whole and of each part, peak memory of the process, and the profile if there is one."""

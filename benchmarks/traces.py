@@ -1,7 +1,9 @@
 """Public usage traces as tasks: which series, on which step, forecast from which cutoffs how far ahead.
 
 The files are not part of the project; their format is the usage table's. Windows are GIFT-Eval's: as many whole
-horizons as a tenth of the span holds, at most 20, laid end to end at the end of the span.
+horizons as a tenth of the span holds, at most 20, laid end to end at the end of the span. A day ahead is asked for
+where that gives two windows and leaves four days of past: not of Alibaba's machines (8 days), pods (1) or PlanetLab
+(1). Philly's devices have samples only around the start of a job, none of them a day's in all: 4 h, where measured.
 """
 
 from collections.abc import Sequence
@@ -18,6 +20,18 @@ from predictor.usage.table import panel_from_table
 FIVE_MINUTES, HOUR, DAY = 300, 3600, 86_400
 JULY = (datetime(2013, 6, 30, 22, tzinfo=UTC), datetime(2013, 7, 30, 22, tzinfo=UTC))
 AUGUST = (datetime(2013, 7, 31, 22, tzinfo=UTC), datetime(2013, 8, 30, 22, tzinfo=UTC))
+PLANETLAB = {
+    "march": (datetime(2011, 3, 3, tzinfo=UTC), datetime(2011, 3, 4, tzinfo=UTC)),
+    "april": (datetime(2011, 4, 3, tzinfo=UTC), datetime(2011, 4, 4, tzinfo=UTC)),
+}
+"""Two days a month apart, their nodes named anew on each."""
+DATACENTERS = {
+    "azure": (datetime(2019, 1, 1, tzinfo=UTC), datetime(2019, 1, 31, tzinfo=UTC)),
+    "google": (datetime(2019, 5, 1, tzinfo=UTC), datetime(2019, 5, 30, tzinfo=UTC)),
+}
+"""The aggregates that are long enough for a day ahead, one after the other in the file."""
+OCTOBER = (datetime(2021, 10, 6, tzinfo=UTC), datetime(2021, 10, 23, tzinfo=UTC))
+"""All of Crane's workloads but one, which ended seven weeks before."""
 LARGEST_WINDOWS = 20
 TEST_SHARE = 0.1
 
@@ -64,12 +78,21 @@ def tasks() -> tuple[Task, ...]:
         ("nasa", "nasa_http_1995_1min.parquet", (Resource.REQUESTS,)),
         ("twitter", "twitter_stream_2021_1min.parquet", (Resource.REQUESTS,)),
         ("datacenter", "datacenter_aggregate_5min.parquet", (Resource.CPU, Resource.MEMORY)),
+        ("philly", "philly2017_usage_1min.parquet", (Resource.GPU,)),
     ):
         made += [Task(f"{name}-{resource.value}-4h", file, resource, 4 * HOUR) for resource in resources]
+    for month, day in PLANETLAB.items():
+        file = "planetlab2011_5min.parquet"
+        made.append(Task(f"planetlab-{month}-cpu-4h", file, Resource.CPU, 4 * HOUR, between=day))
     made += [
         Task("nasa-requests-24h", "nasa_http_1995_1min.parquet", Resource.REQUESTS, DAY),
         Task("twitter-requests-24h", "twitter_stream_2021_1min.parquet", Resource.REQUESTS, DAY),
+        Task("crane-cpu-24h", "crane_1min.parquet", Resource.CPU, DAY, between=OCTOBER),
     ]
+    for name, between in DATACENTERS.items():
+        for resource in (Resource.CPU, Resource.MEMORY):
+            file = "datacenter_aggregate_5min.parquet"
+            made.append(Task(f"datacenter-{name}-{resource.value}-24h", file, resource, DAY, between=between))
     return tuple(made)
 
 
