@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.calibration import BEYOND, MOST_MISSES, SHRINKAGE_CUTOFFS, Calibration, at_levels, grid_of, part_coverage
+from models.calibration import (
+    BEYOND,
+    FLEET_SHRINKAGE_CUTOFFS,
+    MOST_MISSES,
+    SHRINKAGE_CUTOFFS,
+    Calibration,
+    at_levels,
+    grid_of,
+    part_coverage,
+)
 from models.forecast import FloatArray, ForecastError
 from models.parts import HALF_LIFE_SECONDS
 
@@ -35,6 +44,9 @@ def always(shares: tuple[float, ...], *, cutoffs: int = 400, series: int = 3) ->
 
 def slow_asked(own: FloatArray, fleet: FloatArray, cutoffs: float, level: float) -> float:
     """The first point of the polygon through (coverage, level) at which the coverage is reached."""
+    stated = np.asarray([*GRID, 1.0, 1.0, 1.0])
+    trust = cutoffs / (cutoffs + FLEET_SHRINKAGE_CUTOFFS * 4 * stated * (1 - stated))
+    fleet = trust * fleet + (1 - trust) * stated
     trust = cutoffs / (cutoffs + SHRINKAGE_CUTOFFS)
     believed = [0.0, *(trust * own + (1 - trust) * fleet)[:-1], 1.0]
     points = [0.0, *POINTS]
@@ -52,7 +64,7 @@ def slow_asked(own: FloatArray, fleet: FloatArray, cutoffs: float, level: float)
 @given(st.integers(1, 60), st.integers(1, 4), st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_the_level_asked_for_is_its_definition(cutoffs: int, series: int, seed: int) -> None:
-    """For any coverage: the series' own, shrunk to the fleet's, inverted."""
+    """For any coverage: the series' own, shrunk to the fleet's, that to what was stated, inverted."""
     covered = np.sort(np.random.default_rng(seed).uniform(0, 1, (cutoffs, series, 2, len(POINTS))), axis=-1)
 
     asked = a_record(covered).asked(LEVELS, beyond=True)
@@ -102,14 +114,37 @@ def test_a_level_is_never_asked_for_that_leaves_far_more_misses() -> None:
 
 def test_a_short_record_leans_on_the_fleet() -> None:
     """A series with few cutoffs is corrected as the others are; one without any takes the fleet's correction."""
-    covered = always((*(np.asarray(GRID) ** 2), 1.0, 1.0, 1.0), cutoffs=5, series=40)
+    covered = always((*(np.asarray(GRID) ** 2), 1.0, 1.0, 1.0), cutoffs=60, series=40)
     covered[:, 0] = 1.0
+    covered[:55, 0] = np.nan
 
     record = a_record(covered)
 
     fleet = record.asked_of_unknown(LEVELS, beyond=True)
     assert (fleet[:, 1] > 0.93).all()
-    np.testing.assert_allclose(record.asked(LEVELS, beyond=True)[0], fleet, atol=0.02)
+    np.testing.assert_allclose(record.asked(LEVELS, beyond=True)[0], fleet, atol=0.03)
+
+
+@pytest.mark.parametrize("series", [1, 200])
+def test_few_cutoffs_correct_little_however_many_series_there_are(series: int) -> None:
+    """Forecasts too high at two cutoffs move the median a little, at many all the way; the tail nearly as far."""
+    covered = always((*np.sqrt(GRID), 1.0, 1.0, 1.0), series=series)
+
+    few, many = (a_record(covered[:n]).asked_of_unknown((0.5, 0.99), beyond=False) for n in (2, 400))
+
+    assert (few[:, 0] > 0.4).all()
+    assert (many[:, 0] < 0.27).all()
+    np.testing.assert_allclose(few[:, 1], many[:, 1], atol=0.005)
+
+
+def test_series_that_have_just_begun_do_not_unsettle_the_fleet() -> None:
+    """Two series that were followed for long; with fifty beside them that nothing was scored of, the levels stay."""
+    covered = always((*(np.asarray(GRID) ** 2), 1.0, 1.0, 1.0), series=52)
+    covered[:, 2:] = np.nan
+
+    asked = a_record(covered).asked_of_unknown(LEVELS, beyond=True)
+
+    np.testing.assert_allclose(asked, a_record(covered[:, :2]).asked_of_unknown(LEVELS, beyond=True))
 
 
 def test_outcomes_that_were_seen_already_count_once() -> None:
