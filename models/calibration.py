@@ -26,10 +26,12 @@ BEYOND: tuple[float, ...] = (1.25, 1.75, 3.0)
 never seen may come. It is the fleet's more than any series' own, of which none sees many."""
 SHRINKAGE_CUTOFFS = 100.0
 """A series with this many scored cutoffs is believed as much as the fleet: the steps of one cutoff hang together."""
-FLEET_SHRINKAGE_CUTOFFS = 5.0
-"""After this many cutoffs the fleet's share of outcomes under the median is believed as much as what is stated; under
-other levels after 4 τ (1 − τ) times as many, as the share scatters less there. The series of a fleet rise and fall
-together, so it is cutoffs that count, however many series there are."""
+FLEET_SHRINKAGE_CUTOFFS = 80.0
+"""After this many independent cutoffs the fleet's share of outcomes under the median is believed as much as what is
+stated; under other levels after 4 τ (1 − τ) times as many, as the share scatters less there."""
+FLEET_CORRELATION = 0.1
+"""How much the series of a fleet rise and fall together: n cutoffs of N series say as much as n N / (1 + (N − 1) ρ) of
+one (the design effect of clustered samples, Kish 1965), however many series there are no more than n / ρ."""
 MOST_MISSES = 2.0
 """However cautious a forecast was, it is never asked for a level that would leave more than this times the misses: at a
 lower level those below, at an upper one those above."""
@@ -84,7 +86,8 @@ class Calibration:
         """The levels to ask for instead of some levels, [series, parts, levels]; above 1 only if `beyond`.
 
         A series' own coverage is trusted by n / (n + SHRINKAGE_CUTOFFS) after n cutoffs, the fleet's for the rest; the
-        fleet's by n / (n + s), and what was stated for the rest; s = FLEET_SHRINKAGE_CUTOFFS · 4 τ (1 − τ).
+        fleet's by m / (m + s), and what was stated for the rest, m being its independent cutoffs and
+        s = FLEET_SHRINKAGE_CUTOFFS · 4 τ (1 − τ).
         """
         own = self.covered / np.where(self.evidence > 0, self.evidence, 1.0)[:, :, None]
         trust = (self.evidence / (self.evidence + SHRINKAGE_CUTOFFS))[:, :, None]
@@ -95,17 +98,16 @@ class Calibration:
         return np.asarray(self._inverted(self._fleet()[None], levels, beyond)[0])
 
     def _fleet(self) -> FloatArray:
-        """Coverage to believe of the fleet, [parts, grid]: over all series, and as stated while cutoffs are few.
-
-        The fleet's number of cutoffs is the mean over all that were counted of their series' number, so that series
-        which have just begun do not lower it.
-        """
+        """Coverage to believe of the fleet, [parts, grid]: over all series, and as stated while cutoffs are few."""
         total = self.evidence.sum(axis=0)[:, None]
+        squares = (self.evidence**2).sum(axis=0)[:, None]
         known = np.where(total > 0, total, 1.0)
-        cutoffs = (self.evidence**2).sum(axis=0)[:, None] / known
+        # As many series with as many cutoffs each, whose numbers differ less: those that have just begun count little.
+        series = total**2 / np.where(squares > 0, squares, 1.0)
+        independent = total / (1 + np.maximum(series - 1, 0.0) * FLEET_CORRELATION)
         stated = np.asarray((*self.levels, *(1.0 for _ in BEYOND)))
         needed = FLEET_SHRINKAGE_CUTOFFS * 4 * stated * (1 - stated)
-        trust = np.where(total > 0, cutoffs / np.where(total > 0, cutoffs + needed, 1.0), 0.0)
+        trust = np.where(total > 0, independent / np.where(total > 0, independent + needed, 1.0), 0.0)
         return np.asarray(trust * self.covered.sum(axis=0) / known + (1 - trust) * stated)
 
     def _inverted(self, coverage: FloatArray, levels: Sequence[float], beyond: bool) -> FloatArray:

@@ -22,6 +22,8 @@ from predictor.usage.panel import Resource, SeriesKey
 LARGEST_LOSS = 1.05
 """The combination serves a series unless it lost this many times the baseline there: less may be chance. It always
 serves a peak: few windows fit into the calibration days, and quiet ones say nothing against having been prepared."""
+CHANCE_HORIZONS = 10.0
+"""Over so few horizons end to end, twice that excess may be chance; over n of them 1 + CHANCE_HORIZONS / n times."""
 WARM_UP = 3
 """The first of so many parts of the cutoffs only fills the record: what serves is chosen and calibrated on the rest."""
 
@@ -57,8 +59,7 @@ def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold, mapped:
         history = known.select([place[key] for key in keys])
         candidates = {name: models[resource, name] for name in plan.candidates}
         rehearsal = rehearsed(history, keys, candidates, plan, told=told, mapped=mapped)
-        largest_loss = np.inf if plan.question.target.is_peak else LARGEST_LOSS
-        choices = chosen(keys, rehearsal.pinball, baseline, largest_loss)
+        choices = chosen(keys, rehearsal.pinball, baseline, largest_loss(plan))
         combinations[resource] = rehearsal.combination
         calibrations[resource] = _of_what_serves(rehearsal.calibrations, choices)
         for row, choice in enumerate(choices):
@@ -146,17 +147,27 @@ def rehearsed(
     return Rehearsal(record, calibrations, dict(zip((*names, COMBINATION), mean.T, strict=True)))
 
 
+def largest_loss(plan: Plan) -> float:
+    """How many times the baseline's loss the combination may have had on the calibration days and still serves."""
+    if plan.question.target.is_peak:
+        return np.inf
+    cutoffs = plan.split.calibration_cutoffs
+    scored_seconds = cutoffs[-1] - cutoffs[len(cutoffs) // WARM_UP]
+    horizons = 1 + scored_seconds / (plan.question.horizon_steps * plan.panel.step_seconds)
+    return 1 + (LARGEST_LOSS - 1) * (1 + CHANCE_HORIZONS / horizons)
+
+
 def chosen(
-    keys: Sequence[SeriesKey], pinball: Mapping[str, FloatArray], baseline: str, largest_loss: float = LARGEST_LOSS
+    keys: Sequence[SeriesKey], pinball: Mapping[str, FloatArray], baseline: str, most: float = LARGEST_LOSS
 ) -> tuple[Choice, ...]:
-    """For each series the combination, or the baseline where the combination lost `largest_loss` times as much or more.
+    """For each series the combination, or the baseline where the combination lost more than `most` times as much.
 
     `pinball` holds the mean loss of both, [series], over the same points.
     """
     choices = []
     for key, ours, theirs in zip(keys, pinball[COMBINATION].tolist(), pinball[baseline].tolist(), strict=True):
         is_scored = np.isfinite(theirs)
-        choices.append(_choice(key, ours, theirs, baseline, largest_loss) if is_scored else _unscored(key, baseline))
+        choices.append(_choice(key, ours, theirs, baseline, most) if is_scored else _unscored(key, baseline))
     return tuple(choices)
 
 
@@ -187,11 +198,11 @@ def _unscored(key: SeriesKey, baseline: str) -> Choice:
     return Choice(key, baseline, False, "no sample on the calibration days: nothing to choose by")
 
 
-def _choice(key: SeriesKey, ours: float, theirs: float, baseline: str, largest_loss: float) -> Choice:
-    if theirs == 0 and np.isfinite(largest_loss):
+def _choice(key: SeriesKey, ours: float, theirs: float, baseline: str, most: float) -> Choice:
+    if theirs == 0 and np.isfinite(most):
         return Choice(key, baseline, False, f"{baseline} made no error on the calibration days")
     ratio = ours / theirs if theirs > 0 else 1.0
     said = f"{ratio:.2f} of the pinball loss of {baseline} on the calibration days"
-    if ratio <= largest_loss:
+    if ratio <= most:
         return Choice(key, COMBINATION, True, f"the combination had {said}")
-    return Choice(key, baseline, False, f"the combination had {said}, more than {largest_loss:g}: the baseline serves")
+    return Choice(key, baseline, False, f"the combination had {said}, more than {most:.3g}: the baseline serves")
