@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.forecast import FloatArray, ForecastError, checked_levels
-from models.parts import HALF_LIFE_SECONDS, novelty, part_ends, part_of
+from models.parts import HALF_LIFE_SECONDS, independent_cutoffs, novelty, part_ends, part_of
 
 FURTHER_LEVELS: tuple[float, ...] = (0.25, 0.8, 0.975, 0.995, 0.999)
 """Levels that coverage is followed at beside those that are served: what is asked for may lie around them."""
@@ -29,9 +29,6 @@ SHRINKAGE_CUTOFFS = 100.0
 FLEET_SHRINKAGE_CUTOFFS = 80.0
 """After this many independent cutoffs the fleet's share of outcomes under the median is believed as much as what is
 stated; under other levels after 4 τ (1 − τ) times as many, as the share scatters less there."""
-FLEET_CORRELATION = 0.1
-"""How much the series of a fleet rise and fall together: n cutoffs of N series say as much as n N / (1 + (N − 1) ρ) of
-one (the design effect of clustered samples, Kish 1965), however many series there are no more than n / ρ."""
 MOST_MISSES = 2.0
 """However cautious a forecast was, it is never asked for a level that would leave more than this times the misses: at a
 lower level those below, at an upper one those above."""
@@ -100,15 +97,11 @@ class Calibration:
     def _fleet(self) -> FloatArray:
         """Coverage to believe of the fleet, [parts, grid]: over all series, and as stated while cutoffs are few."""
         total = self.evidence.sum(axis=0)[:, None]
-        squares = (self.evidence**2).sum(axis=0)[:, None]
-        known = np.where(total > 0, total, 1.0)
-        # As many series with as many cutoffs each, whose numbers differ less: those that have just begun count little.
-        series = total**2 / np.where(squares > 0, squares, 1.0)
-        independent = total / (1 + np.maximum(series - 1, 0.0) * FLEET_CORRELATION)
         stated = np.asarray((*self.levels, *(1.0 for _ in BEYOND)))
+        independent = independent_cutoffs(self.evidence)[:, None]
         needed = FLEET_SHRINKAGE_CUTOFFS * 4 * stated * (1 - stated)
         trust = np.where(total > 0, independent / np.where(total > 0, independent + needed, 1.0), 0.0)
-        return np.asarray(trust * self.covered.sum(axis=0) / known + (1 - trust) * stated)
+        return np.asarray(trust * self.covered.sum(axis=0) / np.where(total > 0, total, 1.0) + (1 - trust) * stated)
 
     def _inverted(self, coverage: FloatArray, levels: Sequence[float], beyond: bool) -> FloatArray:
         """Where coverage [series, parts, grid] reaches each level, linear in between, [series, parts, levels]."""

@@ -14,13 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.forecast import FloatArray, ForecastError, History, between_levels, checked_levels, monotone
-from models.parts import HALF_LIFE_SECONDS, novelty, part_ends, part_of
+from models.parts import HALF_LIFE_SECONDS, independent_cutoffs, novelty, part_ends, part_of
 
 SHARPNESS = 25.0
 """How steeply a weight falls with loss: one that loses a tenth more than the best weighs exp(−2.5) of it."""
-SHRINKAGE_CUTOFFS = 30.0
-"""A series with this many realised forecasts is believed as much as its prior, at the median. Further out more are
-needed, 1 / (4 τ (1 − τ)) times as many: that a rare miss was not seen yet says little."""
+SHRINKAGE_CUTOFFS = 15.0
+"""A series with this many realised forecasts is believed as much as its prior, at the median; with twice as many where
+each was of a single outcome, as a peak is, with 1 + 1 / k times as many where it was of k. Further out more are needed,
+1 / (4 τ (1 − τ)) times as many: that a rare miss was not seen yet says little."""
+LONGEST_MEMORY = "trailing_28d"
+"""The forecaster that is believed of the tail, from TAIL_LEVEL on, while the fleet's record is short: what was not seen
+in a few horizons may have been seen in a month."""
+TAIL_LEVEL = 0.95
+TAIL_CUTOFFS = 40.0
+"""A fleet with 1 / (4 τ (1 − τ)) times as many independent cutoffs is believed of its tail as much as that."""
+TAIL_MARGIN = 0.1
+"""How much worse the other forecasters are taken to be there."""
 LARGEST_RELATIVE_LOSS = 5.0
 """A forecaster that is worse than this many times the best is bad enough: no single series says more of it."""
 NEARLY_ALL = 0.95
@@ -78,10 +87,12 @@ class Combination:
         """Weights of the forecasters, [series, forecasters, parts, levels], summing to 1 over the forecasters.
 
         r = a series' loss ÷ that of its best forecaster, at most 5; w ∝ exp(−SHARPNESS · r̃) with r̃ the series' own
-        r trusted by n / (n + s) after n cutoffs, and its prior for the rest; s = SHRINKAGE_CUTOFFS / (4 τ (1 − τ)).
-        The prior is the r of its siblings (the series with the same number in `siblings`) taken together, itself
-        trusted by their cutoffs, and that of the whole fleet for the rest. Taken together are losses in units of each
-        series' size: a forecaster that fails badly on a few is no good prior, however many it is best on.
+        r trusted by n / (n + s) after n cutoffs, and its prior for the rest; s = SHRINKAGE_CUTOFFS (1 + 1 / k) /
+        (4 τ (1 − τ)) in a part of k outcomes. The prior is the r of the other series with the same number in `siblings`
+        taken together, itself trusted by their cutoffs, and that of the whole fleet for the rest. Taken together are
+        losses in units of each series' size: a forecaster that fails badly on a few is no good prior, however many it
+        is best on. From TAIL_LEVEL on the fleet's r, in turn, is trusted by m / (m + TAIL_CUTOFFS / (4 τ (1 − τ)))
+        after m independent cutoffs, and for the rest the forecaster with the longest memory is believed.
         """
         return _softened(self._believed(siblings))
 
@@ -94,27 +105,25 @@ class Combination:
         prior = np.broadcast_to(self._fleet(), own.shape)
         if siblings is not None and len(own):
             numbers = np.unique(np.asarray(siblings), return_inverse=True)[1]
-            prior = self._shrunk(_relative(self._pooled(numbers)), self._evidence_of(numbers), prior)
+            others, evidence = _of_the_others(self.loss, numbers), _of_the_others(self.evidence, numbers)
+            prior = self._shrunk(_relative(others), evidence, prior)
         return self._shrunk(own, self.evidence, prior)
 
     def _fleet(self) -> FloatArray:
-        """Relative loss over all series, [forecasters, parts, levels]."""
-        return np.asarray(_relative(self.loss.sum(axis=0, keepdims=True))[0])
-
-    def _pooled(self, group: NDArray[np.intp]) -> FloatArray:
-        """Loss of each series' group taken together."""
-        total = np.zeros((int(group.max()) + 1, *self.loss.shape[1:]))
-        np.add.at(total, group, self.loss)
-        return np.asarray(total[group])
-
-    def _evidence_of(self, group: NDArray[np.intp]) -> FloatArray:
-        total = np.zeros((int(group.max()) + 1, self.evidence.shape[1]))
-        np.add.at(total, group, self.evidence)
-        return np.asarray(total[group])
+        """Relative loss over all series, [forecasters, parts, levels]; of the tail as far as there is evidence."""
+        seen = np.asarray(_relative(self.loss.sum(axis=0, keepdims=True))[0])
+        if LONGEST_MEMORY not in self.forecasters:
+            return seen
+        level = np.asarray(self.levels)
+        independent = independent_cutoffs(self.evidence)[:, None]
+        trust = independent / (independent + TAIL_CUTOFFS / (4 * level * (1 - level)))
+        trust = np.where(level < TAIL_LEVEL, 1.0, trust)
+        unseen = np.where(np.asarray(self.forecasters) == LONGEST_MEMORY, 1.0, 1.0 + TAIL_MARGIN)
+        return np.asarray(trust * seen + (1 - trust) * unseen[:, None, None])
 
     def _shrunk(self, own: FloatArray, evidence: FloatArray, prior: FloatArray) -> FloatArray:
-        level = np.asarray(self.levels)
-        needed = SHRINKAGE_CUTOFFS / (4 * level * (1 - level))
+        level, outcomes = np.asarray(self.levels), np.diff(self.part_ends, prepend=0)[:, None]
+        needed = SHRINKAGE_CUTOFFS * (1 + 1 / outcomes) / (4 * level * (1 - level))
         trust = (evidence[:, :, None] / (evidence[:, :, None] + needed))[:, None]
         return np.asarray(trust * own + (1 - trust) * prior)
 
@@ -170,6 +179,13 @@ def combined(
         idle += weight * (values == 0)
     mean = np.where(given > 0, total / np.where(given > 0, given, 1.0), np.nan)
     return monotone(np.where(idle > NEARLY_ALL * given, 0.0, mean))
+
+
+def _of_the_others(values: FloatArray, group: NDArray[np.intp]) -> FloatArray:
+    """The sum over the other series of each series' group, like `values`."""
+    total = np.zeros((int(group.max()) + 1, *values.shape[1:]))
+    np.add.at(total, group, values)
+    return np.asarray(np.maximum(total[group] - values, 0.0))
 
 
 def _relative(loss: FloatArray) -> FloatArray:

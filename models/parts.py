@@ -13,6 +13,8 @@ from models.forecast import SECONDS_PER_DAY, FloatArray
 
 HALF_LIFE_SECONDS = 20 * SECONDS_PER_DAY
 """In this time what was realised loses half its say."""
+FLEET_CORRELATION = 0.1
+"""How much the series of a fleet rise and fall together."""
 PART_ENDS: tuple[int, ...] = (1, 4, 12, 24, 48, 144, 288)
 """Last steps ahead of the parts of a horizon; what lies beyond is one more."""
 
@@ -30,3 +32,14 @@ def part_of(outcomes: int, ends: Sequence[int]) -> NDArray[np.intp]:
 def novelty(elapsed_seconds: float, reach_seconds: FloatArray) -> FloatArray:
     """Share of each part's outcomes that a cutoff so much earlier had not seen, [parts]."""
     return np.asarray(np.clip(elapsed_seconds / reach_seconds, 0.0, 1.0))
+
+
+def independent_cutoffs(evidence: FloatArray) -> FloatArray:
+    """How many cutoffs of a single series a fleet's evidence, [series, parts], is worth, [parts].
+
+    n cutoffs of N series say as much as n N / (1 + (N − 1) ρ) of one, which is no more than n / ρ however many series
+    there are (the design effect of clustered samples, Kish 1965). Series that have just begun hardly count.
+    """
+    total, squares = evidence.sum(axis=0), (evidence**2).sum(axis=0)
+    series = total**2 / np.where(squares > 0, squares, 1.0)
+    return np.asarray(total / (1 + np.maximum(series - 1, 0.0) * FLEET_CORRELATION))

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from models.calibration import (
     BEYOND,
-    FLEET_CORRELATION,
     FLEET_SHRINKAGE_CUTOFFS,
     MOST_MISSES,
     SHRINKAGE_CUTOFFS,
@@ -19,7 +18,7 @@ from models.calibration import (
     part_coverage,
 )
 from models.forecast import FloatArray, ForecastError
-from models.parts import HALF_LIFE_SECONDS
+from models.parts import FLEET_CORRELATION, HALF_LIFE_SECONDS
 
 LEVELS = (0.5, 0.9, 0.99)
 GRID = grid_of(LEVELS)

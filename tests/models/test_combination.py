@@ -7,17 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import catalog
 from models.combination import (
     LARGEST_RELATIVE_LOSS,
+    LONGEST_MEMORY,
     SHARPNESS,
     SHRINKAGE_CUTOFFS,
     SMALLEST_BEST,
+    TAIL_CUTOFFS,
+    TAIL_LEVEL,
+    TAIL_MARGIN,
     Combination,
     combined,
     part_losses,
 )
 from models.forecast import FloatArray, ForecastError
-from models.parts import HALF_LIFE_SECONDS, part_ends
+from models.parts import FLEET_CORRELATION, HALF_LIFE_SECONDS, part_ends
 
 LEVELS = (0.5, 0.9)
 NAMES = ("first", "second", "third")
@@ -51,10 +56,11 @@ def slow_weights(losses: FloatArray, siblings: list[int] | None) -> FloatArray:
     result = np.empty_like(total)
     for s, p, q in np.ndindex(series, parts, levels):
         level = LEVELS[q]
-        needed = SHRINKAGE_CUTOFFS / (4 * level * (1 - level))
+        outcomes = (1, 3)[p]
+        needed = SHRINKAGE_CUTOFFS * (1 + 1 / outcomes) / (4 * level * (1 - level))
         prior = relative(total[:, :, p, q].sum(axis=0))
-        if siblings is not None:
-            kin = [k for k in range(series) if siblings[k] == siblings[s]]
+        kin = [k for k in range(series) if k != s and siblings is not None and siblings[k] == siblings[s]]
+        if kin:
             trust = cutoffs * len(kin) / (cutoffs * len(kin) + needed)
             prior = trust * relative(total[kin][:, :, p, q].sum(axis=0)) + (1 - trust) * prior
         trust = cutoffs / (cutoffs + needed)
@@ -95,6 +101,26 @@ def test_a_series_of_its_own_kind_learns_its_own_weights() -> None:
 
     assert (weights[4, 2] > 0.8).all()
     assert (np.delete(weights, 4, axis=0)[:, 0] > 0.9).all()
+
+
+@pytest.mark.parametrize(("cutoffs", "series"), [(1, 1), (20, 1), (20, 50)])
+def test_of_the_tail_the_longest_memory_is_believed_until_enough_was_seen(cutoffs: int, series: int) -> None:
+    """However good another was so far: as the definition reads, at the tail and nowhere else."""
+    levels, names = (0.5, 0.95, 0.99), ("first", LONGEST_MEMORY)
+    record = Combination.without_record(series, names, levels, 1)
+    losses = np.broadcast_to(np.asarray([1.0, 1.2])[None, :, None, None], (series, 2, 1, 3))
+    for _ in range(cutoffs):
+        record = record.realised(losses, 1e-6, np.asarray([1e-6]))
+
+    weights = record.weights_of_unknown()
+
+    independent = cutoffs * series / (1 + (series - 1) * FLEET_CORRELATION)
+    for k, level in enumerate(levels):
+        needed = TAIL_CUTOFFS / (4 * level * (1 - level)) if level >= TAIL_LEVEL else 0.0
+        trust = independent / (independent + needed)
+        behind = trust * 0.2 - (1 - trust) * TAIL_MARGIN
+        assert weights[1, 0, k] == pytest.approx(1 / (1 + np.exp(SHARPNESS * behind)))
+    assert LONGEST_MEMORY in catalog.names()
 
 
 def test_a_series_without_a_record_takes_its_siblings_then_the_fleets() -> None:
