@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import FloatArray, ForecastError, checked_levels
+from models.forecast import BoolArray, FloatArray, ForecastError, checked_levels
 from models.parts import HALF_LIFE_SECONDS, independent_cutoffs, novelty, part_ends, part_of
 
 FURTHER_LEVELS: tuple[float, ...] = (0.25, 0.8, 0.975, 0.995, 0.999)
@@ -32,6 +32,8 @@ stated; under other levels after 4 τ (1 − τ) times as many, as the share sca
 MOST_MISSES = 2.0
 """However cautious a forecast was, it is never asked for a level that would leave more than this times the misses: at a
 lower level those below, at an upper one those above."""
+NEAR_BOUND = 0.04
+"""Usage that is cut off varies by about this share: a quantile lower than a bound by less is as good as at it."""
 SAME = 1e-9
 """Two values that differ by no more than this share are the same."""
 
@@ -127,14 +129,21 @@ def grid_of(levels: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted({*levels, *FURTHER_LEVELS}))
 
 
-def part_coverage(actual: FloatArray, forecast: FloatArray, levels: Sequence[float], ends: Sequence[int]) -> FloatArray:
+def part_coverage(
+    actual: FloatArray,
+    forecast: FloatArray,
+    levels: Sequence[float],
+    ends: Sequence[int],
+    is_bound: BoolArray | None = None,
+) -> FloatArray:
     """Share of each part's outcomes under each quantile and what lies beyond, [series, parts, grid].
 
     NaN without a point.
 
     `actual` is [series, outcomes], `forecast` [series, levels, outcomes]. An outcome that equals the quantiles of some
     levels, as zeros do those of an idle series, lies evenly between the nearest levels below and above it (the
-    randomised probability integral transform): ties speak neither for nor against a forecast.
+    randomised probability integral transform): ties speak neither for nor against a forecast. So does one that is only
+    a bound, [series, outcomes], between the bound's level and 1: what it exceeds is known, what covers it is not.
     """
     starts = np.asarray((0, *ends[:-1]))
     is_scored = ~np.isnan(actual) & ~np.isnan(forecast).any(axis=1)
@@ -147,10 +156,29 @@ def part_coverage(actual: FloatArray, forecast: FloatArray, levels: Sequence[flo
     high = grid[len(levels) + 1 - is_above.sum(axis=1)]
     tied = (np.asarray(levels)[:, None] - low[:, None, :]) / (high - low)[:, None, :]
     under = np.where(is_above, 1.0, np.where(is_below, 0.0, tied))
+    if is_bound is not None:
+        under = np.where(is_bound[:, None, :], _under_bounds(known, quantiles, levels), under)
     under = np.concatenate([under, known <= _beyond(quantiles, levels) + margin], axis=1) * is_scored[:, None, :]
     count = np.add.reduceat(is_scored.astype(np.float64), starts, axis=1)[:, :, None]
     total = np.moveaxis(np.add.reduceat(under, starts, axis=2), 1, 2)
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1.0), np.nan))
+
+
+def _under_bounds(known: FloatArray, quantiles: FloatArray, levels: Sequence[float]) -> FloatArray:
+    """How much of what was `known` or more, [series, 1, outcomes], lies under quantiles, [series, levels, outcomes].
+
+    It lies evenly between 1 and the level that the forecast gives to less, linear between the quantiles around it.
+    """
+    reach = known * (1.0 - NEAR_BOUND)
+    is_missed = quantiles < reach
+    below = np.asarray(is_missed.sum(axis=1, keepdims=True))
+    above = np.clip(below, 1, len(levels) - 1)
+    low, high = (np.take_along_axis(quantiles, above + k, axis=1) for k in (-1, 0))
+    is_between = (below == above) & (high > low)
+    share = np.where(is_between, (reach - low) / np.where(is_between, high - low, 1.0), 0.0)
+    grid = np.asarray((0.0, *levels, 1.0))
+    least = grid[below] + share * (grid[below + 1] - grid[below])
+    return np.where(is_missed, 0.0, (np.asarray(levels)[:, None] - least) / (1.0 - least))
 
 
 def at_levels(values: FloatArray, levels: Sequence[float], asked: FloatArray, ends: Sequence[int]) -> FloatArray:

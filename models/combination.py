@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import FloatArray, ForecastError, History, between_levels, checked_levels, monotone
+from models.forecast import BoolArray, FloatArray, ForecastError, History, between_levels, checked_levels, monotone
 from models.parts import HALF_LIFE_SECONDS, independent_cutoffs, novelty, part_ends, part_of
 
 SHARPNESS = 25.0
@@ -135,12 +135,17 @@ def loss_unit(history: History) -> FloatArray:
 
 
 def part_losses(
-    actual: FloatArray, forecasts: Sequence[FloatArray], levels: Sequence[float], ends: Sequence[int]
+    actual: FloatArray,
+    forecasts: Sequence[FloatArray],
+    levels: Sequence[float],
+    ends: Sequence[int],
+    is_bound: BoolArray | None = None,
 ) -> FloatArray:
     """Mean pinball loss in each part of the horizon, [series, forecasters, parts, levels]; NaN without a point.
 
     `actual` is [series, steps], each forecast [series, levels, steps]. A point counts where it has a sample and every
-    forecaster has an answer.
+    forecaster has an answer. Where an outcome is a bound, [series, steps], a forecast above it counts as the bound:
+    what it may have been too high by is not known (Powell 1986).
     """
     level = np.asarray(levels)[:, None]
     starts = np.asarray((0, *ends[:-1]))
@@ -149,6 +154,8 @@ def part_losses(
     losses = np.empty((actual.shape[0], len(forecasts), len(ends), len(levels)))
     for number, forecast in enumerate(forecasts):
         gap = np.where(is_scored[:, None, :], actual[:, None, :] - forecast, 0.0)
+        if is_bound is not None:
+            gap = np.where(is_bound[:, None, :], np.maximum(gap, 0.0), gap)
         pinball = np.maximum(level * gap, (level - 1) * gap)
         total = np.moveaxis(np.add.reduceat(pinball, starts, axis=2), 1, 2)
         losses[:, number] = np.where(count > 0, total / np.maximum(count, 1.0), np.nan)

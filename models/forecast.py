@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 FloatT = TypeVar("FloatT", np.float32, np.float64)
+SampleT = TypeVar("SampleT", np.float64, np.bool_)
 Derived = TypeVar("Derived")
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
@@ -38,6 +40,8 @@ class History:
     usage: FloatArray
     end_seconds: int
     step_seconds: int
+    is_bound: BoolArray | None = None
+    """Where usage was cut off, so that demand was that or more, [series, steps]; None where it nowhere was."""
     _derived: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -45,6 +49,8 @@ class History:
             raise ForecastError(f"usage must be [series, steps], got {self.usage.ndim} dimensions")
         if self.step_seconds <= 0:
             raise ForecastError(f"step_seconds must be positive, got {self.step_seconds}")
+        if self.is_bound is not None and self.is_bound.shape != self.usage.shape:
+            raise ForecastError(f"usage is {self.usage.shape}, but what of it is a bound {self.is_bound.shape}")
 
     @property
     def series_count(self) -> int:
@@ -76,17 +82,21 @@ class History:
         if drop < 0:
             raise ForecastError(f"cutoff {cutoff_seconds} lies after the history's end {self.end_seconds}")
         keep = max(self.steps - drop, 0)
-        return type(self)(self.usage[:, :keep], self.end_seconds - drop * self.step_seconds, self.step_seconds)
+        return self._part((slice(None), slice(keep)), self.end_seconds - drop * self.step_seconds)
 
     def last(self, steps: int) -> Self:
         """The newest `steps` steps, or all where there are fewer."""
         if steps >= self.steps:
             return self
-        return type(self)(self.usage[:, max(self.steps - steps, 0) :], self.end_seconds, self.step_seconds)
+        return self._part((slice(None), slice(max(self.steps - steps, 0), None)), self.end_seconds)
 
     def select(self, rows: Sequence[int] | NDArray[np.intp]) -> Self:
         """Some of the series, in the order given."""
-        return type(self)(self.usage[np.asarray(rows, dtype=np.intp)], self.end_seconds, self.step_seconds)
+        return self._part(np.asarray(rows, dtype=np.intp), self.end_seconds)
+
+    def _part(self, place: NDArray[np.intp] | tuple[slice, slice], end_seconds: int) -> Self:
+        is_bound = None if self.is_bound is None else self.is_bound[place]
+        return type(self)(self.usage[place], end_seconds, self.step_seconds, is_bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +149,28 @@ class Target:
 
     def after(self, history: "History", cutoff_seconds: int) -> FloatArray:
         """What then happened: the outcomes asked for at a cutoff, [series, outcomes]; NaN where it is not known."""
+        return self.outcomes(self._window(history.usage, history, cutoff_seconds, np.nan))[:, self.ahead - 1]
+
+    def bounds_after(self, history: "History", cutoff_seconds: int) -> BoolArray | None:
+        """Which of these outcomes are only bounds of what was demanded, [series, outcomes]; None where none is.
+
+        A peak is one if its highest usage is.
+        """
+        if history.is_bound is None:
+            return None
+        is_bound = self._window(history.is_bound, history, cutoff_seconds, False)
+        if not self.is_peak:
+            return is_bound
+        cut_off = np.where(is_bound, self._window(history.usage, history, cutoff_seconds, np.nan), np.nan)
+        return np.asarray(np.fmax.reduce(cut_off, axis=1, keepdims=True) >= self.after(history, cutoff_seconds))
+
+    def _window(
+        self, values: NDArray[SampleT], history: "History", cutoff_seconds: int, missing: float | bool
+    ) -> NDArray[SampleT]:
+        """Of values like a history's usage those of the steps after a cutoff; `missing` beyond the history's end."""
         first = history.until(cutoff_seconds).steps
-        window = history.usage[:, first : first + self.steps]
-        known = np.pad(window, ((0, 0), (0, self.steps - window.shape[1])), constant_values=np.nan)
-        return self.outcomes(known)[:, self.ahead - 1]
+        window = values[:, first : first + self.steps]
+        return np.pad(window, ((0, 0), (0, self.steps - window.shape[1])), constant_values=missing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ def fit(
     made = trained(plan_of_all(history.panel, settings), peak_questions_of(settings), StepClock(told))
     start = Model(
         made.bundle,
-        _bare(history.panel),
+        history.panel.bare(),
         question_of(settings).past_steps,
         (*history.findings, *made.findings),
     )
@@ -182,7 +182,7 @@ class Model:
         InvalidUsage for samples that are not newer, on another step, or more than a month ahead.
         """
         later = self._continuing(rows)
-        joined = replace(self, window=self.window.followed_by(_bare(later)))
+        joined = replace(self, window=self.window.followed_by(later.bare()))
         moved = joined._moved_to(later.end_seconds, self.window.end_seconds)
         return replace(moved, findings=tuple(dict.fromkeys((*later.findings, *moved._seen.findings))))
 
@@ -384,12 +384,6 @@ def _of_usage(given: object) -> UsagePanel:
             f"usage is a data frame, or what read_usage makes of a file or a frame; got {type(given).__name__}"
         )
     return given
-
-
-def _bare(panel: UsagePanel) -> UsagePanel:
-    """What of a panel forecasts are made from: usage, and the capacity that tells bursts from artefacts."""
-    attributes = {name: values for name, values in panel.attributes.items() if name == "capacity"}
-    return replace(panel, attributes=attributes, findings=(), node_pool={})
 
 
 def _settings(

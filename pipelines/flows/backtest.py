@@ -184,7 +184,7 @@ def _trained(plan: Plan, peaks: Sequence[Question], clock: StepClock, mapped: Ma
     """Everything fitted, weighed, chosen and calibrated; a resource is fitted in one job."""
     training = plan.training.model_copy(update={"threads": threads})
     resources = dict.fromkeys(key.resource for key in plan.warm)
-    panel = replace(plan.panel, attributes={})
+    panel = plan.panel.bare()
     alone = [
         replace(plan, panel=panel, training=training, warm=tuple(key for key in plan.warm if key.resource == resource))
         for resource in resources

@@ -129,16 +129,16 @@ def rehearsed(
             then, loss = waiting.pop(0)
             record, last = record.realised(loss, then - last, reach_seconds), then
         blend = combined(dict(enumerate(made)), record.weights(siblings(keys)), ends, question.levels, grid)
-        actual = question.target.after(history, cutoff)
+        actual, is_bound = question.target.after(history, cutoff), question.target.bounds_after(history, cutoff)
         at_levels = [each[:, served] for each in made]
         unit = loss_unit(history.until(cutoff).last(question.past_steps))[:, None, None, None]
-        waiting.append((cutoff, part_losses(actual, at_levels, question.levels, ends) / unit))
+        waiting.append((cutoff, part_losses(actual, at_levels, question.levels, ends, is_bound) / unit))
         if number >= first:
             for name, forecast in ((baseline, made[names.index(baseline)]), (COMBINATION, blend)):
-                covered = part_coverage(actual, forecast, grid, ends)
+                covered = part_coverage(actual, forecast, grid, ends, is_bound)
                 calibrations[name] = calibrations[name].realised(covered, cutoff - calibrated, reach_seconds)
             calibrated = cutoff
-            losses.append(part_losses(actual, [*at_levels, blend[:, served]], question.levels, (outcomes,)))
+            losses.append(part_losses(actual, [*at_levels, blend[:, served]], question.levels, (outcomes,), is_bound))
     for then, loss in waiting:
         record, last = record.realised(loss, then - last, reach_seconds), then
     loss = np.stack(losses).mean(axis=(3, 4))

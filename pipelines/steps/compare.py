@@ -123,7 +123,9 @@ def lanes_of(plan: Plan, bundle: Bundle, first_cutoff: int) -> tuple[Lane, ...]:
     """
     of_steps = []
     for resource in resources_of(plan.panel.keys):
-        panel = replace(plan.panel.select(plan.panel.rows(resource)), attributes={}, findings=())
+        panel = plan.panel.select(plan.panel.rows(resource)).bare()
+        if panel.is_bound is None:
+            panel = replace(panel, attributes={})
         past = panel.history().until(first_cutoff).last(plan.question.past_steps)
         on_ramp = ramps(panel.history(), first_cutoff)
         of_steps.append(Lane(resource, panel, plan.question, plan.candidates, on_ramp, volatility(past)))

@@ -9,15 +9,11 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from pipelines.errors import NotEnoughHistory
+from predictor.usage.bounds import OFTEN
 from predictor.usage.panel import Finding, SeriesKey, Severity, UsagePanel, unknown_workload
 
 MOSTLY_EMPTY = 0.5
 """A series with a smaller share of its steps observed, from its first sample to its last, is reported."""
-
-AT_ITS_LIMIT = (0.98, 1.1)
-"""Usage in this range of shares of what bounds it was cut off there; a bound that it often exceeds by more is none …"""
-OFTEN = 0.05
-"""… and is reported where it happens in more than this share of the steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +49,22 @@ def prepared(panel: UsagePanel, workloads: str | None = None) -> PreparedHistory
 
 
 def fingerprint(panel: UsagePanel) -> str:
-    """SHA-256 over keys, grid and usage, independent of the order of the series.
+    """SHA-256 over keys, grid, usage and where it was cut off, independent of the order of the series.
 
     Usage counts in single precision: a server that adds up pods in another order changes the sixteenth digit.
     """
     digest = hashlib.sha256()
     grid = {"start": panel.start_seconds, "step": panel.step_seconds, "steps": panel.steps}
     digest.update(json.dumps(grid, sort_keys=True).encode())
+    is_bound = panel.is_bound
     for row in sorted(range(len(panel.keys)), key=lambda row: panel.keys[row]):
         key = panel.keys[row]
         digest.update(json.dumps([key.workload, key.resource.value]).encode())
         values = panel.usage[row]
         # One NaN and one zero, whatever bits the source made them of.
         digest.update(np.where(np.isnan(values), np.nan, values + 0.0).astype("<f4").tobytes())
+        if is_bound is not None and is_bound[row].any():
+            digest.update(np.packbits(is_bound[row]).tobytes())
     return digest.hexdigest()
 
 
@@ -94,21 +93,16 @@ def _sparse_series(panel: UsagePanel) -> list[Finding]:
 
 
 def _series_at_their_limit(panel: UsagePanel) -> list[Finding]:
-    """Series whose demand may have been higher than what was measured: their limit, or capacity, cut it off."""
-    bounds = [panel.attributes[name] for name in ("limit", "capacity") if name in panel.attributes]
-    if not bounds:
+    """Series whose demand may often have been higher than what was measured: their limit, or capacity, cut it off."""
+    if panel.is_bound is None:
         return []
+    samples = np.maximum(np.sum(~np.isnan(panel.usage), axis=1), 1)
     found = []
-    for row, key in enumerate(panel.keys):
-        bound = np.fmin.reduce([each[row] for each in bounds])
-        is_known = ~np.isnan(panel.usage[row]) & (bound > 0)
-        used = panel.usage[row, is_known] / bound[is_known]
-        above = np.mean(used > AT_ITS_LIMIT[1]) if used.size else 0.0
-        share = np.mean(used >= AT_ITS_LIMIT[0]) - above if used.size else 0.0
-        if share > OFTEN > above:
+    for key, share in zip(panel.keys, (panel.is_bound.sum(axis=1) / samples).tolist(), strict=True):
+        if share > OFTEN:
             message = (
-                f"at its limit in {share:.0%} of the steps; there usage is less than demand, so forecasts are too low: "
-                "raise the limit, then train anew"
+                f"at its limit in {share:.0%} of the steps; there usage is but a bound of demand and counts as one, "
+                "yet forecasts may be too low: raise the limit, then train anew"
             )
             found.append(Finding(key.workload, key.resource.value, Severity.NOTE, message))
     return found

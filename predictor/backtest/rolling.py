@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import SECONDS_PER_DAY, FloatArray, Forecaster, ForecastError, History, QuantileForecast, Target
+from models.forecast import (
+    SECONDS_PER_DAY,
+    BoolArray,
+    FloatArray,
+    Forecaster,
+    ForecastError,
+    History,
+    QuantileForecast,
+    Target,
+)
 from predictor.errors import InvalidUsage
 from predictor.usage.panel import Resource, SeriesKey
 from predictor.usage.table import labels
@@ -65,11 +74,14 @@ class Backtest:
     levels: tuple[float, ...]
     forecast: FloatArray
     actual: FloatArray
+    is_bound: BoolArray | None = None
+    """Which actuals are only bounds of demand, like `actual`; None where none is."""
 
     def select(self, rows: Sequence[int] | NDArray[np.intp]) -> "Backtest":
         """Some of the series, in the order given."""
         index = np.asarray(rows, dtype=np.intp)
-        return replace(self, forecast=self.forecast[:, index], actual=self.actual[:, index])
+        is_bound = None if self.is_bound is None else self.is_bound[:, index]
+        return replace(self, forecast=self.forecast[:, index], actual=self.actual[:, index], is_bound=is_bound)
 
 
 def backtest(
@@ -91,12 +103,16 @@ def backtest_of(
         raise InvalidUsage("a backtest needs at least one cutoff")
     made: list[QuantileForecast] = []
     actual: list[FloatArray] = []
+    is_bound: list[BoolArray] = []
     for cutoff in cutoffs_seconds:
         past = history.until(cutoff)
         if past.end_seconds != cutoff:
             raise ForecastError(f"cutoff {cutoff} is not on the grid of {history.step_seconds} s that the history has")
-        made.append(predict(History(past.usage.copy(), past.end_seconds, past.step_seconds)))
+        cut_off = None if past.is_bound is None else past.is_bound.copy()
+        made.append(predict(History(past.usage.copy(), past.end_seconds, past.step_seconds, cut_off)))
         actual.append(made[-1].target.after(history, cutoff))
+        bounds = made[-1].target.bounds_after(history, cutoff)
+        is_bound += [] if bounds is None else [bounds]
     return Backtest(
         tuple(cutoffs_seconds),
         history.step_seconds,
@@ -104,6 +120,7 @@ def backtest_of(
         made[0].levels,
         np.stack([f.values for f in made]),
         np.stack(actual),
+        np.stack(is_bound) if is_bound else None,
     )
 
 

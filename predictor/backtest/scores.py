@@ -16,7 +16,8 @@ class Scores:
     """Errors of a backtest, summed. Levels run along the second axis, parts of the horizon along the last.
 
     A point counts where both a forecast and a sample exist. `under` and `over` are the sums of what usage exceeded
-    the forecast by, and fell short of it by, [series, levels, parts]; `covered` counts usage at or below it.
+    the forecast by, and fell short of it by, [series, levels, parts]; `covered` counts usage at or below it. Where
+    usage was cut off it falls short by nothing: demand may have been as much as was forecast (Powell 1986).
     `usage` sums usage and `count` the points, `missing` those without a sample or a forecast, [series, parts].
     """
 
@@ -59,7 +60,7 @@ class Scores:
 
     @property
     def bias(self) -> FloatArray:
-        """Mean of forecast minus usage, [series, levels, parts]; positive is too high."""
+        """Mean of forecast minus usage, at most zero where usage was cut off; positive is too high."""
         return self._mean(self.over - self.under)
 
     @property
@@ -101,11 +102,14 @@ def score(made: Backtest, part_ends: Sequence[int] | None = None) -> Scores:
     def summed(values: NDArray[np.generic]) -> NDArray[np.generic]:
         return np.asarray(np.add.reduceat(np.sum(values, axis=0), starts, axis=-1))
 
+    over = np.maximum(-gap, 0.0)
+    if made.is_bound is not None:
+        over = np.where(made.is_bound[:, :, None, :], 0.0, over)
     return Scores(
         made.levels,
         ends,
         np.asarray(summed(np.maximum(gap, 0.0)), dtype=np.float64),
-        np.asarray(summed(np.maximum(-gap, 0.0)), dtype=np.float64),
+        np.asarray(summed(over), dtype=np.float64),
         np.asarray(summed(((gap <= 0) & is_scored[:, :, None, :]).astype(np.int64)), dtype=np.int64),
         np.asarray(summed(usage), dtype=np.float64),
         np.asarray(summed(is_scored.astype(np.int64)), dtype=np.int64),

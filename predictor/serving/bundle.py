@@ -16,6 +16,8 @@ from models import catalog
 from models.calibration import Calibration, at_levels, part_coverage
 from models.combination import Combination, combined, loss_unit, part_losses
 from models.forecast import (
+    SECONDS_PER_DAY,
+    BoolArray,
     FloatArray,
     Forecaster,
     ForecastError,
@@ -218,7 +220,10 @@ class Bundle:
             )
         wanted = tuple(checked_levels(self.levels if levels is None else levels).tolist())
         values = np.full((len(keys), len(wanted), len(asked.ahead)), np.nan)
-        outcomes = [self._outcome(key, int(n)) for key, n in zip(keys, _sample_counts(history), strict=True)]
+        outcomes = [
+            self._outcome(key, int(n), remark)
+            for key, n, remark in zip(keys, _sample_counts(history), _remarks(history), strict=True)
+        ]
         rows_by_forecaster: dict[tuple[Resource, str], list[int]] = {}
         for row, outcome in enumerate(outcomes):
             if isinstance(outcome, Served):
@@ -305,18 +310,23 @@ class Bundle:
             is_same = all(each is before for each, before in zip(peaks, self.peaks, strict=True))
             return self if is_same else replace(self, peaks=peaks)
         past = history.until(cutoff)
-        actual = self.target.after(history, cutoff)
+        actual, is_bound = self.target.after(history, cutoff), self.target.bounds_after(history, cutoff)
         records, calibrations = {}, dict(self.calibrations)
         for resource, record in self.combinations.items():
             reach_seconds = self.target.ahead[np.asarray(record.part_ends) - 1] * float(self.step_seconds)
-            lost, covered = self._lesson(resource, keys, past, actual)
+            lost, covered = self._lesson(resource, keys, past, actual, is_bound)
             records[resource] = record.realised(lost, elapsed, reach_seconds)
             if resource in self.calibrations:
                 calibrations[resource] = self.calibrations[resource].realised(covered, elapsed, reach_seconds)
         return replace(self, combinations=records, calibrations=calibrations, learned_until_seconds=cutoff, peaks=peaks)
 
     def _lesson(
-        self, resource: Resource, keys: Sequence[SeriesKey], past: History, actual: FloatArray
+        self,
+        resource: Resource,
+        keys: Sequence[SeriesKey],
+        past: History,
+        actual: FloatArray,
+        is_bound: BoolArray | None,
     ) -> tuple[FloatArray, FloatArray]:
         """What a cutoff has cost each forecaster, and how much lay under what was served, for a resource's series.
 
@@ -336,17 +346,18 @@ class Bundle:
 
         def learn(block: Rows) -> None:
             asked, happened = past.select(rows[block]), actual[rows[block]]
+            cut_off = None if is_bound is None else is_bound[rows[block]]
             places = [here[number] for number in block]
             made = [
                 self.forecasters[resource, name].predict(asked, self.target, grid).values for name in record.forecasters
             ]
-            loss = part_losses(happened, [each[:, stated] for each in made], self.levels, ends)
+            loss = part_losses(happened, [each[:, stated] for each in made], self.levels, ends, cut_off)
             lost[places] = loss / loss_unit(asked)[:, None, None, None]
             said = combined(dict(enumerate(made)), weights[places], ends, self.levels, grid)
             for row, place in enumerate(places):
                 if (name := self.series[known[place]].forecaster) != COMBINATION:
                     said[row] = made[record.forecasters.index(name)][row]
-            covered[places] = part_coverage(happened, said, grid, ends)
+            covered[places] = part_coverage(happened, said, grid, ends, cut_off)
 
         answered_in_blocks(learn, np.arange(len(here)), self.threads)
         return lost, covered
@@ -424,14 +435,15 @@ class Bundle:
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise CorruptModel(f"the model in {folder} is damaged: {error}; keep the last good one") from error
 
-    def _outcome(self, key: SeriesKey, samples: int) -> Served | NoForecast:
+    def _outcome(self, key: SeriesKey, samples: int, remark: str) -> Served | NoForecast:
         if samples < MINIMUM_SAMPLES:
             return NoForecast(f"too little history: {samples} samples, {MINIMUM_SAMPLES} are needed")
         model = self.series.get(key)
         if model is None:
             forecaster = COMBINATION if key.resource in self.combinations else FALLBACK
-            return Served(forecaster, True, f"cold: not among the {len(self.series)} series the model was trained on")
-        return Served(model.forecaster, False, model.reason)
+            cold = f"cold: not among the {len(self.series)} series the model was trained on"
+            return Served(forecaster, True, _sentences(cold, remark))
+        return Served(model.forecaster, False, _sentences(model.reason, remark))
 
 
 def within_sight(values: FloatArray, past: History, levels: Sequence[float]) -> FloatArray:
@@ -454,6 +466,23 @@ def siblings(keys: Sequence[SeriesKey]) -> NDArray[np.intp]:
 
 def _kind_and_name(key: SeriesKey) -> tuple[str, ...]:
     return tuple(key.workload.split("/")[1:]) or (key.workload,)
+
+
+def _remarks(history: History) -> list[str]:
+    """What a reader should know of each series' newest usage: that it was only a bound of demand. Empty where not."""
+    newest = history.last(max(SECONDS_PER_DAY // history.step_seconds, 1))
+    if newest.is_bound is None:
+        return [""] * history.series_count
+    return [
+        f"usage was at its limit in {count} of the last {newest.steps} steps: demand may be higher than is forecast"
+        if count
+        else ""
+        for count in newest.is_bound.sum(axis=1).tolist()
+    ]
+
+
+def _sentences(*said: str) -> str:
+    return "; ".join(each for each in said if each)
 
 
 def _sample_counts(history: History) -> NDArray[np.int64]:

@@ -8,8 +8,9 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import FloatArray, History
+from models.forecast import BoolArray, FloatArray, History
 from predictor.errors import InvalidUsage, UnknownWorkload
+from predictor.usage.bounds import BOUNDS, at_its_limit
 
 
 class Resource(StrEnum):
@@ -95,6 +96,7 @@ class UsagePanel:
     attributes: Mapping[str, FloatArray] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     node_pool: Mapping[str, str] = field(default_factory=dict)
+    _bounds: list[BoolArray | None] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.usage.ndim != 2 or self.usage.shape[0] != len(self.keys):
@@ -196,9 +198,22 @@ class UsagePanel:
             node_pool={**self.node_pool, **later.node_pool},
         )
 
+    def bare(self) -> Self:
+        """Only what forecasts are made from: usage and what bounds it."""
+        bounds = {name: values for name, values in self.attributes.items() if name in BOUNDS}
+        return replace(self, attributes=bounds, findings=(), node_pool={})
+
     def history(self) -> History:
-        """Usage alone, as forecasters take it; rows in the order of `keys`."""
-        return History(self.usage, self.end_seconds, self.step_seconds)
+        """Usage as forecasters take it, with where it was cut off; rows in the order of `keys`."""
+        return History(self.usage, self.end_seconds, self.step_seconds, self.is_bound)
+
+    @property
+    def is_bound(self) -> BoolArray | None:
+        """Which usage was cut off by a limit or by capacity, [series, steps]; None where none was. Looked for once."""
+        if not self._bounds:
+            bounds = [self.attributes[name] for name in BOUNDS if name in self.attributes]
+            self._bounds.append(at_its_limit(self.usage, bounds, self.step_seconds))
+        return self._bounds[0]
 
 
 def unknown_workload(name: str, known: Iterable[str], where: str = "") -> UnknownWorkload:

@@ -11,6 +11,7 @@ from models.calibration import (
     BEYOND,
     FLEET_SHRINKAGE_CUTOFFS,
     MOST_MISSES,
+    NEAR_BOUND,
     SHRINKAGE_CUTOFFS,
     Calibration,
     at_levels,
@@ -253,3 +254,65 @@ def test_mapie_asks_for_the_same_levels() -> None:
     theirs = SplitConformalRegressor(constant, confidence_level=[0.5, 0.8, 0.9], prefit=True)
     theirs.conformalize(zeros, first_covered)
     np.testing.assert_allclose(asked, theirs.predict_interval(nothing[:1])[1][0, 1], atol=0.01)
+
+
+def slow_level(bound: float, quantiles: FloatArray) -> float:
+    """The level that a forecast gives to less than what is as good as the bound, by looking from below."""
+    reach = bound * (1 - NEAR_BOUND)
+    below = [k for k, value in enumerate(quantiles) if value < reach]
+    if not below:
+        return 0.0
+    if len(below) == len(quantiles):
+        return GRID[-1]
+    low, high = quantiles[below[-1]], quantiles[below[-1] + 1]
+    return float(GRID[below[-1]] + (reach - low) / (high - low) * (GRID[below[-1] + 1] - GRID[below[-1]]))
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None)
+def test_a_bound_lies_evenly_above_its_level(seed: int) -> None:
+    """What it exceeds is missed, what reaches it covers what is left of the levels in proportion."""
+    rng = np.random.default_rng(seed)
+    actual, is_bound = rng.uniform(0, 4, (3, 4)), rng.random((3, 4)) < 0.5
+    forecast = np.sort(rng.choice([0.0, 1.0, 1.5, 2.0, 2.01, 3.0], (3, len(GRID), 4)), axis=1)
+
+    covered = part_coverage(actual, forecast, GRID, (1, 2, 3, 4), is_bound)[:, :, : len(GRID)]
+
+    plain = part_coverage(actual, forecast, GRID, (1, 2, 3, 4))[:, :, : len(GRID)]
+    for s, h in np.ndindex(actual.shape):
+        if is_bound[s, h]:
+            least = slow_level(float(actual[s, h]), forecast[s, :, h])
+            missed = forecast[s, :, h] < actual[s, h] * (1 - NEAR_BOUND)
+            expected = np.where(missed, 0.0, (np.asarray(GRID) - least) / (1 - least))
+        else:
+            expected = plain[s, h]
+        np.testing.assert_allclose(covered[s, h], expected)
+
+
+@pytest.mark.parametrize("level", [0.3, 0.55, 0.79, 0.9, 0.97])
+def test_what_is_cut_off_does_not_ask_for_lower_levels(level: float) -> None:
+    """Forecasts of demand that are right, outcomes cut off at a quantile of it: every level is asked for as it is."""
+    rng = np.random.default_rng(0)
+    demand = rng.lognormal(size=(1, 20_000))
+    forecast = np.broadcast_to(np.quantile(demand, GRID)[None, :, None], (1, len(GRID), 20_000))
+    limit = np.quantile(demand, level)
+    usage, is_bound = np.minimum(demand, limit), demand >= limit
+
+    covered, plain = (part_coverage(usage, forecast, GRID, (20_000,), each) for each in (is_bound, None))
+
+    off = covered[0, 0, : len(GRID)] - GRID
+    assert (np.abs(off) < 0.3 * (1 - np.asarray(GRID))).all()
+    assert (np.abs(off) < 0.03).all()
+    above = [k for k, each in enumerate(GRID) if each > level]
+    assert (plain[0, 0, above] == 1).all(), "as usage the bounds say that every forecast above them was too high"
+
+
+def test_what_is_always_at_its_limit_asks_for_nothing() -> None:
+    """Usage that varies a little around a limit, forecast as it is: nothing to learn, no level moves far."""
+    rng = np.random.default_rng(0)
+    usage = rng.uniform(0.985, 1.02, (1, 5000))
+    forecast = np.broadcast_to(np.quantile(usage, GRID)[None, :, None], (1, len(GRID), 5000))
+
+    covered = part_coverage(usage, forecast, GRID, (5000,), np.ones(usage.shape, dtype=np.bool_))
+
+    np.testing.assert_allclose(covered[0, 0, : len(GRID)], GRID, atol=0.01)

@@ -271,3 +271,25 @@ def test_a_record_that_is_none_is_refused() -> None:
         replace(record, loss=record.loss[:1])
     with pytest.raises(ForecastError, match="finite and not negative"):
         replace(record, loss=np.where(record.loss > 0, np.nan, 0.0))
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None)
+def test_nothing_is_lost_above_a_bound(seed: int) -> None:
+    """Pinball loss of the smaller of forecast and bound where demand was cut off, of the forecast elsewhere."""
+    rng = np.random.default_rng(seed)
+    actual = np.where(rng.random((3, 4)) < 0.2, np.nan, rng.uniform(0, 4, (3, 4)))
+    is_bound = rng.random((3, 4)) < 0.5
+    made = [np.sort(rng.uniform(0, 4, (3, 2, 4)), axis=1) for _ in range(2)]
+
+    losses = part_losses(actual, made, LEVELS, (1, 4), is_bound)
+
+    for s, f, p, q in np.ndindex(losses.shape):
+        total = []
+        for h in range((0, 1)[p], (1, 4)[p]):
+            y, forecast = actual[s, h], made[f][s, q, h]
+            gap = y - (min(forecast, y) if is_bound[s, h] else forecast)
+            total.append(max(LEVELS[q] * gap, (LEVELS[q] - 1) * gap))
+        known = [each for each in total if not np.isnan(each)]
+        expected = np.mean(known) if known else np.nan
+        np.testing.assert_allclose(losses[s, f, p, q], expected)

@@ -1,5 +1,7 @@
 """Histories and the helpers that forecasters share."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -96,3 +98,49 @@ def test_what_happened_after_a_cutoff_is_each_step_or_one_peak() -> None:
     np.testing.assert_array_equal(Target(3).after(history, cutoff), [[5.0, 3.0, np.nan]])
     assert Target(4, is_peak=True).after(history, cutoff).tolist() == [[5.0]]
     assert np.isnan(Target(5, is_peak=True).after(history, cutoff)).all()
+
+
+def a_cut_off_history() -> History:
+    """Twelve steps of two series, of which some samples are bounds."""
+    usage = np.arange(24.0).reshape(2, 12)
+    return replace(a_history(usage), is_bound=usage % 5 == 0)
+
+
+def test_bounds_stay_with_their_samples() -> None:
+    """Earlier, later, of some series: what was cut off stays so."""
+    history = a_cut_off_history()
+    parts = (
+        history.until(history.end_seconds - 4 * history.step_seconds),
+        history.last(5),
+        history.last(99),
+        history.select([1, 0, 1]),
+        history.select([1]).last(7).until(history.end_seconds - 2 * history.step_seconds),
+    )
+
+    for part in parts:
+        assert part.is_bound is not None
+        np.testing.assert_array_equal(part.is_bound, part.usage % 5 == 0)
+    assert a_history(np.ones(3)).last(2).is_bound is None
+    with pytest.raises(ForecastError, match="what of it is a bound"):
+        History(np.ones((1, 3)), 0, 300, np.ones((1, 2), dtype=np.bool_))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 9), st.booleans(), st.floats(0, 0.9))
+@settings(deadline=None)
+def test_an_outcome_is_a_bound_where_its_usage_is(seed: int, steps: int, is_peak: bool, missing: float) -> None:
+    """A peak where its highest usage was cut off; what is not known is none."""
+    rng = np.random.default_rng(seed)
+    usage = np.where(rng.random((3, 12)) < missing, np.nan, rng.integers(0, 4, (3, 12)))
+    is_bound = (rng.random((3, 12)) < 0.4) & ~np.isnan(usage)
+    history, target = replace(a_history(usage), is_bound=is_bound), Target(steps, is_peak)
+
+    found = target.bounds_after(history, int(history.times[5]))
+
+    actual = target.after(history, int(history.times[5]))
+    assert found is not None
+    assert found.shape == actual.shape
+    for row, outcome in np.ndindex(*actual.shape):
+        window = range(6, min(6 + steps, 12)) if is_peak else range(6 + outcome, min(7 + outcome, 12))
+        expected = any(is_bound[row, k] and usage[row, k] == actual[row, outcome] for k in window)
+        assert found[row, outcome] == expected
+    assert target.bounds_after(a_history(usage), int(history.times[5])) is None

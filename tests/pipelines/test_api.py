@@ -23,10 +23,10 @@ from predictor.sources.files import MemorySource
 from predictor.usage.panel import UsagePanel
 from predictor.usage.table import table_from_panel
 from tests.support.histories import STEP_SECONDS
-from tests.support.panels import a_fleet, a_settings
+from tests.support.panels import a_fleet, a_settings, throttled
 
 SETTINGS = a_settings()
-PANEL = a_fleet()
+PANEL = throttled(a_fleet(), [0, 1])
 TABLE = table_from_panel(PANEL)
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
 END = TABLE["timestamp"].max() + pd.Timedelta(seconds=STEP_SECONDS)

@@ -15,7 +15,7 @@ from pipelines.steps.split import affordable, observed_times, split_in_time, spr
 from predictor.errors import UnknownWorkload
 from predictor.usage.panel import Finding, SeriesKey, Severity
 from tests.support.histories import STEP_SECONDS, daily_usage
-from tests.support.panels import DAY_STEPS, a_fleet, a_panel, a_settings
+from tests.support.panels import DAY_STEPS, a_fleet, a_panel, a_settings, throttled
 
 QUESTION = Question(target=Target(8), levels=(0.5, 0.9), past_steps=8 * DAY_STEPS)
 
@@ -108,6 +108,15 @@ def test_a_series_at_its_limit_is_named(top: float, *, named: bool) -> None:
 
     said = [f for f in ready.findings if "at its limit in" in f.message and "raise the limit" in f.message]
     assert bool(said) is named
+
+
+def test_where_usage_was_cut_off_changes_the_fingerprint() -> None:
+    """The same usage under another limit trains another model; a limit that nothing reaches changes nothing."""
+    panel = throttled(a_fleet(), [0])
+    higher = replace(panel, attributes={"limit": 2 * panel.attributes["limit"]})
+
+    assert fingerprint(panel) != fingerprint(higher)
+    assert fingerprint(higher) == fingerprint(replace(panel, attributes={}))
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,5 +1,7 @@
 """Rolling cutoffs: nothing ahead of a cutoff is seen, and what is set beside a forecast is what happened."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -109,6 +111,28 @@ def test_the_outcome_beside_a_step_is_that_steps() -> None:
 
     np.testing.assert_array_equal(made.actual[0, 0, :5], np.arange(3.0 * DAY)[-5:])
     assert np.isnan(made.actual[0, 0, 5:]).all()
+
+
+def test_the_bounds_beside_outcomes_are_theirs() -> None:
+    """Which of them were cut off, also of some series; what a forecaster is handed ends at the cutoff too."""
+    usage = daily_usage(series=3, days=4)
+    history = replace(a_history(usage), is_bound=usage > 0.3)
+    cutoff = history.end_seconds - 8 * STEP_SECONDS
+    seen: list[History] = []
+
+    def predict(past: History) -> QuantileForecast:
+        seen.append(past)
+        return SeasonalNaive().predict(past, Target(8), (0.5,))
+
+    made = backtest_of(predict, history, (cutoff,))
+
+    assert made.is_bound is not None and seen[0].is_bound is not None
+    np.testing.assert_array_equal(made.is_bound[0], usage[:, -8:] > 0.3)
+    np.testing.assert_array_equal(seen[0].is_bound, usage[:, :-8] > 0.3)
+    assert seen[0].is_bound.base is None
+    some = made.select([2, 0]).is_bound
+    assert some is not None
+    np.testing.assert_array_equal(some, made.is_bound[:, [2, 0]])
 
 
 def test_the_table_is_long_with_one_row_per_level_and_step() -> None:

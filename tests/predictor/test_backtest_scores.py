@@ -1,5 +1,7 @@
 """Scores against slow, obvious versions of themselves, and what they mean."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -108,3 +110,17 @@ def test_parts_that_do_not_share_out_the_horizon_are_refused(ends: tuple[int, ..
     """They would count a step twice or never."""
     with pytest.raises(ValueError, match="ascending steps, the last at 4"):
         score(a_backtest(), ends)
+
+
+def test_no_forecast_is_too_high_where_usage_was_cut_off() -> None:
+    """The smaller of forecast and bound is scored, point by point; whether usage was covered is counted as ever."""
+    made = a_backtest(3)
+    is_bound = np.random.default_rng(4).random(made.actual.shape) < 0.5
+    at_most = np.where(is_bound[:, :, None, :], np.minimum(made.forecast, made.actual[:, :, None, :]), made.forecast)
+    expected = score(replace(made, forecast=np.where(np.isnan(at_most), made.forecast, at_most)), ENDS)
+
+    found = score(replace(made, is_bound=is_bound), ENDS)
+
+    np.testing.assert_array_equal(found.pinball, expected.pinball)
+    np.testing.assert_array_equal(found.covered, score(made, ENDS).covered)
+    assert (found.pinball_sums < score(made, ENDS).pinball_sums).any()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models import catalog
+from models.calibration import Calibration, part_coverage
 from models.combination import Combination, combined, loss_unit, part_losses
 from models.forecast import FloatArray, ForecastError, Target
 from pipelines.steps.plan import Question
@@ -21,7 +22,7 @@ from predictor.sources.files import MemorySource
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from tests.support.bundles import LEVELS
 from tests.support.histories import STEP_SECONDS, daily_usage
-from tests.support.panels import a_panel
+from tests.support.panels import DAY_STEPS, a_panel, throttled
 
 NAMES = ("seasonal_naive", "trailing_24h", "hour_of_day")
 HORIZON = 8
@@ -231,9 +232,10 @@ def test_what_another_version_learned_is_left_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(served_at(a_predictor(panel, a_store(), learned), panel, after), fresh)
 
 
-def test_serving_and_backtest_forecast_the_same() -> None:
+@pytest.mark.parametrize("cut_off", [(), (0, 1, 2)])
+def test_serving_and_backtest_forecast_the_same(cut_off: tuple[int, ...]) -> None:
     """The predictor hour by hour, and the pipeline over the same cutoffs: bit for bit, learning included."""
-    panel = some_usage()
+    panel = throttled(some_usage(), cut_off)
     cutoffs = tuple(panel.end_seconds - hours * 3600 for hours in (12, 9, 8, 4, 3, 2))
 
     online = served_at(a_predictor(panel, a_store()), panel, cutoffs)
@@ -291,6 +293,52 @@ def test_peaks_learn_beside_the_steps() -> None:
     expected = part_losses(actual, made, LEVELS, (1,)) / loss_unit(past)[:, None, None, None]
     np.testing.assert_allclose(part.combinations[Resource.CPU].loss, expected)
     assert learned.learned(panel.keys, history) is learned
+
+
+def test_what_was_cut_off_is_learned_as_a_bound() -> None:
+    """Of steps and of peaks: losses and coverage are those of bounds."""
+    panel = throttled(some_usage(), [0, 1], share=0.3)
+    history = panel.history()
+    bundle = with_a_peak(a_bundle())
+    bundle = replace(bundle, peaks=tuple(calibrated(each) for each in bundle.peaks))
+
+    learned = calibrated(bundle).learned(panel.keys, history)
+
+    for part in (learned, *learned.peaks):
+        target, ends = part.target, part.combinations[Resource.CPU].part_ends
+        past = history.until(part.learned_until_seconds).select([0, 1])
+        grid = part.calibrations[Resource.CPU].levels
+        made = [catalog.create(name).predict(past, target, grid).values for name in NAMES]
+        stated = [each[:, [grid.index(level) for level in LEVELS]] for each in made]
+        actual = target.after(history, part.learned_until_seconds)[:2]
+        bounds = target.bounds_after(history, part.learned_until_seconds)
+        assert bounds is not None and bounds[:2].any()
+        expected = part_losses(actual, stated, LEVELS, ends, bounds[:2]) / loss_unit(past)[:, None, None, None]
+        np.testing.assert_allclose(part.combinations[Resource.CPU].loss, expected)
+        covered = part_coverage(actual, np.mean(made, axis=0), grid, ends, bounds[:2])
+        np.testing.assert_allclose(part.calibrations[Resource.CPU].covered, covered)
+
+
+def calibrated(bundle: Bundle) -> Bundle:
+    """The bundle with a calibration that has no record."""
+    record = Calibration.without_record(2, LEVELS, len(bundle.target.ahead))
+    return replace(bundle, calibrations={Resource.CPU: record})
+
+
+def test_a_forecast_says_that_usage_was_at_its_limit() -> None:
+    """In how many of the last day's steps; nothing where it was not, whether the workload is known or new."""
+    panel = throttled(some_usage(), [0, 2])
+
+    known, free, new = (a_bundle().forecast(panel).of(key) for key in panel.keys)
+
+    assert panel.is_bound is not None
+    count = panel.is_bound[0, -DAY_STEPS:].sum()
+    assert isinstance(known, SeriesForecast) and isinstance(free, SeriesForecast) and isinstance(new, SeriesForecast)
+    said = f"usage was at its limit in {count} of the last {DAY_STEPS} steps: demand may be higher than is forecast"
+    assert known.served.reason == f"a test's; {said}"
+    assert free.served.reason == "a test's"
+    assert new.served.reason.startswith("cold: ")
+    assert "usage was at its limit in" in new.served.reason
 
 
 def test_a_bundle_keeps_its_peaks_on_disk(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Builders of usage panels and settings for training tests: small, seeded, on a coarse grid."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -40,6 +41,14 @@ def a_fleet(*, days: float = 12, series: int = 4, seed: int = 0) -> UsagePanel:
     keys = [SeriesKey(name, Resource.CPU) for name in names]
     keys += [SeriesKey(name, Resource.MEMORY) for name in names[:series]]
     return UsagePanel(tuple(keys), MONDAY, STEP_SECONDS, np.concatenate([cpu, memory]))
+
+
+def throttled(panel: UsagePanel, rows: Sequence[int], share: float = 0.8) -> UsagePanel:
+    """The panel with some series cut off by a limit that this share of their samples stays under."""
+    limit = np.full(panel.usage.shape, np.nan)
+    limit[list(rows)] = np.nanquantile(panel.usage[list(rows)], share, axis=1, keepdims=True)
+    usage = np.where(panel.usage > limit, limit, panel.usage)
+    return replace(panel, usage=usage, attributes={"limit": limit})
 
 
 def a_settings(*, peaks: Sequence[str] = ("1h", "24h"), **training: Any) -> Settings:
