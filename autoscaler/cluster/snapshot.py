@@ -49,6 +49,8 @@ class DemandForecast:
     model_version: str
     """Registered version that served; empty where nothing is registered."""
     rung: Rung = Rung.CHAMPION
+    because: str = ""
+    """Why this forecaster, and what else a reader should know of the forecast."""
 
 
 @dataclass(frozen=True, slots=True)

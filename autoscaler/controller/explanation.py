@@ -44,6 +44,7 @@ def explanation(record: JsonObject) -> str:
         "",
         f"  observed     {_observed(record, unit)}",
         f"  forecast     {_forecast(record, unit)}",
+        *([f"  because      {because}"] if (because := record["forecast"].get("because")) else []),
         f"  model        {_model(record)}",
         f"  capacity     {_capacity(record, unit)}",
         f"  arithmetic   {_arithmetic(record)}",

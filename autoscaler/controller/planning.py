@@ -128,6 +128,7 @@ def demand_forecast(forecasts: Forecasts, key: SeriesKey, level: float, until_se
         forecaster=served.series.served.forecaster,
         model_version=served.model.version,
         rung=_rung(served),
+        because=served.series.served.reason,
     )
 
 

@@ -151,6 +151,7 @@ class DecisionRecord:
                 "from": moment(forecast.cutoff_seconds),
                 "until": moment(forecast.cutoff_seconds + forecast.horizon_seconds),
                 "forecaster": forecast.forecaster,
+                "because": forecast.because,
                 "model_version": forecast.model_version,
             }
         )

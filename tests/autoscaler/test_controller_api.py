@@ -126,16 +126,17 @@ def test_an_explanation_shows_the_whole_way_to_the_number() -> None:
         "  observed     2 cores, 60 s ago",
         "  forecast     5.6 cores: peak from 2025-10-18T12:00:00Z to 2025-10-18T12:11:00Z at quantile level 0.99, "
         "by seasonal_naive",
+        "  because      a test's",
         "  model        model version 1, confirmed by the registry 0 s ago, trained on data until 2025-10-17T00:00:00Z",
         "  capacity     0.9 cores per replica (request of 1 × target utilisation 0.9)",
         "  arithmetic   ceil(forecast 5.6 / 0.9) = 7",
         "  guardrails   TooManyReplicas: 7 replicas wanted, the maximum is 5",
         "  bounds       1 to 5 replicas",
-        f"  reason       {lines[9].removeprefix('  reason       ')}",
+        f"  reason       {lines[10].removeprefix('  reason       ')}",
         "  outcome      carried out",
         "  decided      2025-10-18T12:01:00Z with 3 of 3 replicas ready",
     ]
-    assert "ForecastPeak" in lines[9]
+    assert "ForecastPeak" in lines[10]
 
 
 def test_an_explanation_without_a_forecast_shows_the_capacity_it_relied_on() -> None:
