@@ -18,13 +18,14 @@ from pipelines.flows.model import plan_of_all
 from pipelines.settings import Settings
 from pipelines.steps.plan import Plan, Question, question_of
 from pipelines.steps.prepare import prepared
-from predictor.backtest.coverage import worst_tenth
+from predictor.backtest.coverage import worst_tenth, worst_tenth_if_alike
 from predictor.backtest.resampling import INTERVAL, RESAMPLES, resampled
 from predictor.backtest.rolling import Backtest, backtest_of
 from predictor.usage.panel import UsagePanel
 
 DECILES = tuple(round(0.1 * k, 1) for k in range(1, 10))
 LEVELS = (*DECILES, 0.95, 0.99)
+ALIKE_DRAWS = 50
 SHOWN = (0.5, 0.9, 0.95, 0.99)
 PEER = "gaussian_seasonal_naive"
 
@@ -85,9 +86,9 @@ class Losses:
     by_method: Mapping[str, FloatArray]
     """Twice the pinball loss, summed over the horizon, [windows, series, levels]."""
     covered: Mapping[str, FloatArray]
-    """How many points were covered, [series, levels]."""
+    """How many points were covered, [windows, series, levels]."""
     count: FloatArray
-    """How many points there are, [series]."""
+    """How many points there are, [windows, series]."""
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """Every method's figures."""
@@ -105,6 +106,12 @@ class Losses:
         drawn = above[below > 0] / below[below > 0]
         return [float(np.quantile(drawn, q)) for q in INTERVAL] if drawn.size else [float("nan")] * 2
 
+    def worst_tenth_if_alike(self, method: str) -> list[float]:
+        """What the worst tenth of series would show if all were covered alike, at the levels that are shown."""
+        at = [LEVELS.index(level) for level in SHOWN]
+        covered = self.covered[method][:, :, at]
+        return worst_tenth_if_alike(covered, self.count, draws=ALIKE_DRAWS, seed=0).tolist()
+
     def _figures(self, method: str) -> dict[str, Any]:
         """Ratios to the peer: CRPS (mean over the deciles of summed loss), and with each series counting the same."""
         loss, peer = (self.by_method[name].sum(axis=0) for name in (method, PEER))
@@ -117,7 +124,7 @@ class Losses:
         is_moving = (theirs > 0) & (ours > 0)
         ratio = np.clip(ours[is_moving] / theirs[is_moving], 1e-3, 1e3)
         at = [LEVELS.index(level) for level in SHOWN]
-        covered, count = self.covered[method], self.count
+        covered, count = self.covered[method].sum(axis=0), self.count.sum(axis=0)
         return {
             "crps_ratio": float(ours.sum() / theirs.sum()),
             "interval": [float(np.quantile(drawn, q)) for q in INTERVAL],
@@ -139,8 +146,8 @@ def losses(made: Mapping[str, Backtest]) -> Losses:
     for name, each in made.items():
         gap = np.where(is_scored[:, :, None], each.actual[:, :, None] - each.forecast, 0.0)
         lost[name] = 2 * np.maximum(level * gap, (level - 1) * gap).sum(axis=3)
-        covered[name] = ((gap <= 0) & is_scored[:, :, None]).sum(axis=(0, 3)).astype(np.float64)
-    return Losses(lost, covered, is_scored.sum(axis=(0, 2)).astype(np.float64))
+        covered[name] = ((gap <= 0) & is_scored[:, :, None]).sum(axis=3).astype(np.float64)
+    return Losses(lost, covered, is_scored.sum(axis=2).astype(np.float64))
 
 
 def shares(values: Sequence[float]) -> str:

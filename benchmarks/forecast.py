@@ -57,6 +57,7 @@ def measured(task: Task, folder: Path) -> dict[str, Any]:
         "points": int(scored.count.sum()),
         "ramp_coverage": _on_ramps(made[FORESIZE].select(asked.warm), usage.select(asked.warm)),
         "combined_series": served.count("combination"),
+        "worst_tenth_if_alike": scored.worst_tenth_if_alike(FORESIZE),
         "ratio_to_best_interval": scored.ratio_interval(FORESIZE, best),
         "methods": figures,
     }
@@ -78,15 +79,15 @@ def table(stored: dict[str, Any]) -> str:
                 f"| {others[best]['crps_ratio']:.3f} {best} | {ratio:.3f}{_interval(result)} "
                 f"| {ours['equal_weight_ratio']:.3f} "
                 f"| {others[best_equal]['equal_weight_ratio']:.3f} {best_equal} "
-                f"| {shares(ours['coverage'])} | {shares(ours['worst_tenth'][1:])} "
+                f"| {shares(ours['coverage'])} | {shares(ours['worst_tenth'][1:])}{_if_alike(result)} "
                 f"| {shares(result['ramp_coverage'][1:])} | {ours['pinball_ratio'][-1]:.2f} "
                 f"| {result.get('wall_seconds', float('nan')):.0f}, {result['cpu_seconds']:.0f} |",
             )
         )
     heads = (
         "| task | series × windows | CRPS | best other | ours ÷ best other | equal weight | best other "
-        "| coverage at .5 / .9 / .95 / .99 | worst tenth of series at .9 / .95 / .99 | on ramps at .9 / .95 / .99 "
-        "| pinball at .99 | wall, CPU s |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+        "| coverage at .5 / .9 / .95 / .99 | worst tenth of series at .9 / .95 / .99 (by chance) "
+        "| on ramps at .9 / .95 / .99 | pinball at .99 | wall, CPU s |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
     )
     ratios = [ratio for ratio, _ in rows]
     equal = [
@@ -108,6 +109,11 @@ def _interval(result: dict[str, Any]) -> str:
     """The interval of the ratio to the best other method; nothing where it was not measured."""
     low, high = result.get("ratio_to_best_interval", (np.nan, np.nan))
     return "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+
+
+def _if_alike(result: dict[str, Any]) -> str:
+    """What the worst tenth would show if all series were covered alike; nothing where it was not measured."""
+    return f" ({shares(result['worst_tenth_if_alike'][1:])})" if "worst_tenth_if_alike" in result else ""
 
 
 def _on_ramps(made: Backtest, usage: History) -> list[float]:

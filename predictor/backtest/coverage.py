@@ -96,6 +96,25 @@ def worst_tenth(coverage: FloatArray) -> FloatArray:
     return np.asarray(np.sort(coverage, axis=0)[:count].mean(axis=0))
 
 
+def worst_tenth_if_alike(covered: FloatArray, count: FloatArray, *, draws: int, seed: int) -> FloatArray:
+    """What the worst tenth would show on average if all series were covered alike, [levels].
+
+    `covered` is [cutoffs, series, levels], how many points were covered, `count` [cutoffs, series] how many there were.
+    Each series is given, at every cutoff, what happened to some series there: what is left of the difference to the
+    others is chance, as a handful of cutoffs shows no more.
+    """
+    rng = np.random.default_rng(seed)
+    cutoffs, series = count.shape
+    at = np.arange(cutoffs)[:, None]
+    found = []
+    for _ in range(draws):
+        picked = rng.integers(0, series, (cutoffs, series))
+        total = count[at, picked].sum(axis=0)
+        shares = covered[at, picked].sum(axis=0)[total > 0] / total[total > 0, None]
+        found.append(worst_tenth(shares))
+    return np.asarray(np.mean(found, axis=0))
+
+
 def _mean(values: FloatArray) -> FloatArray:
     """Mean of each row's samples; zero without any."""
     present = ~np.isnan(values)

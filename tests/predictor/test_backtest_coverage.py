@@ -14,6 +14,7 @@ from predictor.backtest.coverage import (
     tenths,
     volatility,
     worst_tenth,
+    worst_tenth_if_alike,
 )
 from predictor.backtest.resampling import mean_of_known, ratio_of_sums, resampled
 from predictor.backtest.rolling import Backtest
@@ -119,3 +120,27 @@ def test_what_cannot_be_measured_is_nan() -> None:
     assert np.isnan(ratio_of_sums(np.ones(3), np.zeros(3), drawn).value)
     assert np.isnan(mean_of_known(np.full(3, NAN), drawn).value)
     assert mean_of_known(np.asarray([NAN, 4.0, NAN]), drawn).low == 4.0
+
+
+def test_a_worst_tenth_that_is_chance_is_told_from_one_that_is_not() -> None:
+    """Series alike show by chance what they show; where some are never covered, chance would show far more."""
+    rng = np.random.default_rng(0)
+    count = np.full((12, 200), 10.0)
+    alike = np.where(rng.random((12, 200, 1)) < 0.9, 10.0, 0.0)
+    uneven = alike.copy()
+    uneven[:, :20] = 0.0
+
+    by_chance = worst_tenth_if_alike(alike, count, draws=40, seed=0)
+    instead = worst_tenth_if_alike(uneven, count, draws=40, seed=0)
+
+    shown = worst_tenth(alike.sum(axis=0) / count.sum(axis=0)[:, None])
+    assert by_chance == pytest.approx(shown, abs=0.03)
+    assert worst_tenth(uneven.sum(axis=0) / count.sum(axis=0)[:, None]) == pytest.approx([0.0])
+    assert (instead > 0.5).all()
+
+
+def test_a_series_that_was_never_scored_is_no_worst_one() -> None:
+    """It is drawn like the others and counts nowhere."""
+    count = np.asarray([[4.0, 0.0, 4.0], [4.0, 0.0, 4.0]])
+
+    assert worst_tenth_if_alike(count[:, :, None], count, draws=20, seed=0) == pytest.approx([1.0])
