@@ -87,7 +87,8 @@ def table(stored: dict[str, Any]) -> str:
     heads = (
         "| task | series × windows | CRPS | best other | ours ÷ best other | equal weight | best other "
         "| coverage at .5 / .9 / .95 / .99 | worst tenth of series at .9 / .95 / .99 (by chance) "
-        "| on ramps at .9 / .95 / .99 | pinball at .99 | wall, CPU s |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+        "| on ramps at .9 / .95 / .99 | pinball at .99 | wall, CPU s |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|\n"
     )
     ratios = [ratio for ratio, _ in rows]
     equal = [
