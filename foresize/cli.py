@@ -83,9 +83,17 @@ def main() -> None:
         if not _is_ours(error):
             raise
         click.echo(f"foresize: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if _is_to_be_mended(error) else 1)
     # Outside its standalone mode click returns the code that a command exits with.
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _is_to_be_mended(error: Exception) -> bool:
+    """Whether what was asked or given cannot be used, rather than that something else failed."""
+    from pipelines.errors import NotEnoughHistory
+    from predictor.errors import InvalidUsage, SourceRefused, UnknownWorkload
+
+    return isinstance(error, InvalidUsage | SourceRefused | UnknownWorkload | NotEnoughHistory)
 
 
 def _is_ours(error: Exception) -> bool:

@@ -11,11 +11,11 @@ from pipelines.cli.common import (
     BadInput,
     LoadSettings,
     bad_input,
+    check_outputs,
     names,
     numbers,
     shown_progress,
     stopped_by_sigterm,
-    writable,
 )
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -110,9 +110,8 @@ def backtest(
     )
     asked = _cutoffs(cutoffs)
 
-    for path in (report, json_path):
-        if path is not None:
-            writable(path)
+    times = None if isinstance(asked, int) else Path(cutoffs)
+    check_outputs({"--history": history, "--cutoffs": times}, {"--out": out, "--report": report, "--json": json_path})
 
     import json
 

@@ -83,10 +83,25 @@ def stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def writable(path: Path) -> None:
-    """Refuses a place that a file cannot be written to, before any work is done for it."""
+def check_outputs(read: Mapping[str, Path | None], written: Mapping[str, Path | None]) -> None:
+    """Refuses, before any work is done for them, files to write that are read as well, that are the same, or that
+    cannot be written; both by option, None is not given.
+    """
+    taken = {path.resolve(): option for option, path in read.items() if path is not None}
+    for option, path in written.items():
+        if path is None:
+            continue
+        other = taken.setdefault(path.resolve(), option)
+        if other != option:
+            raise BadInput(f"{option} and {other} are the same file, {path}: name another for {option}")
+        _writable(path)
+
+
+def _writable(path: Path) -> None:
     import tempfile
 
+    if not path.parent.is_dir():
+        raise BadInput(f"{path}: cannot be written: there is no folder {path.parent}")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.common import HISTORY, LoadSettings, bad_input, check_one_source, shown_progress, stopped_by_sigterm
+from pipelines.cli.common import (
+    HISTORY,
+    LoadSettings,
+    bad_input,
+    check_one_source,
+    check_outputs,
+    shown_progress,
+    stopped_by_sigterm,
+)
 
 
 @click.command()
@@ -54,6 +62,7 @@ def simulate(
       foresize simulate --history usage.csv --fit --json replay.json
     """
     check_one_source(history, prometheus)
+    check_outputs({"--history": history}, {"--report": report, "--json": json_path})
     settings = load(
         {
             ("prometheus", "url"): prometheus,

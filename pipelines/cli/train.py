@@ -10,6 +10,7 @@ from pipelines.cli.common import (
     LoadSettings,
     bad_input,
     check_one_source,
+    check_outputs,
     names,
     numbers,
     shown_progress,
@@ -61,6 +62,7 @@ def train(
       foresize train --history usage.csv --dry-run           what a cycle would say, leaving no trace
     """
     check_one_source(history, prometheus)
+    check_outputs({"--history": history}, {"--json": json_path})
     settings = load(
         {
             ("prometheus", "url"): prometheus,

@@ -38,7 +38,7 @@ from pipelines.steps.compare import (
 )
 from pipelines.steps.figures import LaneFigures, exemplars, lane_figures
 from pipelines.steps.fit import fitted
-from pipelines.steps.peaks import peak_parts
+from pipelines.steps.peaks import missing_peaks, peak_parts
 from pipelines.steps.plan import Mapped, Plan, Progress, Question, peak_questions_of, planned, question_of
 from pipelines.steps.prepare import PreparedHistory, prepared
 from pipelines.steps.record import parameters_of
@@ -329,7 +329,7 @@ def _report(
         exemplars=shown,
         levels=plan.question.levels,
         baseline=baseline,
-        findings=(*history.findings, *plan.findings),
+        findings=(*history.findings, *plan.findings, *missing_peaks(peak_questions_of(settings), bundle)),
         fingerprint=history.fingerprint,
         seconds_by_step=clock.seconds,
     )

@@ -49,11 +49,21 @@ def peak_parts(
             split = for_horizon(plan.split, plan.panel, question.horizon_steps, plan.training)
             part = planned(plan.panel, split, question, plan.training)
         except NotEnoughHistory:
-            name = target_name(question.target, plan.panel.step_seconds)
-            message = f"{name} is not forecast: the history is too short to calibrate it; read more (history.span)"
-            findings.append(Finding("", "", Severity.WARNING, message))
+            findings.append(_missing(question, plan.panel.step_seconds))
             continue
         models = fitted(part)
         parts.append(PeakPart(part, models, made_bundle(part, models, mapped=mapped)))
     progress(len(questions), len(questions))
     return PeakParts(tuple(parts), tuple(findings))
+
+
+def missing_peaks(questions: Sequence[Question], bundle: Bundle) -> tuple[Finding, ...]:
+    """What a bundle that was made does not answer of these questions about peaks."""
+    there = {part.target for part in bundle.peaks}
+    return tuple(_missing(question, bundle.step_seconds) for question in questions if question.target not in there)
+
+
+def _missing(question: Question, step_seconds: int) -> Finding:
+    name = target_name(question.target, step_seconds)
+    message = f"{name} is not forecast: the history is too short to calibrate it; read more (history.span)"
+    return Finding("", "", Severity.WARNING, message)

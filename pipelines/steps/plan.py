@@ -13,6 +13,7 @@ from pipelines.settings import Settings, TrainingSettings
 from pipelines.steps.split import Split, warm_keys, warm_samples
 from predictor.errors import InvalidUsage
 from predictor.serving.bundle import FALLBACK
+from predictor.settings import ForecastSettings, duration_text
 from predictor.usage.panel import Finding, SeriesKey, Severity, UsagePanel
 
 Progress = Callable[[int, int], None]
@@ -69,9 +70,19 @@ def question_of(settings: Settings) -> Question:
 
 
 def peak_questions_of(settings: Settings) -> tuple[Question, ...]:
-    """The same about the peaks that the settings ask for, the shortest window first; one of a step is that step."""
+    """The same about the peaks that the settings ask for, the shortest window first; one of a step is that step.
+
+    Raises InvalidUsage for a window shorter than a step, unless it is one of the settings' own.
+    """
     question = question_of(settings)
     step_seconds = settings.history.step.total_seconds()
+    own = ForecastSettings().peaks
+    for window in settings.forecast.peaks:
+        if window.total_seconds() < step_seconds and settings.forecast.peaks != own:
+            raise InvalidUsage(
+                f"a peak of {duration_text(window)} is shorter than a step, {duration_text(settings.history.step)}: "
+                "ask for a longer one (forecast.peaks, or --peak), or for finer steps"
+            )
     windows = sorted({math.ceil(window.total_seconds() / step_seconds) for window in settings.forecast.peaks})
     return tuple(replace(question, target=Target(steps, is_peak=True)) for steps in windows if steps > 1)
 

@@ -59,10 +59,16 @@ def split_in_time(panel: UsagePanel, horizon_steps: int, training: TrainingSetti
     held_out = _part_steps(training.held_out.total_seconds(), panel.step_seconds, len(times), LARGEST_HELD_OUT)
     inner = inner_split(panel, horizon_steps, training, len(times) - held_out)
     held_out_cutoffs = spread_cutoffs(times[-held_out - 1 :], horizon_steps * panel.step_seconds, training.cutoffs)
+    asked = int(training.held_out.total_seconds()) // panel.step_seconds
     if len(held_out_cutoffs) < min(2, training.cutoffs):
+        if held_out == asked:
+            needed = _text((horizon_steps + 1) * panel.step_seconds)
+            raise NotEnoughHistory(
+                f"{duration_text(training.held_out)} are held out (training.held_out, or --held-out), too few for "
+                f"two forecasts of {_text(horizon_steps * panel.step_seconds)}: hold out at least {needed}"
+            )
         raise _too_short(panel, len(times), horizon_steps, "held out")
     findings = list(inner.findings)
-    asked = int(training.held_out.total_seconds()) // panel.step_seconds
     if held_out < asked:
         findings.append(_shortened("held out", held_out, asked, panel.step_seconds, "training.held_out"))
     return Split(
@@ -91,7 +97,14 @@ def inner_split(panel: UsagePanel, horizon_steps: int, training: TrainingSetting
         count = affordable(training.rehearsals, len(panel.keys))
         cutoffs = spread_cutoffs(times[fit - 1 :], horizon_steps * panel.step_seconds, count)
     if len(cutoffs) < 2:
-        raise _too_short(panel, len(observed_times(panel)), horizon_steps, "calibrated on")
+        everything, needed = len(observed_times(panel)), int((horizon_steps + 2) / LARGEST_CALIBRATION) + 1
+        if len(times) < needed <= everything * (1 - LARGEST_HELD_OUT):
+            raise NotEnoughHistory(
+                f"{_text(len(times) * panel.step_seconds)} of history lie before the first cutoff: to fit and "
+                f"calibrate forecasts of {_text(horizon_steps * panel.step_seconds)}, "
+                f"{_text(needed * panel.step_seconds)} are needed; let the first cutoff be later, or hold out less"
+            )
+        raise _too_short(panel, everything, horizon_steps, "calibrated on")
     findings: tuple[Finding, ...] = ()
     if calibration < asked:
         findings = (_shortened("calibrated on", calibration, asked, panel.step_seconds, "training.calibration"),)

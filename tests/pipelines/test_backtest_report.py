@@ -211,6 +211,41 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_work(tmp_path: Pa
         assert out.read_text() == "older"
 
 
+def test_no_output_takes_the_place_of_an_input_or_of_another_output(tmp_path: Path) -> None:
+    """However the same file is named; nothing is read, and the history is what it was."""
+    history, out = written(a_fleet(days=3), tmp_path / "usage.parquet"), tmp_path / "f.parquet"
+    before = history.read_bytes()
+    times = tmp_path / "times.txt"
+    times.write_text("2026-01-05")
+
+    for options in (
+        (history, history),
+        (history, out, "--report", tmp_path / "." / "usage.parquet"),
+        (history, out, "--json", out),
+        (history, out, "--report", tmp_path / "r", "--json", tmp_path / "r"),
+        (history, times, "--cutoffs", times),
+    ):
+        done = run(*options)
+
+        assert done.exit_code == 2, done.output
+        assert "are the same file" in done.output
+        assert "read:" not in done.output
+    assert history.read_bytes() == before
+
+
+def test_a_peak_that_cannot_be_had_is_an_error_or_said(tmp_path: Path) -> None:
+    """Shorter than a step it is none; for one that the history is too short for, the rest is done and that is said."""
+    history, out = written(a_fleet(), tmp_path / "usage.parquet"), tmp_path / "f.parquet"
+
+    short = run(history, out, "--peak", "3m")
+    long = run(history, out, "--peak", "100d", "--cutoffs", "2", "--forecasters", "seasonal_naive,trailing_24h")
+
+    assert short.exit_code == 2, short.output
+    assert "a peak of 3m is shorter than a step" in short.output
+    assert long.exit_code == 0, long.output
+    assert "peak_2400h is not forecast: the history is too short" in long.output
+
+
 def test_a_report_that_cannot_be_written_at_the_end_loses_nothing(tmp_path: Path) -> None:
     """The forecasts are there, and the same command only has to write the report."""
     history, out, report = written(a_fleet(), tmp_path / "usage.parquet"), tmp_path / "f.parquet", tmp_path / "f.html"

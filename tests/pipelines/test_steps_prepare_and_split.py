@@ -11,7 +11,7 @@ from models.forecast import Target
 from pipelines.errors import NotEnoughHistory
 from pipelines.steps.plan import Question, planned
 from pipelines.steps.prepare import fingerprint, prepared
-from pipelines.steps.split import affordable, observed_times, split_in_time, spread_cutoffs
+from pipelines.steps.split import affordable, inner_split, observed_times, split_in_time, spread_cutoffs
 from predictor.errors import UnknownWorkload
 from predictor.usage.panel import Finding, SeriesKey, Severity
 from tests.support.histories import STEP_SECONDS, daily_usage
@@ -151,6 +151,16 @@ def test_a_history_too_short_for_the_horizon_says_what_to_change() -> None:
     """The message has the span that is needed and the two ways out."""
     with pytest.raises(NotEnoughHistory, match=r"Read at least .*--span.*--horizon"):
         split_in_time(a_panel(daily_usage(days=1)), 40, a_settings().training)
+
+
+def test_what_is_too_short_is_named_where_the_history_is_not() -> None:
+    """The part that is held out, or what lies before the first cutoff."""
+    panel, training = a_panel(daily_usage(days=12)), a_settings(held_out="30m").training
+
+    with pytest.raises(NotEnoughHistory, match=r"30m are held out .*--held-out.*: hold out at least"):
+        split_in_time(panel, 16, training)
+    with pytest.raises(NotEnoughHistory, match=r"3 h of history lie before the first cutoff.*first cutoff be later"):
+        inner_split(panel, 16, training, 12)
 
 
 def test_separate_days_are_split_by_what_was_observed() -> None:

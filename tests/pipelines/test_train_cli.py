@@ -97,6 +97,20 @@ def test_a_file_that_is_no_usage_table_ends_with_2(tmp_path: Path) -> None:
     assert "workload, resource, timestamp, usage" in done.output
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_done(history: Path, tmp_path: Path) -> None:
+    """Nothing is registered for it, and the history is not written over."""
+    before = history.read_bytes()
+
+    nowhere = run(tmp_path, "--history", history, "--json", tmp_path / "missing" / "report.json")
+    itself = run(tmp_path, "--history", history, "--json", history)
+
+    assert (nowhere.exit_code, itself.exit_code) == (2, 2)
+    assert "there is no folder" in nowhere.output
+    assert "--json and --history are the same file" in itself.output
+    assert history.read_bytes() == before
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_tracking_server_that_is_down_fails_before_the_history_is_read(history: Path, tmp_path: Path) -> None:
     """The error is one that the front door prints and ends with 1 for."""
     done = run(tmp_path, "--history", history, "--tracking-uri", f"http://127.0.0.1:{free_port()}")
