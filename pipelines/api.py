@@ -32,7 +32,7 @@ from predictor.backtest.rolling import target_name
 from predictor.errors import CorruptModel, InvalidUsage
 from predictor.serving import bundle_files
 from predictor.serving.bundle import Bundle, NoForecast, PanelForecast, siblings
-from predictor.settings import parse_duration
+from predictor.settings import duration_text, parse_duration
 from predictor.sources.files import FileSource, MemorySource
 from predictor.usage.panel import Finding, Resource, SeriesKey, UsagePanel
 from predictor.usage.table import newest_from_table, panel_from_table
@@ -138,7 +138,7 @@ def load(folder: str | Path) -> "Model":
     return Model(Bundle.load(place / BUNDLE), window, past_steps)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """What is known when the newest step of the usage seen so far is over: a value, and all of it data.
 
@@ -151,6 +151,11 @@ class Model:
     """How many steps of the window a forecast is made from."""
     findings: tuple[Finding, ...] = ()
     """What a reader should know of the usage that the fit, or since then the last update, was given."""
+
+    def __repr__(self) -> str:
+        """How much it knows, in a line."""
+        step = duration_text(timedelta(seconds=self.window.step_seconds))
+        return f"<Model of {len(self.bundle.series)} series on steps of {step}, usage seen until {self.known_until}>"
 
     @property
     def cutoff(self) -> pd.Timestamp:

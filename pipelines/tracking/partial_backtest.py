@@ -87,7 +87,7 @@ class PartialBacktest:
             with np.load(self._of(cutoff), allow_pickle=False) as packed:
                 return {name: packed[name] for name in packed.files}
         except (OSError, ValueError, EOFError, BadZipFile, KeyError) as error:
-            raise InvalidUsage(f"{self._of(cutoff)} is damaged: {error}; run again with --restart") from error
+            raise InvalidUsage(f"{self._of(cutoff)} is damaged; run again with --restart") from error
 
     def remove(self) -> None:
         """Nothing is kept any longer."""

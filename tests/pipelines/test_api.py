@@ -147,6 +147,12 @@ def test_a_backtest_at_every_hour_is_a_model_that_is_updated() -> None:
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
 
+def test_a_model_is_shown_in_a_line() -> None:
+    """As a notebook shows it, and not with all its arrays."""
+    assert repr(fitted()).startswith("<Model of ")
+    assert len(repr(fitted())) < 120
+
+
 def test_a_saved_model_comes_back_and_goes_on_alike(tmp_path: Path) -> None:
     """Forecasts and what is learned later, to the bit; the bundle in the folder is one that a registry takes."""
     model = fitted()
