@@ -28,7 +28,7 @@ from models.forecast import (
 )
 from models.learned.features import PAST_SECONDS, Past, origin_features, scales, step_features
 from models.learned.mixture import horizon_blocks, mixture_quantiles
-from models.weighted import weighted_quantiles
+from models.weighted import ascending_quantiles
 
 if TYPE_CHECKING:
     from lightgbm import Booster
@@ -216,7 +216,8 @@ class LightGBMQuantiles:
             cutoff = history.end_seconds - (usage.shape[1] - 1 - end) * history.step_seconds
             seen = Past(window, ascending, np.asarray(outcome_windows[row, end + 1]), cutoff, history.step_seconds)
             past = seen.over(unit)
-            base = weighted_quantiles(past.outcomes, blocks.of_step[chosen], blocks.weights, levels)
+            sorted_outcomes = Ascending.of(past.outcomes) if target.is_peak else past.ascending
+            base = ascending_quantiles(sorted_outcomes, blocks.of_step[chosen], blocks.weights, levels)
             base = base.reshape(-1, len(levels))
             inputs = _inputs_at(past, ahead, base)
             is_usable = np.isfinite(outcome.ravel()) & np.isfinite(base).all(axis=1)
