@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from predictor.errors import InvalidUsage
+from predictor.registry.folder import put_in_place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,11 +61,7 @@ class ForecastFile:
             if hasattr(self._writer, "close"):
                 self._writer.close()
             if kind is None:
-                # mkstemp's files are private; this one is as any other that the user makes.
-                mask = os.umask(0)
-                os.umask(mask)
-                self._part.chmod(0o666 & ~mask)
-                self._part.replace(self.path)
+                put_in_place(self._part, self.path)
         except OSError as problem:
             if kind is None:
                 raise InvalidUsage(f"{self.path}: cannot be written: {problem}") from problem

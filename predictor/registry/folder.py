@@ -25,14 +25,18 @@ def replace_file(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        # What is made as a temporary file is its owner's alone.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
+        put_in_place(Path(name), path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Move a temporary file, which is its owner's alone, to its path, as readable as any other that the user makes."""
+    mask = os.umask(0)
+    os.umask(mask)
+    made.chmod(0o666 & ~mask)
+    made.replace(path)
 
 
 @dataclass(frozen=True)

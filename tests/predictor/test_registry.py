@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
-from predictor.registry.folder import ALIASES_FILE, FolderBundleStore
+from predictor.registry.folder import ALIASES_FILE, FolderBundleStore, replace_file
 from predictor.registry.kept import KeptModel
 from predictor.registry.last_good import LastGoodStore
 from predictor.registry.memory import MemoryBundleStore
@@ -241,3 +241,13 @@ def store_of_warm_client(store: MlflowBundleStore) -> None:
 def test_a_stores_exception_is_told_in_a_line(problem: Exception, said: str) -> None:
     """Without the SQL that it came from; a full disk is called one."""
     assert in_short(problem) == said
+
+
+def test_a_file_that_is_put_in_place_can_be_read_by_others(tmp_path: Path) -> None:
+    """As any file that the user makes, whatever temporary files are."""
+    plain = tmp_path / "plain"
+    plain.write_text("made by hand")
+
+    replace_file(tmp_path / "report.json", "{}")
+
+    assert (tmp_path / "report.json").stat().st_mode == plain.stat().st_mode
