@@ -141,6 +141,7 @@ def _widened(bundle: Bundle, keys: tuple[SeriesKey, ...]) -> Bundle:
 def _profiled(profile: cProfile.Profile) -> list[dict[str, Any]]:
     """The project's functions in which most time was spent, what they call included, longest first."""
     root = str(Path(__file__).parent.parent)
+    # `stats` is pstats' own documented way in, and missing from its annotations.
     rows = [
         {
             "function": f"{Path(file).relative_to(root)}:{name}",

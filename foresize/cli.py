@@ -89,11 +89,9 @@ def main() -> None:
 
 
 def _is_to_be_mended(error: Exception) -> bool:
-    """Whether what was asked or given cannot be used, rather than that something else failed."""
-    from pipelines.errors import NotEnoughHistory
-    from predictor.errors import InvalidUsage, SourceRefused, UnknownWorkload
+    from pipelines.errors import TO_BE_MENDED
 
-    return isinstance(error, InvalidUsage | SourceRefused | UnknownWorkload | NotEnoughHistory)
+    return isinstance(error, TO_BE_MENDED)
 
 
 def _is_ours(error: Exception) -> bool:

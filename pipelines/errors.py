@@ -1,5 +1,7 @@
 """What can stop a training cycle; the message is fit for a user."""
 
+from predictor.errors import InvalidUsage, SourceRefused, UnknownWorkload
+
 
 class PipelineError(Exception):
     """Base of everything the pipelines raise on purpose."""
@@ -15,3 +17,7 @@ class TrackingUnavailable(PipelineError):
 
 class DemoUnavailable(PipelineError):
     """The demo's Prometheus cannot be found, filled or started: install it, or run the demo from Parquet."""
+
+
+TO_BE_MENDED = (InvalidUsage, SourceRefused, UnknownWorkload, NotEnoughHistory)
+"""What was asked or given cannot be used: the user can mend it, and a command ends with exit code 2."""

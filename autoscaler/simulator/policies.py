@@ -159,7 +159,7 @@ class HpaPolicy:
     """None: the workload's own target."""
     name: str = "hpa"
 
-    def start(self, row: int, workload: ReplayWorkload, settings: ReplaySettings) -> "HpaRun":  # noqa: ARG002
+    def start(self, row: int, workload: ReplayWorkload, settings: ReplaySettings) -> "HpaRun":  # noqa: ARG002 - every policy's
         """A fresh run; the HPA needs nothing but the workload."""
         return HpaRun(self, workload)
 

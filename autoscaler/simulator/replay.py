@@ -105,7 +105,7 @@ def _replayed(
                 ready += count
                 warming.append((number + settle_ticks, count))
 
-            served = min(wanted, ready * request) if wanted == wanted else wanted  # noqa: PLR0124
+            served = min(wanted, ready * request) if wanted == wanted else wanted  # noqa: PLR0124 - NaN, without a call
             usage.append(served)
             usage_per_pod.append(served / ready if ready else 0.0)
             readies.append(ready)

@@ -60,12 +60,11 @@ def shown_progress() -> "Iterator[Told]":
 @contextmanager
 def bad_input() -> Iterator[None]:
     """What the user can mend in the input or the configuration ends with exit code 2."""
-    from pipelines.errors import NotEnoughHistory
-    from predictor.errors import InvalidUsage, SourceRefused, UnknownWorkload
+    from pipelines.errors import TO_BE_MENDED
 
     try:
         yield
-    except (InvalidUsage, UnknownWorkload, SourceRefused, NotEnoughHistory) as error:
+    except TO_BE_MENDED as error:
         raise BadInput(str(error)) from error
 
 

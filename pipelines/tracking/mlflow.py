@@ -235,7 +235,7 @@ def _signature() -> Any:
 
     # MLflow's strings refuse pandas categories and its datetime refuses time zones, both of which usage tables have;
     # the usage table's own check says more than MLflow's would.
-    anything = AnyType()  # type: ignore[no-untyped-call]
+    anything = AnyType()  # type: ignore[no-untyped-call]  # MLflow has no annotations here
     usage = [
         *(ColSpec(anything, name, required=False) for name in ("workload", "resource", "timestamp")),
         ColSpec(DataType.double, "usage"),

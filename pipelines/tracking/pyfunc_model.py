@@ -27,7 +27,7 @@ class ForesizeModel(PythonModel):
         self,
         context: Any,  # noqa: ARG002 - MLflow's signature
         model_input: pd.DataFrame,
-        params: Any = None,  # noqa: ARG002
+        params: Any = None,  # noqa: ARG002 - MLflow's signature
     ) -> pd.DataFrame:
         """Forecast rows from the last step of the usage rows on; a series without a forecast has none."""
         panel = panel_from_table(model_input, step_seconds=self._bundle.step_seconds)

@@ -24,6 +24,7 @@ class AccuracyFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False) as file:
             try:
+                # NumPy's annotation takes any array for its `allow_pickle`.
                 np.savez(file, parameters=np.asarray(json.dumps(state.parameters)), **state.arrays)  # type: ignore[arg-type]
                 file.flush()
                 os.fsync(file.fileno())

@@ -33,11 +33,11 @@ def test_a_quantile_is_asked_for_at_the_level_that_covers_it() -> None:
     made = bundle.forecast(panel).forecast.values
 
     asked = float(np.interp(0.9, (0.85, 1.0), (0.9, 1.0)))
-    np.testing.assert_allclose(bundle.asked_levels(Resource.CPU, panel.keys, LEVELS)[:, :, 1], asked, rtol=1e-5)
+    np.testing.assert_allclose(bundle.asked_levels(Resource.CPU, panel.keys, LEVELS)[:, :, 1], asked)
     grid = bundle.calibrations[Resource.CPU].levels
     plain = a_bundle().forecast(panel, levels=grid).forecast.values
     expected = [np.interp(asked, grid, plain[row, :, step]) for row in range(2) for step in range(8)]
-    np.testing.assert_allclose(made[:, 1], np.reshape(expected, (2, 8)), rtol=1e-5)
+    np.testing.assert_allclose(made[:, 1], np.reshape(expected, (2, 8)))
 
 
 def test_a_series_is_addressed_by_its_name() -> None:

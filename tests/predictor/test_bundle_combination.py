@@ -246,6 +246,24 @@ def test_serving_and_backtest_forecast_the_same(cut_off: tuple[int, ...]) -> Non
     assert not np.array_equal(offline, bundle_backtest(a_bundle(a_record((0, 0))), panel, cutoffs, question).forecast)
 
 
+def test_blocks_and_threads_change_no_bit() -> None:
+    """Of three hundred series, known and unknown: over three threads as over one, and each as if it were alone."""
+    few = some_usage()
+    names = (*few.workloads, *(f"other/Deployment/n{number}" for number in range(297)))
+    usage = np.concatenate([few.usage, *(few.usage * (1 + number / 7) for number in range(1, 100))])
+    panel = a_panel(usage, names=names)
+
+    one, three = (replace(with_a_peak(a_bundle()), threads=threads) for threads in (1, 3))
+
+    for target in (Target(HORIZON), PEAK):
+        made = one.forecast(panel, target).forecast.values
+        np.testing.assert_array_equal(three.forecast(panel, target).forecast.values, made)
+        alone = one.forecast(panel.select([200]), target).forecast.values
+        np.testing.assert_array_equal(made[[200]], alone)
+    learned = [each.learned(panel.keys, panel.history()).combinations[Resource.CPU] for each in (one, three)]
+    np.testing.assert_array_equal(learned[0].loss, learned[1].loss)
+
+
 def test_a_bundle_whose_combination_does_not_fit_cannot_be_made() -> None:
     """A record of other series, and a series served by a combination that is not there."""
     bundle = a_bundle()

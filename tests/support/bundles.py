@@ -39,5 +39,5 @@ def a_calibration(covered: float) -> Calibration:
     """Many cutoffs at which the quantile of .9 covered a share of the outcomes of two series, others in proportion."""
     empty = Calibration.without_record(2, LEVELS, 8)
     shares = np.append(np.interp(empty.levels, (0.0, 0.9, 1.0), (0.0, covered, 1.0)), np.ones(len(BEYOND)))
-    evidence = np.full((2, len(empty.part_ends)), 1e4)
+    evidence = np.full((2, len(empty.part_ends)), 1e9)
     return Calibration(empty.levels, empty.part_ends, shares * evidence[:, :, None], evidence)
