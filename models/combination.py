@@ -83,13 +83,15 @@ class Combination:
         added = np.where(is_scored[:, None, :, None], losses, 0.0) * share[:, None]
         return replace(self, loss=self.loss * fading + added, evidence=self.evidence * fading + is_scored * share)
 
-    def weights(self, siblings: Sequence[int] | NDArray[np.intp] | None = None) -> FloatArray:
+    def weights(self, siblings: Sequence[Sequence[int]] | NDArray[np.intp] | None = None) -> FloatArray:
         """Weights of the forecasters, [series, forecasters, parts, levels], summing to 1 over the forecasters.
 
         r = a series' loss ÷ that of its best forecaster, at most 5; w ∝ exp(−SHARPNESS · r̃) with r̃ the series' own
         r trusted by n / (n + s) after n cutoffs, and its prior for the rest; s = SHRINKAGE_CUTOFFS (1 + 1 / k) /
-        (4 τ (1 − τ)) in a part of k outcomes. The prior is the r of the other series with the same number in `siblings`
-        taken together, itself trusted by their cutoffs, and that of the whole fleet for the rest. Taken together are
+        (4 τ (1 − τ)) in a part of k outcomes. `siblings` is [kinships, series], the nearest kinship first: a
+        number that siblings share, negative where nothing is known. The prior is the r of a series' nearest siblings
+        without itself taken together, itself trusted by their cutoffs, for the rest that of the next kinship's, and so
+        on to the whole fleet's; where a series has no siblings by a kinship, that says nothing. Taken together are
         losses in units of each series' size: a forecaster that fails badly on a few is no good prior, however many it
         is best on. From TAIL_LEVEL on the fleet's r, in turn, is trusted by m / (m + TAIL_CUTOFFS / (4 τ (1 − τ)))
         after m independent cutoffs, and for the rest the forecaster with the longest memory is believed.
@@ -100,12 +102,14 @@ class Combination:
         """Weights for a series without any record, [forecasters, parts, levels]: the fleet's."""
         return np.asarray(_softened(self._fleet()[None])[0])
 
-    def _believed(self, siblings: Sequence[int] | NDArray[np.intp] | None) -> FloatArray:
+    def _believed(self, siblings: Sequence[Sequence[int]] | NDArray[np.intp] | None) -> FloatArray:
         own = _relative(self.loss)
         prior = np.broadcast_to(self._fleet(), own.shape)
-        if siblings is not None and len(own):
-            numbers = np.unique(np.asarray(siblings), return_inverse=True)[1]
-            others, evidence = _of_the_others(self.loss, numbers), _of_the_others(self.evidence, numbers)
+        for numbers in [] if siblings is None else np.asarray(siblings, dtype=np.intp)[::-1]:
+            group = _groups(numbers)
+            if len(np.unique(group)) == len(group):
+                continue
+            others, evidence = _of_the_others(self.loss, group), _of_the_others(self.evidence, group)
             prior = self._shrunk(_relative(others), evidence, prior)
         return self._shrunk(own, self.evidence, prior)
 
@@ -186,6 +190,12 @@ def combined(
         idle += weight * (values == 0)
     mean = np.where(given > 0, total / np.where(given > 0, given, 1.0), np.nan)
     return monotone(np.where(idle > NEARLY_ALL * given, 0.0, mean))
+
+
+def _groups(numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+    """A group for each series, from 0 on; those with a negative number are alone."""
+    alone = numbers.max(initial=-1) + 1 + np.arange(len(numbers))
+    return np.asarray(np.unique(np.where(numbers < 0, alone, numbers), return_inverse=True)[1], dtype=np.intp)
 
 
 def _of_the_others(values: FloatArray, group: NDArray[np.intp]) -> FloatArray:

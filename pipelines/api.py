@@ -31,9 +31,10 @@ from pipelines.tracking.partial_backtest import PartialBacktest
 from predictor.backtest.rolling import target_name
 from predictor.errors import CorruptModel, InvalidUsage
 from predictor.serving import bundle_files
-from predictor.serving.bundle import Bundle, NoForecast, PanelForecast, siblings
+from predictor.serving.bundle import Bundle, NoForecast, PanelForecast
 from predictor.settings import duration_text, parse_duration
 from predictor.sources.files import FileSource, MemorySource
+from predictor.usage.kin import Kin
 from predictor.usage.panel import Finding, Resource, SeriesKey, UsagePanel
 from predictor.usage.table import newest_from_table, panel_from_table
 
@@ -130,6 +131,7 @@ def load(folder: str | Path) -> "Model":
             step_seconds=content["step_seconds"],
             usage=arrays.pop("usage"),
             attributes=arrays,
+            kin={workload: Kin(image, owner) for workload, image, owner in content.get("kin", [])},
         )
     except (KeyError, TypeError, ValueError, InvalidUsage) as error:
         raise CorruptModel(f"{place / WINDOW} holds no window of usage: {error!r}; save the model again") from error
@@ -228,6 +230,7 @@ class Model:
             "start_seconds": window.start_seconds,
             "step_seconds": window.step_seconds,
             "past_steps": self.past_steps,
+            "kin": [[workload, kin.image, kin.owner] for workload, kin in sorted(window.kin.items())],
         }
         bundle_files.write(
             place / WINDOW, bundle_files.Parts(content, {"usage": window.usage, **window.attributes}, {})
@@ -454,7 +457,7 @@ def _weight_rows(bundle: Bundle) -> pd.DataFrame:
             ],
             names=["workload", "forecaster", "ahead", "level"],
         )
-        table = pd.DataFrame({"weight": record.weights(siblings(keys)).ravel()}, index=index).reset_index()
+        table = pd.DataFrame({"weight": bundle.weights[resource].ravel()}, index=index).reset_index()
         table.insert(1, "resource", resource.value)
         table.insert(2, "target", target_name(bundle.target, bundle.step_seconds))
         tables.append(table)

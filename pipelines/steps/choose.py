@@ -16,7 +16,9 @@ from models.forecast import FloatArray, Forecaster, History
 from pipelines.steps.fit import Fitted, resources_of
 from pipelines.steps.plan import Mapped, Plan, Progress, Question, untold
 from predictor.serving.blocks import Rows, answered_in_blocks
-from predictor.serving.bundle import COMBINATION, Bundle, SeriesModel, siblings
+from predictor.serving.bundle import COMBINATION, Bundle, SeriesModel
+from predictor.serving.siblings import siblings
+from predictor.usage.kin import UNKNOWN_KIN
 from predictor.usage.panel import Resource, SeriesKey
 
 LARGEST_LOSS = 1.05
@@ -64,7 +66,10 @@ def made_bundle(plan: Plan, models: Fitted, progress: Progress = untold, mapped:
         calibrations[resource] = _of_what_serves(rehearsal.calibrations, choices)
         for row, choice in enumerate(choices):
             losses = {name: float(loss[row]) for name, loss in rehearsal.pinball.items() if np.isfinite(loss[row])}
-            series[choice.key] = SeriesModel(choice.key, choice.forecaster, losses, choice.gate_passed, choice.reason)
+            kin = plan.panel.kin.get(choice.key.workload, UNKNOWN_KIN)
+            series[choice.key] = SeriesModel(
+                choice.key, choice.forecaster, losses, choice.gate_passed, choice.reason, kin
+            )
     progress(asked, asked)
     return Bundle(
         step_seconds=plan.panel.step_seconds,
@@ -107,6 +112,7 @@ def rehearsed(
     """
     question, cutoffs = plan.question, plan.split.calibration_cutoffs
     names, baseline = tuple(candidates), plan.training.baseline
+    kinships = siblings(keys, plan.panel.kin)
     outcomes = len(question.target.ahead)
     record = Combination.without_record(len(keys), names, question.levels, outcomes)
     nothing = Calibration.without_record(len(keys), question.levels, outcomes)
@@ -128,7 +134,7 @@ def rehearsed(
         while waiting and waiting[0][0] + horizon_seconds <= cutoff:
             then, loss = waiting.pop(0)
             record, last = record.realised(loss, then - last, reach_seconds), then
-        blend = combined(dict(enumerate(made)), record.weights(siblings(keys)), ends, question.levels, grid)
+        blend = combined(dict(enumerate(made)), record.weights(kinships), ends, question.levels, grid)
         actual, is_bound = question.target.after(history, cutoff), question.target.bounds_after(history, cutoff)
         at_levels = [each[:, served] for each in made]
         unit = loss_unit(history.until(cutoff).last(question.past_steps))[:, None, None, None]

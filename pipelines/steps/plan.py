@@ -124,7 +124,7 @@ def planned(panel: UsagePanel, split: Split, question: Question, training: Train
             "read more (history.span, or --span), or hold out less (training.held_out, training.calibration)"
         )
     known = set(warm)
-    cold = f"cold: fewer than {needed} samples to fit on; served by what others of its name, or the fleet, have shown"
+    cold = f"cold: fewer than {needed} samples to fit on; served by what its siblings, or the fleet, have shown"
     findings = list(split.findings)
     for key, values in zip(panel.keys, panel.usage, strict=True):
         if key not in known:

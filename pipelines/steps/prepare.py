@@ -49,7 +49,7 @@ def prepared(panel: UsagePanel, workloads: str | None = None) -> PreparedHistory
 
 
 def fingerprint(panel: UsagePanel) -> str:
-    """SHA-256 over keys, grid, usage and where it was cut off, independent of the order of the series.
+    """SHA-256 over keys, grid, usage, where it was cut off and kin, independent of the order of the series.
 
     Usage counts in single precision: a server that adds up pods in another order changes the sixteenth digit.
     """
@@ -65,6 +65,8 @@ def fingerprint(panel: UsagePanel) -> str:
         digest.update(np.where(np.isnan(values), np.nan, values + 0.0).astype("<f4").tobytes())
         if is_bound is not None and is_bound[row].any():
             digest.update(np.packbits(is_bound[row]).tobytes())
+        if (kin := panel.kin.get(key.workload)) is not None:
+            digest.update(json.dumps([kin.image, kin.owner]).encode())
     return digest.hexdigest()
 
 

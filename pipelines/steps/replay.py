@@ -131,7 +131,7 @@ def lead_peaks(
         cutoff = plan.start_seconds + (step - 1) * panel.step_seconds
         past = history.until(cutoff).last(past_steps)
         bundle = bundle.learned(plan.keys, past)
-        made = bundle.forecast_history(plan.keys, past, target, (level,))
+        made = bundle.forecast_history(plan.keys, past, target, (level,), kin=panel.kin)
         peaks[:, step] = made.forecast.values[:, 0, :].max(axis=1)
         progress(step + 1, plan.steps)
     return peaks

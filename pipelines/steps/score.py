@@ -98,7 +98,7 @@ def bundle_backtest(
         asked += 1
         recent = past.last(question.past_steps)
         bundle = bundle.learned(panel.keys, recent)
-        return bundle.forecast_history(panel.keys, recent, question.target, question.levels).forecast
+        return bundle.forecast_history(panel.keys, recent, question.target, question.levels, kin=panel.kin).forecast
 
     made = backtest_of(predict, panel.history(), cutoffs)
     progress(len(cutoffs), len(cutoffs))

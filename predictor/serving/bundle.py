@@ -29,6 +29,8 @@ from models.forecast import (
 )
 from predictor.errors import CorruptModel
 from predictor.serving.blocks import Rows, answered_in_blocks
+from predictor.serving.siblings import KINSHIPS, Tie, siblings, ties
+from predictor.usage.kin import NO_KIN, UNKNOWN_KIN, Kin
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
 FALLBACK = "seasonal_naive"
@@ -61,6 +63,8 @@ class SeriesModel:
     """Whether the best candidate beat the baseline; if not, the baseline serves."""
     reason: str = ""
     """Why this forecaster, in a sentence."""
+    kin: Kin = UNKNOWN_KIN
+    """What the workload had in common with others when it was trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Served:
 
     forecaster: str
     is_cold: bool
-    """Whether the series is unknown to the bundle, so that the fallback served it."""
+    """Whether the series is unknown to the bundle, so that others' weights or the fallback served it."""
     reason: str
 
 
@@ -196,11 +200,12 @@ class Bundle:
         """Calibrated quantiles for every series of the panel from its last step on; default target and levels
         are the bundle's.
 
-        A series unknown to the bundle is served by the fallback, uncalibrated, and marked cold; one with fewer
-        than MINIMUM_SAMPLES samples gets NoForecast. A peak is answered by the bundle's part for it. Raises
-        ForecastError for another step length, for impossible levels, and for a peak that it has no part for.
+        A series unknown to the bundle is served by what its siblings or the fleet have shown, and marked cold; one of a
+        resource unknown to it by the fallback, uncalibrated. One with fewer than MINIMUM_SAMPLES samples gets
+        NoForecast. A peak is answered by the bundle's part for it. Raises ForecastError for another step length, for
+        impossible levels, and for a peak that it has no part for.
         """
-        return self.forecast_history(panel.keys, panel.history(), target, levels)
+        return self.forecast_history(panel.keys, panel.history(), target, levels, kin=panel.kin)
 
     def forecast_history(
         self,
@@ -208,11 +213,16 @@ class Bundle:
         history: History,
         target: Target | None = None,
         levels: Sequence[float] | None = None,
+        *,
+        kin: Mapping[str, Kin] = NO_KIN,
     ) -> PanelForecast:
-        """The same for bare arrays, row i belonging to `keys[i]`; what a backtest of the bundle calls."""
+        """The same for bare arrays, row i belonging to `keys[i]`; what a backtest of the bundle calls.
+
+        `kin` is what is known of workloads by their names; it counts for those that the bundle was not trained on.
+        """
         asked = target or self.target
         if asked.is_peak and asked != self.target:
-            return self.peak(asked).forecast_history(keys, history, asked, levels)
+            return self.peak(asked).forecast_history(keys, history, asked, levels, kin=kin)
         if history.step_seconds != self.step_seconds:
             raise ForecastError(
                 f"the model was trained on steps of {self.step_seconds} s and cannot forecast steps of "
@@ -221,7 +231,7 @@ class Bundle:
         wanted = tuple(checked_levels(self.levels if levels is None else levels).tolist())
         values = np.full((len(keys), len(wanted), len(asked.ahead)), np.nan)
         outcomes = [
-            self._outcome(key, int(n), remark)
+            self._outcome(key, kin, int(n), remark)
             for key, n, remark in zip(keys, _sample_counts(history), _remarks(history), strict=True)
         ]
         rows_by_forecaster: dict[tuple[Resource, str], list[int]] = {}
@@ -229,7 +239,9 @@ class Bundle:
             if isinstance(outcome, Served):
                 rows_by_forecaster.setdefault((keys[row].resource, outcome.forecaster), []).append(row)
         for served_by, rows in rows_by_forecaster.items():
-            values[rows] = self._values(served_by, keys, history, np.asarray(rows), target=asked, levels=wanted)
+            values[rows] = self._values(
+                served_by, keys, history, np.asarray(rows), target=asked, levels=wanted, kin=kin
+            )
         made_at = QuantileForecast(wanted, values, history.end_seconds, history.step_seconds, asked)
         return PanelForecast(tuple(keys), made_at, tuple(outcomes))
 
@@ -242,6 +254,7 @@ class Bundle:
         *,
         target: Target,
         levels: tuple[float, ...],
+        kin: Mapping[str, Kin],
     ) -> FloatArray:
         """Quantiles of those rows of a history that one forecaster of a resource serves, [rows, levels, outcomes]."""
         resource, name = served_by
@@ -249,7 +262,7 @@ class Bundle:
         calibration = self.calibrations.get(resource)
         grid = levels if calibration is None else tuple(sorted({*calibration.levels, *levels}))
         instead = self.asked_levels(resource, known, levels)
-        weights = self._weights_for(resource, known) if name == COMBINATION else None
+        weights = self._weights_for(resource, known, kin) if name == COMBINATION else None
         alone = self.forecasters.get(served_by) or catalog.create(FALLBACK)
 
         def answer(block: Rows) -> FloatArray:
@@ -342,7 +355,7 @@ class Bundle:
         row_of = {key: row for row, key in enumerate(keys)}
         here = [place for place, key in enumerate(known) if key in row_of]
         rows = np.asarray([row_of[known[place]] for place in here], dtype=np.intp)
-        stated, weights = [grid.index(level) for level in self.levels], self._weights[resource]
+        stated, weights = [grid.index(level) for level in self.levels], self.weights[resource]
 
         def learn(block: Rows) -> None:
             asked, happened = past.select(rows[block]), actual[rows[block]]
@@ -379,33 +392,53 @@ class Bundle:
                 asked[number] = values
         return combined(asked, weights, record.part_ends, self.levels, levels)
 
-    def _weights_for(self, resource: Resource, keys: Sequence[SeriesKey]) -> FloatArray:
+    def _weights_for(self, resource: Resource, keys: Sequence[SeriesKey], kin: Mapping[str, Kin]) -> FloatArray:
         """Weights of the forecasters for some series, [series, forecasters, parts, levels].
 
-        A series unknown to the bundle takes the mean of its siblings', or the fleet's.
+        A series unknown to the bundle takes the mean of its nearest siblings', or the fleet's.
         """
-        record, known = self.combinations[resource], self._keys_of(resource)
-        weights = self._weights[resource]
-        row_of = {key: row for row, key in enumerate(known)}
-        rows_of: dict[tuple[str, ...], list[int]] = {}
-        for row, key in enumerate(known):
-            rows_of.setdefault(_kind_and_name(key), []).append(row)
+        weights, unknown = self.weights[resource], self.combinations[resource].weights_of_unknown()
+        row_of = {key: row for row, key in enumerate(self._keys_of(resource))}
         found = []
         for key in keys:
             if key in row_of:
                 found.append(weights[row_of[key]])
-            elif rows := rows_of.get(_kind_and_name(key)):
+            elif rows := self._nearest_siblings(key, kin)[1]:
                 found.append(weights[rows].mean(axis=0))
             else:
-                found.append(record.weights_of_unknown())
+                found.append(unknown)
         return np.stack(found)
 
+    def _nearest_siblings(self, key: SeriesKey, kin: Mapping[str, Kin]) -> tuple[str, list[int]]:
+        """By what a series unknown to the bundle has siblings in it, and their rows among its resource's."""
+        for kinship, tie, rows_of in zip(KINSHIPS, ties(key, kin), self._rows_by_tie[key.resource], strict=True):
+            if tie and (rows := rows_of.get(tie)):
+                return kinship, rows
+        return "", []
+
     @cached_property
-    def _weights(self) -> Mapping[Resource, FloatArray]:
+    def weights(self) -> Mapping[Resource, FloatArray]:
+        """Of each resource's forecasters, as `Combination.weights`; rows in the order of `series`."""
+        kin = self._kin
         return {
-            resource: record.weights(siblings(self._keys_of(resource)))
+            resource: record.weights(siblings(self._keys_of(resource), kin))
             for resource, record in self.combinations.items()
         }
+
+    @cached_property
+    def _rows_by_tie(self) -> Mapping[Resource, tuple[Mapping[Tie, list[int]], ...]]:
+        kin, found = self._kin, {}
+        for resource in self.combinations:
+            rows_of: tuple[dict[Tie, list[int]], ...] = tuple({} for _ in KINSHIPS)
+            for row, key in enumerate(self._keys_of(resource)):
+                for each, tie in zip(rows_of, ties(key, kin), strict=True):
+                    each.setdefault(tie, []).append(row)
+            found[resource] = rows_of
+        return found
+
+    @property
+    def _kin(self) -> Mapping[str, Kin]:
+        return {key.workload: model.kin for key, model in self.series.items()}
 
     def _keys_of(self, resource: Resource) -> list[SeriesKey]:
         return [key for key in self.series if key.resource == resource]
@@ -435,14 +468,17 @@ class Bundle:
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise CorruptModel(f"the model in {folder} is damaged: {error}; keep the last good one") from error
 
-    def _outcome(self, key: SeriesKey, samples: int, remark: str) -> Served | NoForecast:
+    def _outcome(self, key: SeriesKey, kin: Mapping[str, Kin], samples: int, remark: str) -> Served | NoForecast:
         if samples < MINIMUM_SAMPLES:
             return NoForecast(f"too little history: {samples} samples, {MINIMUM_SAMPLES} are needed")
         model = self.series.get(key)
         if model is None:
-            forecaster = COMBINATION if key.resource in self.combinations else FALLBACK
             cold = f"cold: not among the {len(self.series)} series the model was trained on"
-            return Served(forecaster, True, _sentences(cold, remark))
+            if key.resource not in self.combinations:
+                return Served(FALLBACK, True, _sentences(cold, remark))
+            kinship, rows = self._nearest_siblings(key, kin)
+            whose = f"{len(rows)} workload{'s' if len(rows) > 1 else ''} {kinship}" if rows else "the whole fleet"
+            return Served(COMBINATION, True, _sentences(cold, f"weights of {whose}", remark))
         return Served(model.forecaster, False, _sentences(model.reason, remark))
 
 
@@ -456,16 +492,6 @@ def within_sight(values: FloatArray, past: History, levels: Sequence[float]) -> 
     is_upper = (np.asarray(levels) >= UPPER_LEVEL)[:, None]
     lifted = np.where(is_upper, np.maximum(values, newest), values)
     return np.where(np.isfinite(values), np.minimum(lifted, LARGEST_MULTIPLE * highest), values)
-
-
-def siblings(keys: Sequence[SeriesKey]) -> NDArray[np.intp]:
-    """A number for each series, the same for the same kind and name in other namespaces, [series]."""
-    numbers: dict[tuple[str, ...], int] = {}
-    return np.asarray([numbers.setdefault(_kind_and_name(key), len(numbers)) for key in keys], dtype=np.intp)
-
-
-def _kind_and_name(key: SeriesKey) -> tuple[str, ...]:
-    return tuple(key.workload.split("/")[1:]) or (key.workload,)
 
 
 def _remarks(history: History) -> list[str]:

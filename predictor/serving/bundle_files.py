@@ -16,7 +16,9 @@ from models.forecast import JsonValue
 from predictor.errors import CorruptModel
 
 FORMAT = "foresize-bundle"
-VERSION = 3
+VERSION = 4
+READABLE = (3, VERSION)
+"""Version 3 knew neither images nor owners; what it holds is read as if none were known."""
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.npz"
 BOOSTERS = "boosters"
@@ -81,9 +83,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise _damaged(folder, f"{MANIFEST} is not JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CorruptModel(f"{folder} holds no {FORMAT}: its {MANIFEST} names another format; train a model")
-    if manifest.get("version") != VERSION:
+    if manifest.get("version") not in READABLE:
         raise CorruptModel(
-            f"the model in {folder} has format version {manifest.get('version')}, this foresize reads {VERSION}; "
+            f"the model in {folder} has format version {manifest.get('version')}, this foresize reads "
+            f"{' and '.join(map(str, READABLE))}; "
             "use the foresize that wrote it, or train again"
         )
     return manifest

@@ -12,6 +12,7 @@ from models.combination import Combination
 from models.forecast import Forecaster, ForecasterState, JsonValue, Target
 from predictor.serving.bundle import Bundle, SeriesModel
 from predictor.serving.bundle_files import Parts
+from predictor.usage.kin import Kin
 from predictor.usage.panel import Resource, SeriesKey
 
 _Value = TypeVar("_Value")
@@ -35,6 +36,8 @@ def parts_of(bundle: Bundle) -> Parts:
             "scores": model.scores,
             "gate_passed": model.gate_passed,
             "reason": model.reason,
+            "image": model.kin.image,
+            "owner": model.kin.owner,
         }
         for key, model in bundle.series.items()
     ]
@@ -98,6 +101,8 @@ def bundle_from(parts: Parts) -> Bundle:
             row["scores"],
             row["gate_passed"],
             row["reason"],
+            # Version 3 did not know them.
+            Kin(row.get("image", ""), row.get("owner", "")),
         )
         for row in content["series"]
     ]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.forecast import BoolArray, FloatArray, History
 from predictor.errors import InvalidUsage, UnknownWorkload
 from predictor.usage.bounds import BOUNDS, at_its_limit
+from predictor.usage.kin import Kin, joined_kin
 
 
 class Resource(StrEnum):
@@ -86,7 +87,8 @@ class UsagePanel:
 
     `usage` and each array in `attributes` (a subset of ATTRIBUTES) are [series, steps]; NaN is "no sample" or
     "not known", never zero. `start_seconds` is the epoch second (UTC) at which the first step starts.
-    `node_pool` maps a workload to the pool most of its pods ran in, where the source knows.
+    `node_pool` maps a workload to the pool most of its pods ran in, `kin` to what it has in common with others, where
+    the source knows.
     """
 
     keys: tuple[SeriesKey, ...]
@@ -96,6 +98,7 @@ class UsagePanel:
     attributes: Mapping[str, FloatArray] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     node_pool: Mapping[str, str] = field(default_factory=dict)
+    kin: Mapping[str, Kin] = field(default_factory=dict)
     _bounds: list[BoolArray | None] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -196,10 +199,11 @@ class UsagePanel:
             usage=joined(self.usage, later.usage),
             attributes={name: joined(self.attributes.get(name), later.attributes.get(name)) for name in names},
             node_pool={**self.node_pool, **later.node_pool},
+            kin=joined_kin(self.kin, later.kin, {key.workload for key in keys}),
         )
 
     def bare(self) -> Self:
-        """Only what forecasts are made from: usage and what bounds it."""
+        """Only what forecasts are made from: usage, what bounds it, and whose record it may lean on."""
         bounds = {name: values for name, values in self.attributes.items() if name in BOUNDS}
         return replace(self, attributes=bounds, findings=(), node_pool={})
 

@@ -40,7 +40,7 @@ def summed(panel: UsagePanel, together: Together) -> UsagePanel:
             rows_of.setdefault(SeriesKey(name, key.resource), []).append(row)
     usage = [_sum(panel.usage[rows]) for rows in rows_of.values()]
     return replace(
-        panel, keys=tuple(rows_of), usage=np.stack(usage).reshape(-1, panel.steps), attributes={}, node_pool={}
+        panel, keys=tuple(rows_of), usage=np.stack(usage).reshape(-1, panel.steps), attributes={}, node_pool={}, kin={}
     )
 
 

@@ -1,8 +1,8 @@
 """The long usage table and the way between it and aligned arrays. Checked once, here, at the border.
 
 Columns: `workload` (`namespace/kind/name`), `resource`, `timestamp` (UTC), `usage`, and optionally `request`,
-`limit`, `capacity`, `replicas`, `node_pool`. pandas is imported inside the functions: the controller never
-needs a frame.
+`limit`, `capacity`, `replicas`, `node_pool`, `image` (of all containers, joined by commas) and `owner` (of the workload
+itself, such as `Kafka/orders`). pandas is imported inside the functions: the controller never needs a frame.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.forecast import FloatArray, carried_forward
 from predictor.errors import InvalidUsage
 from predictor.usage.artefacts import UNIT_CEILING, spikes, without_sense
+from predictor.usage.kin import UNKNOWN_KIN, kin_by_workload, repositories
 from predictor.usage.panel import ATTRIBUTES, Finding, Resource, SeriesKey, Severity, UsagePanel
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 IntArray = NDArray[np.int64]
 
 REQUIRED_COLUMNS: tuple[str, ...] = ("workload", "resource", "timestamp", "usage")
-OPTIONAL_COLUMNS: tuple[str, ...] = (*ATTRIBUTES, "node_pool")
+OPTIONAL_COLUMNS: tuple[str, ...] = (*ATTRIBUTES, "node_pool", "image", "owner")
 MIN_SAMPLES = 4
 """Fewer samples than this make a series unusable: nothing can be learned or checked from them."""
 LARGE_GAP_SECONDS = 6 * 3600
@@ -142,12 +143,18 @@ def _on_steps(rows: _Rows, step: int) -> UsagePanel:
         for name in ATTRIBUTES
         if name in frame
     }
-    pools: dict[str, str] = {}
-    if "node_pool" in frame:
-        named = frame.dropna(subset=["node_pool"])
-        modes = named.groupby(named["workload"].astype(str))["node_pool"].agg(lambda p: str(p.mode().iloc[0]))
-        pools = {str(k): str(v) for k, v in modes.items()}
-    return UsagePanel(keys, start, step, usage, attributes, tuple(findings), pools)
+    images = {name: repositories(image.split(",")) for name, image in _most_common(frame, "image").items()}
+    kin = kin_by_workload(images, _most_common(frame, "owner"))
+    return UsagePanel(keys, start, step, usage, attributes, tuple(findings), _most_common(frame, "node_pool"), kin)
+
+
+def _most_common(frame: "pd.DataFrame", column: str) -> dict[str, str]:
+    """What a column of names mostly says of each workload; without those of which it says nothing."""
+    if column not in frame:
+        return {}
+    named = frame.dropna(subset=[column])
+    modes = named.groupby(named["workload"].astype(str))[column].agg(lambda names: str(names.mode().iloc[0]))
+    return {str(workload): str(name) for workload, name in modes.items()}
 
 
 def checked_series(panel: UsagePanel) -> tuple[UsagePanel, tuple[Finding, ...]]:
@@ -236,6 +243,11 @@ def table_from_panel(panel: UsagePanel) -> "pd.DataFrame":
         frame[name] = values[row, column]
     if panel.node_pool:
         frame["node_pool"] = [panel.node_pool.get(panel.keys[i].workload) for i in row]
+    kin = [panel.kin.get(key.workload, UNKNOWN_KIN) for key in panel.keys]
+    if any(each.image for each in kin):
+        frame["image"] = [kin[i].image or None for i in row]
+    if any(each.owner for each in kin):
+        frame["owner"] = [kin[i].owner or None for i in row]
     return frame
 
 

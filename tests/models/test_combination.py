@@ -44,7 +44,7 @@ def some_losses(cutoffs: int, series: int, seed: int = 0) -> FloatArray:
     return np.random.default_rng(seed).uniform(0.1, 2.0, (cutoffs, series, len(NAMES), 2, len(LEVELS)))
 
 
-def slow_weights(losses: FloatArray, siblings: list[int] | None) -> FloatArray:
+def slow_weights(losses: FloatArray, siblings: list[list[int]]) -> FloatArray:
     """The weights as their definition reads, one number at a time, without any fading."""
     cutoffs, series, _, parts, levels = losses.shape
     total = losses.sum(axis=0)
@@ -59,8 +59,10 @@ def slow_weights(losses: FloatArray, siblings: list[int] | None) -> FloatArray:
         outcomes = (1, 3)[p]
         needed = SHRINKAGE_CUTOFFS * (1 + 1 / outcomes) / (4 * level * (1 - level))
         prior = relative(total[:, :, p, q].sum(axis=0))
-        kin = [k for k in range(series) if k != s and siblings is not None and siblings[k] == siblings[s]]
-        if kin:
+        for numbers in siblings[::-1]:
+            kin = [k for k in range(series) if k != s and numbers[k] == numbers[s] >= 0]
+            if not kin:
+                continue
             trust = cutoffs * len(kin) / (cutoffs * len(kin) + needed)
             prior = trust * relative(total[kin][:, :, p, q].sum(axis=0)) + (1 - trust) * prior
         trust = cutoffs / (cutoffs + needed)
@@ -70,12 +72,12 @@ def slow_weights(losses: FloatArray, siblings: list[int] | None) -> FloatArray:
     return np.asarray(result)
 
 
-@given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 1000), st.booleans())
-@settings(max_examples=25, deadline=None)
-def test_weights_are_their_definition(cutoffs: int, series: int, seed: int, with_siblings: bool) -> None:
-    """For any losses, with and without siblings."""
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 1000), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_weights_are_their_definition(cutoffs: int, series: int, seed: int, kinships: int) -> None:
+    """For any losses, without siblings and with some by several kinships, a part of them not known."""
     losses = some_losses(cutoffs, series, seed)
-    siblings = [k % 2 for k in range(series)] if with_siblings else None
+    siblings = np.random.default_rng(seed).integers(-1, 3, (kinships, series)).tolist()
 
     weights = a_record(losses).weights(siblings)
 
@@ -131,11 +133,74 @@ def test_a_series_without_a_record_takes_its_siblings_then_the_fleets() -> None:
     losses[:, 0] = np.nan
     record = a_record(losses)
 
-    alone, beside_its_twin = record.weights()[0], record.weights([0, 0, 1, 2, 3, 4])[0]
+    alone, beside_its_twin = record.weights()[0], record.weights([[0, 0, 1, 2, 3, 4]])[0]
 
     assert (alone[0] > 0.8).all()
     assert (beside_its_twin[2] > 0.8).all()
     np.testing.assert_allclose(record.weights_of_unknown(), alone)
+
+
+def a_record_of_three_opinions() -> Combination:
+    """The first series has no record; the second believes the second forecaster, the third the third, others the
+    first."""
+    losses = np.ones((400, 8, 3, 2, 2))
+    losses[:, :, 0] = 0.7
+    for row in (1, 2):
+        losses[:, row, 0], losses[:, row, row] = 1.0, 0.7
+    losses[:, 0] = np.nan
+    return a_record(losses)
+
+
+UNKNOWN = [-1] * 8
+WITH_THE_SECOND, WITH_THE_THIRD = [4, 4, *UNKNOWN[2:]], [0, -1, 0, *UNKNOWN[3:]]
+
+
+@pytest.mark.parametrize(
+    ("siblings", "believed"),
+    [
+        ([WITH_THE_SECOND, WITH_THE_THIRD], 1),
+        ([WITH_THE_THIRD, WITH_THE_SECOND], 2),
+        ([UNKNOWN, WITH_THE_THIRD], 2),
+        ([[0, 1, 2, 3, 4, 5, 6, 7], WITH_THE_SECOND, WITH_THE_THIRD], 1),
+        ([UNKNOWN, UNKNOWN, UNKNOWN], 0),
+    ],
+)
+def test_the_nearest_kinship_in_which_a_series_is_not_alone_is_believed(
+    siblings: list[list[int]], believed: int
+) -> None:
+    """The farther ones and the fleet only where there is none nearer; who is unknown is nobody's sibling."""
+    weights = a_record_of_three_opinions().weights(siblings)[0]
+
+    assert (weights[believed] > 0.8).all()
+
+
+def test_siblings_that_have_shown_little_leave_the_word_to_farther_ones() -> None:
+    """The namesake is as new as the series itself: the next kinship is believed, not the fleet."""
+    record = a_record_of_three_opinions()
+    loss, evidence = record.loss.copy(), record.evidence.copy()
+    loss[1], evidence[1] = 0.0, 0.0
+
+    weights = replace(record, loss=loss, evidence=evidence).weights([WITH_THE_SECOND, WITH_THE_THIRD])
+
+    assert (weights[0, 2] > 0.8).all()
+
+
+def test_kinships_in_which_all_are_alone_change_no_bit() -> None:
+    """Names as before images and owners were known: the same weights to the bit."""
+    record, names = a_record(some_losses(5, 4)), [0, 1, 0, 2]
+
+    np.testing.assert_array_equal(record.weights([names, [-1] * 4, [3, 2, 1, 0]]), record.weights([names]))
+    np.testing.assert_array_equal(record.weights([[-1] * 4] * 3), record.weights())
+
+
+def test_the_order_of_the_series_means_nothing_to_kinships() -> None:
+    """Shuffled series with their numbers: the same weights."""
+    losses, order = some_losses(5, 6), [3, 0, 5, 2, 4, 1]
+    siblings = np.asarray([[0, 0, 1, 2, 3, 4], [-1, 0, 0, 0, -1, 1], [2, 2, 2, -1, -1, 2]])
+
+    weights = a_record(losses).weights(siblings)
+
+    np.testing.assert_allclose(a_record(losses[:, order]).weights(siblings[:, order]), weights[order], rtol=1e-9)
 
 
 def test_old_losses_fade() -> None:

@@ -1,6 +1,7 @@
 """The Python API: the same bits as the commands and the controller, and errors that say what to do."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,19 @@ from predictor.serving.bundle import Bundle, SeriesForecast
 from predictor.serving.predictor import Predictor, ServedForecast
 from predictor.settings import HistorySettings
 from predictor.sources.files import MemorySource
+from predictor.usage.kin import Kin
 from predictor.usage.panel import UsagePanel
 from predictor.usage.table import table_from_panel
 from tests.support.histories import STEP_SECONDS
 from tests.support.panels import a_fleet, a_settings, throttled
 
 SETTINGS = a_settings()
-PANEL = throttled(a_fleet(), [0, 1])
+KIN = {
+    "shop/Deployment/w0": Kin("shop/web"),
+    "shop/Deployment/w1": Kin("shop/web", "part-of/shop"),
+    "shop/Deployment/w2": Kin(owner="part-of/shop"),
+}
+PANEL = replace(throttled(a_fleet(), [0, 1]), kin=KIN)
 TABLE = table_from_panel(PANEL)
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
 END = TABLE["timestamp"].max() + pd.Timedelta(seconds=STEP_SECONDS)
@@ -51,6 +58,7 @@ def assert_same(one: Model, other: Model, folder: Path) -> None:
     pd.testing.assert_frame_equal(one.predict(), other.predict(), check_exact=True)
     assert one.window.keys == other.window.keys
     np.testing.assert_array_equal(one.window.usage, other.window.usage)
+    assert one.window.kin == other.window.kin
 
 
 def values_of(made: SeriesForecast, forecasts: pd.DataFrame, target: str) -> tuple[list[float], list[float]]:
@@ -222,7 +230,8 @@ def test_a_forecast_says_what_it_was_asked() -> None:
 def test_every_series_says_what_serves_it_and_why() -> None:
     """A forecaster with its reason, or the reason why there is none; weights sum to one."""
     young = KNOWN[KNOWN["workload"] == "shop/Deployment/w0"].assign(workload="new/Deployment/few")
-    model = fitted(pd.concat([KNOWN, young[young["timestamp"] >= END - DAY - 2 * HOUR]]))
+    twin = young[young["timestamp"] >= END - 2 * DAY].assign(workload="new/Deployment/twin")
+    model = fitted(pd.concat([KNOWN, young[young["timestamp"] >= END - DAY - 2 * HOUR], twin]))
 
     served = {(row.workload, row.resource): row for row in model.served().itertuples()}
 
@@ -231,6 +240,7 @@ def test_every_series_says_what_serves_it_and_why() -> None:
     assert "too little history" in str(few.reason)
     assert "pinball loss" in str(rhythm.reason)
     assert "new/Deployment/few" not in set(model.predict()["workload"])
+    assert "weights of 2 workloads with the same image" in str(served["new/Deployment/twin", "cpu"].reason)
     total = model.weights().groupby(["workload", "resource", "target", "ahead", "level"])["weight"].sum()
     np.testing.assert_allclose(total, 1.0)
 

@@ -24,7 +24,7 @@ QUICK = ("--step", "15m", "--horizon", "2h", "--held-out", "2d", "--forecasters"
 SERVED = {
     "jittered": "note: samples come at irregular times",
     "hourly": "warning: samples are 3600 s apart, the history's steps 900 s: those between hold no sample",
-    "young": "note: cold: fewer than 12 samples to fit on; served by what others of its name, or the fleet, have shown",
+    "young": "note: cold: fewer than 12 samples to fit on; served by what its siblings, or the fleet, have shown",
     "spiky": "warning: 2 samples taken as no sample: up to 1e+12 where all others are at most",
     "negative": "warning: 3 negative or infinite samples taken as no sample",
     "twice": "warning: 4 duplicate timestamps, 4 with another value: averaged; is it local time in which an hour came",

@@ -17,6 +17,7 @@ from pipelines.steps.score import added, held_out, on_common_points, part_ends, 
 from pipelines.steps.split import split_in_time
 from predictor.backtest.rolling import Backtest
 from predictor.serving.bundle import COMBINATION, Bundle
+from predictor.usage.kin import UNKNOWN_KIN, Kin
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from tests.support.panels import a_fleet, a_settings
 
@@ -135,6 +136,22 @@ def test_a_constant_workload_is_forecast_at_its_constant() -> None:
     assert bundle.series[key].forecaster == "seasonal_naive"
     row = plan.panel.row(key)
     np.testing.assert_allclose(bundle.forecast(plan.panel).forecast.values[row], 2.5)
+
+
+def test_what_is_known_of_images_and_owners_is_kept_with_each_series() -> None:
+    """And weighs: series that share an image lean on each other, in whatever order the panel has them."""
+    panel = a_fleet()
+    kin = {f"shop/Deployment/w{number}": Kin("shop/web", "part-of/shop") for number in range(3)}
+    plan, related = a_plan(panel), a_plan(replace(panel, kin=kin))
+
+    apart, bundle = a_bundle(plan), a_bundle(related)
+
+    assert {key.workload: model.kin for key, model in bundle.series.items() if model.kin != UNKNOWN_KIN} == kin
+    np.testing.assert_array_equal(apart.combinations[Resource.CPU].loss, bundle.combinations[Resource.CPU].loss)
+    assert not np.array_equal(apart.weights[Resource.CPU], bundle.weights[Resource.CPU])
+    order = list(range(len(panel.keys)))[::-1]
+    turned = a_bundle(a_plan(replace(panel, kin=kin).select(order)))
+    np.testing.assert_array_equal(turned.weights[Resource.CPU], bundle.weights[Resource.CPU])
 
 
 def test_tables_and_metrics_speak_of_every_series_and_stay_small() -> None:

@@ -13,6 +13,7 @@ from pipelines.steps.plan import Question, planned
 from pipelines.steps.prepare import fingerprint, prepared
 from pipelines.steps.split import affordable, inner_split, observed_times, split_in_time, spread_cutoffs
 from predictor.errors import UnknownWorkload
+from predictor.usage.kin import Kin
 from predictor.usage.panel import Finding, SeriesKey, Severity
 from tests.support.histories import STEP_SECONDS, daily_usage
 from tests.support.panels import DAY_STEPS, a_fleet, a_panel, a_settings, throttled
@@ -108,6 +109,17 @@ def test_a_series_at_its_limit_is_named(top: float, *, named: bool) -> None:
 
     said = [f for f in ready.findings if "at its limit in" in f.message and "raise the limit" in f.message]
     assert bool(said) is named
+
+
+def test_images_and_owners_change_the_fingerprint() -> None:
+    """Forecasts depend on them; of a workload that is not in the history they do not."""
+    panel = a_fleet()
+    workload = panel.keys[0].workload
+
+    known = [fingerprint(replace(panel, kin={workload: kin})) for kin in (Kin("cart"), Kin("", "cart"))]
+
+    assert len({fingerprint(panel), *known}) == 3
+    assert fingerprint(replace(panel, kin={"other/Job/one": Kin("cart")})) == fingerprint(panel)
 
 
 def test_where_usage_was_cut_off_changes_the_fingerprint() -> None:

@@ -19,6 +19,7 @@ from predictor.registry.memory import MemoryBundleStore
 from predictor.serving.bundle import COMBINATION, Bundle, SeriesForecast, SeriesModel, Served
 from predictor.serving.predictor import Predictor, ServedForecast
 from predictor.sources.files import MemorySource
+from predictor.usage.kin import Kin
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from tests.support.bundles import LEVELS
 from tests.support.histories import STEP_SECONDS, daily_usage
@@ -93,6 +94,80 @@ def test_a_new_workload_is_forecast_as_its_sibling_is(row: int, like: int) -> No
     as_sibling = panel.keys[0], some_usage().keys[like]
     twin = bundle.forecast_history([as_sibling[1]], panel.history())
     np.testing.assert_allclose(found.values, twin.forecast.values[0])
+
+
+CART, MILL = Kin("registry/cart"), Kin("registry/mill,registry/proxy", "Kafka/orders")
+RELATED = {"shop/Deployment/w0": CART, "shop/Deployment/w1": MILL}
+
+
+def a_related_bundle(record: Combination) -> Bundle:
+    """The two workloads with images, and one of them with an owner."""
+    bundle = a_bundle(record)
+    series = {key: replace(model, kin=RELATED[key.workload]) for key, model in bundle.series.items()}
+    return replace(bundle, series=series)
+
+
+@pytest.mark.parametrize(
+    ("workload", "kin", "like", "said"),
+    [
+        ("pay/Deployment/w0", MILL, 0, "1 workload of the same name"),
+        ("pay/Deployment/new", replace(MILL, owner=""), 1, "1 workload with the same image"),
+        ("shop/Deployment/new", replace(CART, owner="Kafka/orders"), 0, "1 workload with the same image"),
+        ("shop/StatefulSet/new", Kin("registry/cart", "Kafka/orders"), 1, "1 workload of the same owner"),
+        ("shop/Deployment/new", Kin("registry/proxy", "Kafka/orders"), 1, "1 workload of the same owner"),
+        ("pay/Deployment/new", Kin("registry/proxy", "Kafka/orders"), None, "the whole fleet"),
+        ("pay/CronJob/new", Kin("registry/cart"), None, "the whole fleet"),
+        ("shop/Deployment/new", Kin(), None, "the whole fleet"),
+    ],
+)
+def test_a_new_workload_leans_on_its_nearest_kin(workload: str, kin: Kin, like: int | None, said: str) -> None:
+    """Its name's, else its image's, else its owner's within the namespace, else the fleet's; and it is said whose."""
+    key = SeriesKey(workload, Resource.CPU)
+    bundle = a_related_bundle(a_record((0, 1)))
+    panel = replace(some_usage().select([2]), keys=(key,), kin={workload: kin})
+
+    made = bundle.forecast(panel)
+
+    fleet = replace(panel, keys=(SeriesKey("x/Job/stranger", Resource.CPU),), kin={})
+    model = panel if like is None else replace(panel, keys=(some_usage().keys[like],))
+    expected = bundle.forecast(fleet if like is None else model).forecast.values
+    np.testing.assert_array_equal(made.forecast.values, expected)
+    (outcome,) = made.outcomes
+    assert isinstance(outcome, Served)
+    assert outcome.is_cold
+    assert outcome.reason == f"cold: not among the 2 series the model was trained on; weights of {said}"
+
+
+def test_a_new_workload_takes_the_mean_of_several_siblings_in_any_order() -> None:
+    """Both workloads run its image; a panel in another order gets the same forecasts, of peaks as well."""
+    bundle = with_a_peak(a_bundle(a_record((0, 1))))
+    bundle = replace(bundle, series={key: replace(model, kin=CART) for key, model in bundle.series.items()})
+    bundle = replace(bundle, peaks=tuple(replace(each, series=bundle.series) for each in bundle.peaks))
+    names = ("shop/Deployment/w0", "shop/Deployment/w1", "pay/Deployment/new")
+    panel = replace(some_usage(), keys=tuple(SeriesKey(name, Resource.CPU) for name in names), kin={names[2]: CART})
+
+    made = bundle.forecast(panel)
+
+    assert made.outcomes[2].reason.endswith("weights of 2 workloads with the same image")
+    for target in (None, PEAK):
+        turned = bundle.forecast(panel.select([2, 0, 1]), target).forecast.values
+        np.testing.assert_array_equal(turned, bundle.forecast(panel, target).forecast.values[[2, 0, 1]])
+    assert bundle.forecast(panel, PEAK).outcomes[2] == made.outcomes[2]
+
+
+def test_a_trained_workload_without_a_record_leans_on_its_image() -> None:
+    """Alone it is weighed as the fleet is; with the second's image as the second is."""
+    record = a_record((0, 1))
+    loss, evidence = record.loss.copy(), record.evidence.copy()
+    loss[0], evidence[0] = 0.0, 0.0
+    loss[1] *= 10
+    bundle = a_bundle(replace(record, loss=loss, evidence=evidence))
+    shared = {key: replace(model, kin=CART) for key, model in bundle.series.items()}
+
+    alone, related = (each.weights[Resource.CPU] for each in (bundle, replace(bundle, series=shared)))
+
+    np.testing.assert_allclose(related[0], related[1])
+    np.testing.assert_array_equal(related[1], alone[1])
 
 
 def test_a_workload_like_no_other_is_forecast_by_the_fleets_weights() -> None:
@@ -176,7 +251,7 @@ def a_store(bundles: int = 1) -> MemoryBundleStore:
     """A registry with so many versions of the same bundle, the last of them the champion."""
     store = MemoryBundleStore()
     for _ in range(bundles):
-        store.set_alias("champion", store.add(a_bundle()))
+        store.set_alias("champion", store.add(a_related_bundle(a_bundle().combinations[Resource.CPU])))
     return store
 
 
@@ -232,16 +307,21 @@ def test_what_another_version_learned_is_left_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(served_at(a_predictor(panel, a_store(), learned), panel, after), fresh)
 
 
+@pytest.mark.parametrize("third", ["pay/Deployment/w0", "pay/Deployment/new"])
 @pytest.mark.parametrize("cut_off", [(), (0, 1, 2)])
-def test_serving_and_backtest_forecast_the_same(cut_off: tuple[int, ...]) -> None:
-    """The predictor hour by hour, and the pipeline over the same cutoffs: bit for bit, learning included."""
+def test_serving_and_backtest_forecast_the_same(cut_off: tuple[int, ...], third: str) -> None:
+    """The predictor hour by hour, and the pipeline over the same cutoffs: bit for bit, learning included; a workload
+    that leans on another of its name or of its image as well."""
     panel = throttled(some_usage(), cut_off)
+    keys = (*panel.keys[:2], SeriesKey(third, Resource.CPU))
+    panel = replace(panel, keys=keys, kin={third: CART})
     cutoffs = tuple(panel.end_seconds - hours * 3600 for hours in (12, 9, 8, 4, 3, 2))
 
     online = served_at(a_predictor(panel, a_store()), panel, cutoffs)
 
+    related = a_related_bundle(a_bundle().combinations[Resource.CPU])
     question = Question(Target(HORIZON), LEVELS, int(SPAN.total_seconds()) // STEP_SECONDS)
-    offline = bundle_backtest(a_bundle(), panel, cutoffs, question).forecast
+    offline = bundle_backtest(related, panel, cutoffs, question).forecast
     np.testing.assert_array_equal(online, offline)
     assert not np.array_equal(offline, bundle_backtest(a_bundle(a_record((0, 0))), panel, cutoffs, question).forecast)
 

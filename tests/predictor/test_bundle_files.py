@@ -14,6 +14,7 @@ from models.calibration import Calibration
 from models.forecast import Forecaster, Target
 from predictor.errors import CorruptModel
 from predictor.serving.bundle import Bundle, SeriesModel
+from predictor.usage.kin import UNKNOWN_KIN, Kin
 from predictor.usage.panel import Resource, SeriesKey
 from tests.support.bundles import some_usage
 from tests.support.histories import STEP_SECONDS
@@ -39,6 +40,7 @@ def a_learned_bundle() -> Bundle:
             {"seasonal_naive": 1.25, "lightgbm_quantiles": 1 / 3},
             gate_passed=row % 2 == 0,
             reason=f"größer als {row}",
+            kin=Kin("registry/shop,registry/proxy" if row % 2 else "", f"Kafka/k{row % 3}"),
         )
         for row, key in enumerate(a_fleet().keys)
     }
@@ -74,7 +76,26 @@ def test_a_bundle_comes_back_to_the_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back.calibrations[Resource.CPU].covered, made.calibrations[Resource.CPU].covered)
     for key, model in made.series.items():
         assert (back.series[key].scores, back.series[key].gate_passed) == (model.scores, model.gate_passed)
+        assert back.series[key].kin == model.kin
     assert (back.levels, back.trained_until_seconds) == (made.levels, made.trained_until_seconds)
+
+
+def test_a_bundle_of_before_images_and_owners_were_known_is_read(tmp_path: Path) -> None:
+    """The version before has neither: it forecasts as it did, and nothing is known of its kin."""
+    made = a_learned_bundle()
+    made.save(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for row in manifest["content"]["series"]:
+        del row["image"], row["owner"]
+    body = json.dumps([manifest["content"], manifest["texts"]], sort_keys=True)
+    manifest |= {"version": 3, "content_sha256": sha256(body.encode()).hexdigest()}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
+    back = Bundle.load(tmp_path)
+
+    panel = a_fleet(seed=3)
+    np.testing.assert_array_equal(back.forecast(panel).forecast.values, made.forecast(panel).forecast.values)
+    assert {model.kin for model in back.series.values()} == {UNKNOWN_KIN}
 
 
 def test_the_same_bundle_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -164,7 +185,7 @@ def truncate_with_a_fitting_checksum(folder: Path) -> None:
         (edit(lambda m: m["files"].update({"../../outside": "0"})), "lies outside"),
         (edit(lambda m: m.update(format="other")), "holds no foresize-bundle"),
         (lambda f: (f / "manifest.json").write_text("[]"), "holds no foresize-bundle"),
-        (edit(lambda m: m.update(version=4)), "has format version 4, this foresize reads 3"),
+        (edit(lambda m: m.update(version=5)), "has format version 5, this foresize reads 3 and 4"),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:

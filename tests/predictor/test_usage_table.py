@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictor.errors import InvalidUsage, UnknownWorkload
+from predictor.sources.files import FileSource
+from predictor.usage.kin import Kin, repositories
 from predictor.usage.panel import Resource, SeriesKey, Severity
 from predictor.usage.table import newest_from_table, panel_from_table, table_from_panel
 
@@ -70,6 +73,67 @@ def test_there_and_back_loses_nothing() -> None:
 
     assert again.keys == panel.keys
     assert np.array_equal(again.usage, panel.usage, equal_nan=True)
+
+
+def test_images_and_owners_go_there_and_back() -> None:
+    """The repositories of the most common images, without their versions; a workload without either is not in it."""
+    other, bare = "shop/StatefulSet/db", "shop/Job/seed"
+    images = ["eu.io:5000/shop/cart:v1,istio/proxyv2"] + ["istio/proxyv2@sha256:00,eu.io:5000/shop/cart:v2"] * 4
+    table = pd.concat(
+        [
+            a_table().assign(image=images, owner="Store/main"),
+            a_table(workload=other).assign(image=None, owner="Store/main"),
+            a_table(workload=bare),
+        ]
+    )
+
+    panel = panel_from_table(table)
+
+    assert panel.kin == {
+        CART: Kin("eu.io:5000/shop/cart,istio/proxyv2", "Store/main"),
+        other: Kin(owner="Store/main"),
+    }
+    assert panel_from_table(table.iloc[::-1]).kin == panel.kin
+    assert panel_from_table(table_from_panel(panel)).kin == panel.kin
+    assert {"image", "owner"}.isdisjoint(table_from_panel(panel_from_table(a_table())).columns)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_images_and_owners_are_kept_in_files(tmp_path: Path, suffix: str) -> None:
+    """In either format, beside workloads of which nothing is known."""
+    known = a_table().assign(image="shop/cart:v1", owner="Store/main")
+    panel = panel_from_table(pd.concat([known, a_table(workload="shop/Job/seed")]))
+    path, table = tmp_path / f"usage{suffix}", table_from_panel(panel)
+    table.to_parquet(path) if suffix == ".parquet" else table.to_csv(path, index=False)
+
+    assert FileSource(path).panel().kin == {CART: Kin("shop/cart", "Store/main")}
+
+
+@pytest.mark.parametrize(
+    ("images", "known"),
+    [
+        (["cart"], "cart"),
+        (["cart:v1", "cart:v2"], "cart"),
+        (["localhost:5000/cart"], "localhost:5000/cart"),
+        (["localhost:5000/shop/cart:v1@sha256:" + "0" * 64], "localhost:5000/shop/cart"),
+        (["b", "a:1", "b@sha256:00"], "a,b"),
+        (["sha256:" + "a" * 64], ""),
+        (["cart", "f" * 64], ""),
+        ([" ", ""], ""),
+    ],
+)
+def test_an_image_is_known_by_its_repository(images: list[str], known: str) -> None:
+    """Whatever its version; where one of several is known by its digest alone nothing is."""
+    assert repositories(images) == known
+
+
+def test_what_comes_later_adds_to_what_was_known_of_a_workload() -> None:
+    """A later image counts, an owner that is not told again stays, and who is gone is forgotten."""
+    panel = panel_from_table(a_table())
+    before = replace(panel, kin={CART: Kin("cart", "Store/main"), "shop/Job/gone": Kin("gone")})
+    after = replace(panel, start_seconds=panel.end_seconds + 300, kin={CART: Kin("trolley")})
+
+    assert before.followed_by(after).kin == {CART: Kin("trolley", "Store/main")}
 
 
 def test_finer_samples_are_averaged_into_the_step() -> None:
