@@ -191,13 +191,13 @@ def prometheus_checks(settings: "Settings", now_seconds: float) -> Checks:
     from predictor.errors import PredictorError
     from predictor.sources.discovery import find_metrics
     from predictor.sources.http import PrometheusClient
-    from predictor.sources.promql import METRICS, POOL_METRICS, selector
+    from predictor.sources.promql import KIN_METRICS, METRICS, POOL_METRICS, selector
     from predictor.wiring import build_endpoint
 
     configured = build_endpoint(settings)
     endpoint = replace(configured, timeout_seconds=min(REQUEST_SECONDS, configured.timeout_seconds), retries=0)
     matchers = settings.prometheus.matchers
-    names = sorted({*sum(METRICS.values(), ()), *POOL_METRICS, "kube_pod_container_resource_requests"})
+    names = sorted({*sum(METRICS.values(), ()), *POOL_METRICS, *KIN_METRICS, "kube_pod_container_resource_requests"})
     now = int(now_seconds)
     client = PrometheusClient(endpoint)
     try:

@@ -3,8 +3,13 @@
 from dataclasses import dataclass
 
 from pipelines.demo.patterns import CONSUMER, EVEN_WEEK, GLOBAL, OFFICE, SHOPPING_WEEK, WORKING_WEEK, Demand
+from predictor.usage.kin import Kin
 
 GIB = 2**30
+REGISTRY = "registry.example.com:5000"
+OWNER_KIND = "ModelFleet"
+APPLICATIONS = {"shop": "storefront", "payments": "payments"}
+"""By namespace: the application that its workloads are labelled as part of."""
 _STEADY = Demand()
 
 
@@ -57,6 +62,22 @@ class WorkloadSpec:
     cron_minutes: float = 20.0
     gpu_memory_mib: float = 0.0
     """Device memory that each pod's model takes; above 0, each pod holds one GPU."""
+    image: str = ""
+    """Repository of its image within the cluster's registry; by default its own, `namespace/name`."""
+    owner: str = ""
+    """Name of the ModelFleet, a custom resource, that owns the Deployment."""
+
+    @property
+    def repository(self) -> str:
+        """Where its image comes from."""
+        return f"{REGISTRY}/{self.image or f'{self.namespace}/{self.name}'}"
+
+    @property
+    def kin(self) -> Kin:
+        """What kube-state-metrics shows of its image and of what owns it."""
+        part_of = APPLICATIONS.get(self.namespace, "")
+        label = f"part-of/{part_of}" if part_of else ""
+        return Kin(self.repository, f"{OWNER_KIND}/{self.owner}" if self.owner else label)
 
     @property
     def key(self) -> str:
@@ -115,9 +136,9 @@ WORKLOADS: tuple[WorkloadSpec, ...] = (
     WorkloadSpec(namespace="data", name="kafka", kind="StatefulSet", demand=_WORLD, peak_cores=1.8, replicas=3,
                  request_gib=6, limit_gib=8, memory_gib=4, deploys_per_week=0.3),
     WorkloadSpec(namespace="data", name="ingest", peak_cores=2.2, request_cores=2,
-                 demand=Demand(day=GLOBAL, pushes=tuple((h, 0.25) for h in range(0, 24, 4)))),
+                 demand=Demand(day=GLOBAL, pushes=tuple((h, 0.25) for h in range(0, 24, 4))), image="data/stream"),
     WorkloadSpec(namespace="data", name="enrich", peak_cores=1.8, replicas=1, most_replicas=4, request_cores=0.75,
-                 demand=Demand(day=OFFICE, week=WORKING_WEEK, bursts_per_week=3, floor=0.05)),
+                 demand=Demand(day=OFFICE, week=WORKING_WEEK, bursts_per_week=3, floor=0.05), image="data/stream"),
     # Media: bursts that nobody can know beforehand.
     WorkloadSpec(namespace="media", name="transcoder", peak_cores=3.6, request_cores=3, request_gib=2, limit_gib=4,
                  demand=Demand(day=((0, 0.2), (24, 0.2)), bursts_per_week=14, burst_height=0.9, floor=0.03)),
@@ -135,21 +156,23 @@ WORKLOADS: tuple[WorkloadSpec, ...] = (
                  memory_gib=5, deploys_per_week=0.3),
     WorkloadSpec(namespace="ops", name="legacy-admin", demand=_IDLE, peak_cores=0.02, request_cores=1.5,
                  idle_cores=0.004, deploys_per_week=0),
-    WorkloadSpec(namespace="staging", name="web", demand=_OFFICE, peak_cores=0.15, replicas=1, deploys_per_week=5),
+    WorkloadSpec(namespace="staging", name="web", demand=_OFFICE, peak_cores=0.15, replicas=1, deploys_per_week=5,
+                 image="shop/web"),
     # Batch.
     WorkloadSpec(namespace="batch", name="nightly-report", kind="CronJob", peak_cores=3.0, request_cores=2,
-                 request_gib=4, limit_gib=6, memory_gib=2.5, cron_hours=(2,), cron_minutes=95),
+                 request_gib=4, limit_gib=6, memory_gib=2.5, cron_hours=(2,), cron_minutes=95, image="batch/jobs"),
     WorkloadSpec(namespace="batch", name="sync", kind="CronJob", peak_cores=0.8, request_cores=0.5,
-                 cron_hours=tuple(range(0, 24, 2)), cron_minutes=25),
+                 cron_hours=tuple(range(0, 24, 2)), cron_minutes=25, image="batch/jobs"),
     WorkloadSpec(namespace="batch", name="backup", kind="CronJob", pool="memory", peak_cores=1.0, request_cores=0.5,
                  cron_hours=(0.5, 12.5), cron_minutes=45),
     # Machine learning.
     WorkloadSpec(namespace="ml", name="chat", pool="gpu", demand=_WORLD, peak_cores=4.0, replicas=4, request_cores=3,
                  request_gib=16, limit_gib=24, memory_gib=11, gpu_memory_mib=33_800, peak_requests=24,
-                 deploys_per_week=0.7),
+                 deploys_per_week=0.7, image="ml/inference", owner="assistant"),
     WorkloadSpec(namespace="ml", name="embeddings", pool="gpu", peak_cores=1.5, replicas=1, request_cores=2,
                  demand=Demand(day=((0, 0.9), (5, 1.0), (6, 0.25), (21, 0.2), (22, 0.8), (24, 0.9)), jitter=0.08),
-                 request_gib=8, limit_gib=12, memory_gib=5, gpu_memory_mib=9_600, deploys_per_week=0.3),
+                 request_gib=8, limit_gib=12, memory_gib=5, gpu_memory_mib=9_600, deploys_per_week=0.3,
+                 image="ml/inference", owner="assistant"),
     WorkloadSpec(namespace="ml", name="vision", pool="gpu-small", demand=_OFFICE, peak_cores=1.4, replicas=2,
                  request_gib=6, limit_gib=8, memory_gib=4, gpu_memory_mib=7_200, peak_requests=18,
                  deploys_per_week=0.5),

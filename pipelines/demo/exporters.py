@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.forecast import FloatArray
-from pipelines.demo.catalog import GIB, NodePoolSpec, WorkloadSpec
+from pipelines.demo.catalog import APPLICATIONS, GIB, OWNER_KIND, NodePoolSpec, WorkloadSpec
 from pipelines.demo.pods import Node, Pod
+from predictor.sources.promql import PART_OF
 
 Labels = dict[str, str]
 LATENCY_BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -97,7 +98,7 @@ def add_container(
 
 
 def add_pod_state(out: Scrapes, spec: WorkloadSpec, pod: Pod, uid: str) -> None:
-    """kube-state-metrics: whose the pod is, where it runs, what it asked for."""
+    """kube-state-metrics: whose the pod is, where it runs, what of, what it asked for."""
     ids = {"namespace": spec.namespace, "pod": pod.name, "uid": uid}
     owner = {"owner_kind": pod.owner_kind, "owner_name": pod.owner_name}
     is_owned = str(pod.owner_kind != "<none>").lower()
@@ -106,6 +107,15 @@ def add_pod_state(out: Scrapes, spec: WorkloadSpec, pod: Pod, uid: str) -> None:
     out.constant("kube_pod_info", ids | creator | {"node": pod.node}, pod.first, pod.gone)
     out.constant("kube_pod_status_phase", ids | {"phase": "Running"}, pod.first, pod.stop)
     out.constant("kube_pod_status_phase", ids | {"phase": "Succeeded"}, pod.stop, pod.gone)
+    version = pod.owner_name.rsplit("-", 1)[-1] if spec.kind == "Deployment" else "stable"
+    image = f"{spec.repository}:{version}"
+    contents = {
+        "container": spec.name,
+        "container_id": f"containerd://{uid[::-1]}",
+        "image": image,
+        "image_spec": image,
+    }
+    out.constant("kube_pod_container_info", ids | contents, pod.first, pod.gone)
     asked = [
         ("requests", "cpu", "core", spec.request_cores),
         ("requests", "memory", "byte", spec.request_gib * GIB),
@@ -119,7 +129,7 @@ def add_pod_state(out: Scrapes, spec: WorkloadSpec, pod: Pod, uid: str) -> None:
 
 
 def add_owners(out: Scrapes, spec: WorkloadSpec, pods: Sequence[Pod], replicas: NDArray[np.int64], first: int) -> None:
-    """kube-state-metrics: ReplicaSets and Jobs with what owns them, and how many replicas are wanted."""
+    """kube-state-metrics: ReplicaSets, Jobs and Deployments with what owns them, and how many replicas are wanted."""
     owned: dict[str, list[int]] = {}
     for pod in pods:
         span = owned.setdefault(pod.owner_name, [pod.first, pod.gone])
@@ -139,7 +149,13 @@ def add_owners(out: Scrapes, spec: WorkloadSpec, pods: Sequence[Pod], replicas: 
     }
     if spec.kind in wanted:
         metric, label = wanted[spec.kind]
-        out.state(metric, {"namespace": spec.namespace, label: spec.name}, replicas[first:].astype(np.float64), first)
+        ids = {"namespace": spec.namespace, label: spec.name}
+        out.state(metric, ids, replicas[first:].astype(np.float64), first)
+        if part_of := APPLICATIONS.get(spec.namespace):
+            out.constant(f"kube_{label}_labels", ids | {PART_OF: part_of}, first, replicas.size)
+        if spec.owner:
+            owner = {"owner_kind": OWNER_KIND, "owner_name": spec.owner, "owner_is_controller": "true"}
+            out.constant("kube_deployment_owner", ids | owner, first, replicas.size)
 
 
 def add_gpu(

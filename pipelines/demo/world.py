@@ -39,7 +39,7 @@ from pipelines.demo.pods import Node, Pod, deploy_steps, hpa_replicas, job_pods,
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
-VERSION = 1
+VERSION = 2
 """Goes up whenever the same seed gives another history."""
 STEP_SECONDS = 300
 DAYS = 21
@@ -290,4 +290,5 @@ def _panel(truth: _Truth, start_seconds: int) -> UsagePanel:
         },
         (),
         truth.node_pool,
+        {spec.key: spec.kin for spec in sorted(WORKLOADS, key=lambda spec: spec.key)},
     )

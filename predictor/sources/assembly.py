@@ -7,6 +7,7 @@ import numpy as np
 from models.forecast import FloatArray
 from predictor.sources.matrix import Matrix
 from predictor.sources.promql import KUBERNETES_RESOURCE, RUNNING, UNMEASURED, capacity_of
+from predictor.usage.kin import Kin, kin_by_workload, repositories
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
 
@@ -53,6 +54,7 @@ def assembled_panel(
         known = {key.workload for key in usage} | set(replicas)
         usage |= _requests(answers["requests"], known, service_workloads, findings)
     keys = tuple(sorted(usage))
+    workloads = {key.workload for key in keys}
     steps = answers["replicas"].points
     unknown = np.full(steps, np.nan)
     values = np.stack([usage[key] for key in keys]) if keys else np.empty((0, steps))
@@ -76,7 +78,8 @@ def assembled_panel(
         values,
         {name: array for name, array in attributes.items() if not np.isnan(array).all()},
         tuple(findings),
-        _most_common_pool(answers["pods by pool"], {key.workload for key in keys}),
+        _most_common_pool(answers["pods by pool"], workloads),
+        _kin(answers, workloads),
     )
 
 
@@ -213,3 +216,24 @@ def _most_common_pool(matrix: Matrix, workloads: Collection[str]) -> dict[str, s
             pods = float(np.nansum(values))
             most[workload] = max(most.get(workload, (0.0, "")), (pods, named.get("node_pool", "")))
     return {workload: pool for workload, (_, pool) in sorted(most.items()) if pool}
+
+
+def _kin(answers: Answers, workloads: Collection[str]) -> dict[str, Kin]:
+    """What is known of each workload's images and of what owns it; of several owners the first by name."""
+    images = _names_by_workload(answers["images"], "container_image", workloads)
+    owners = _names_by_workload(answers["owners"], "owner", workloads)
+    return kin_by_workload(
+        {workload: repositories(names) for workload, names in images.items()},
+        {workload: min(names) for workload, names in owners.items()},
+    )
+
+
+def _names_by_workload(matrix: Matrix, label: str, workloads: Collection[str]) -> dict[str, list[str]]:
+    """What a label says of each workload, in the series that have a sample."""
+    found: dict[str, list[str]] = {}
+    for labels, values in zip(matrix.labels, matrix.values, strict=True):
+        named = dict(labels)
+        workload, name = _workload(named), named.get(label, "")
+        if workload is not None and workload in workloads and name and not np.isnan(values).all():
+            found.setdefault(workload, []).append(name)
+    return found

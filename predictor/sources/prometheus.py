@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,6 +54,12 @@ class _Grid:
         first = -(-self.start_seconds // step) * step
         last = (self.end_seconds + self.step_seconds) // step * step - step
         return _Grid(first, last, step) if last >= first else self
+
+    def newest(self) -> "_Grid":
+        """The last whole hour within the same time, for what is asked once; the last step where there is no hour."""
+        coarse = self.coarse()
+        last = coarse.start_seconds + (coarse.steps - 1) * coarse.step_seconds
+        return _Grid(last, last, coarse.step_seconds)
 
     def __str__(self) -> str:
         first, last = (datetime.fromtimestamp(s, tz=UTC) for s in (self.start_seconds, self.end_seconds))
@@ -106,7 +112,12 @@ class PrometheusSource:
         if Resource.REQUESTS in wanted:
             texts |= {"requests": queries.requests()}
         asked = {name: (text, grid) for name, text in texts.items()}
-        answers = self._ask(asked | {"pods by pool": (queries.pods_by_pool(), grid.coarse())}, progress)
+        asked |= {
+            "pods by pool": (queries.pods_by_pool(), grid.coarse()),
+            "images": (queries.images(), grid.newest()),
+            "owners": (queries.owners(), grid.newest()),
+        }
+        answers = self._ask(asked, progress)
         absent = [resource for resource in wanted if not has_series(answers, resource)]
         if absent == wanted:
             raise SourceRefused(self._nothing_matched([r.value for r in wanted], _metrics(wanted), grid))
@@ -118,15 +129,8 @@ class PrometheusSource:
             service_workloads=self._service_workloads,
         )
         kept, found = checked_series(panel)
-        return UsagePanel(
-            kept.keys,
-            kept.start_seconds,
-            kept.step_seconds,
-            kept.usage,
-            kept.attributes,
-            (*panel.findings, *self._absent(absent, grid), *remarks(answers), *self._cache_problem(), *found),
-            kept.node_pool,
-        )
+        said = (*panel.findings, *self._absent(absent, grid), *remarks(answers), *self._cache_problem(), *found)
+        return replace(kept, findings=said)
 
     def fetch_node_pools(
         self, *, start_seconds: int, end_seconds: int, step_seconds: int, progress: Progress | None = None

@@ -21,6 +21,11 @@ among them: it is missing for at most its first two scrapes.
 intervals of at most 5 minutes, Prometheus's look-back. DCGM and ingress-nginx may be scraped either way:
 `exported_pod`, `exported_namespace` and `exported_service` are preferred where they exist.
 
+**Who a workload's siblings are** is asked once, at the end of the time: images from `kube_pod_container_info`, the
+owner of a Deployment from `kube_deployment_owner` (kube-state-metrics 2.18 and later; it shows no other kind's). Where
+there is none, the label `app.kubernetes.io/part-of` stands for it, which kube-state-metrics shows if told to by
+`--metric-labels-allowlist`. What is not there is not known, and nothing else depends on it.
+
 **Ingress.** ingress-nginx counts by Service, not by workload. `predictor.sources.prometheus` maps a Service to the
 workload of the same name in its namespace unless it is told otherwise.
 """
@@ -49,6 +54,9 @@ METRICS: Mapping[Resource, tuple[str, ...]] = {
 RUNNING, UNMEASURED = "running", "unmeasured"
 """What `what` says of the pods that ran over a whole range, and of those of them that the exporter did not report on.
 CPU and memory come from one exporter, GPU and its memory from another."""
+KIN_METRICS = ("kube_pod_container_info",)
+"""What is told of kinship everywhere."""
+PART_OF = "label_app_kubernetes_io_part_of"
 POOL_METRICS = ("kube_node_status_allocatable", "kube_node_info", "kube_node_labels")
 
 
@@ -163,6 +171,28 @@ class Queries:
             f" * on (namespace, pod) group_left (node) {node}"
             f" * on (node) group_left (node_pool) {self._pool_of_node()})"
         )
+
+    def images(self) -> str:
+        """Value 1 for each image of each workload's containers, with the label `container_image`.
+
+        As the pod names it, where that is told: the runtime may report another name for it, or only a digest.
+        """
+        info = _copy(self._select("kube_pod_container_info"), "container_image", "image")
+        each = f"max by (namespace, pod, container_image) ({_copy(info, 'container_image', 'image_spec')})"
+        joined = f"{each} * on (namespace, pod) group_left (owner_kind, owner_name) {self._owners()}"
+        return f"max by ({WORKLOAD}, container_image) ({joined})"
+
+    def owners(self) -> str:
+        """Value 1 for each workload that is itself owned, or part of an application, with the label `owner`."""
+        owned = self._select("kube_deployment_owner", 'owner_kind!~"<none>|"')
+        owned = f'label_join({owned}, "owner", "/", "owner_kind", "owner_name")'
+        owned = _set(_copy(owned, "owner_name", "deployment"), "owner_kind", "Deployment")
+        parts = []
+        for kind in ("Deployment", "StatefulSet", "DaemonSet", "CronJob"):
+            part = self._select(f"kube_{kind.lower()}_labels", f'{PART_OF}!=""')
+            part = _set(_copy(part, "owner_name", kind.lower()), "owner_kind", kind)
+            parts.append(f'label_replace({part}, "owner", "part-of/$1", "{PART_OF}", "(.+)")')
+        return f"max by ({WORKLOAD}, owner) ({owned} or on ({WORKLOAD}) ({' or '.join(parts)}))"
 
     def pool_allocatable(self) -> str:
         """What the nodes of each pool can give to pods, with the label `resource`."""

@@ -58,6 +58,7 @@ def test_what_prometheus_tells_is_what_happened(prometheus: LocalPrometheus) -> 
 
     assert panel.keys == truth.keys
     assert panel.node_pool == {workload: truth.node_pool[workload] for workload in panel.workloads}
+    assert panel.kin == {workload: truth.kin[workload] for workload in panel.workloads}
     # DCGM's utilisation is in whole percent, and an idle container's counter in milliseconds.
     coarse = np.asarray([0.01 if key.resource is Resource.GPU else 1e-4 for key in panel.keys])[:, np.newaxis]
     near = np.abs(panel.usage - truth.usage) <= 1e-3 * truth.usage + coarse

@@ -15,6 +15,7 @@ from predictor.sources.discovery import find_metrics
 from predictor.sources.http import PrometheusClient, PrometheusEndpoint
 from predictor.sources.prometheus import PrometheusSource
 from predictor.sources.promql import ClusterLabels
+from predictor.usage.kin import Kin
 from predictor.usage.panel import Resource, SeriesKey, Severity, UsagePanel
 from tests.support.prometheus import STEP, a_counter, a_pod, a_prometheus, a_series
 
@@ -111,8 +112,44 @@ def the_series() -> list[RawSeries]:
     series += a_watched_pod("half", 1, cores=2.0, first=100, deaf=range(200, 260))
     for number in range(21):
         series += a_watched_pod("many", number, cores=1.0, deaf=range(200, 260) if number == 0 else range(0))
+    series += the_contents()
     # A rise that starts at step 400: nothing before it may know.
     series += a_pod("rise-0", cores=[1.0] * 400 + [9.0] * 176, owner=("StatefulSet", "rise"))
+    return series
+
+
+def the_contents() -> list[RawSeries]:
+    """What containers run and what owns workloads, from two kube-state-metrics; of most workloads neither is told."""
+    series: list[RawSeries] = []
+    digest = "sha256:" + "0" * 64
+
+    def container(pod: str, name: str, image: str, first: int = 0, steps: int = STEPS, **more: str) -> None:
+        ids = {"namespace": "shop", "pod": pod, "container": name, "image": image, **more}
+        for instance in ("first", "second"):
+            series.append(a_series("kube_pod_container_info", [1] * steps, first, **ids, instance=instance))
+
+    # An older version with another sidecar; then the runtime names only a digest, and the container starts again.
+    container("cart-v1-a", "main", "eu.io:5000/shop/cart:v1", steps=300)
+    container("cart-v1-a", "old-proxy", "old/proxy:1", steps=300)
+    container("cart-v2-b", "main", digest, 299, STEPS - 299, image_spec="eu.io:5000/shop/cart:v2", container_id="1")
+    container("cart-v2-b", "main", digest, 400, STEPS - 400, image_spec="eu.io:5000/shop/cart:v2", container_id="2")
+    container("cart-v2-b", "istio-proxy", "istio/proxyv2:1.2", 299, STEPS - 299)
+    container("alone", "main", digest)
+    container("half-0", "main", "half:v1")
+    # In a rollout, the newest replica runs the next version already.
+    container("half-1", "main", f"half:v2@{digest}", 100, STEPS - 100)
+    cart = {"namespace": "shop", "deployment": "cart"}
+    for instance in ("first", "second"):
+        owner = {"owner_kind": "Store", "owner_name": "main", "owner_is_controller": "true", "instance": instance}
+        series.append(a_series("kube_deployment_owner", [1] * STEPS, **cart, **owner))
+    nothing = {"owner_kind": "<none>", "owner_name": "<none>"}
+    series.append(a_series("kube_deployment_owner", [1] * STEPS, namespace="shop", deployment="half", **nothing))
+    part_of = {"label_app_kubernetes_io_part_of": "storefront"}
+    series.append(a_series("kube_deployment_labels", [1] * STEPS, **cart, **part_of))
+    series.append(a_series("kube_statefulset_labels", [1] * STEPS, namespace="shop", statefulset="half", **part_of))
+    series.append(a_series("kube_statefulset_labels", [1] * STEPS, namespace="shop", statefulset="many"))
+    report = {"namespace": "batch", "cronjob": "report"}
+    series.append(a_series("kube_cronjob_labels", [1] * STEPS, **report, **part_of))
     return series
 
 
@@ -290,6 +327,40 @@ def test_a_shorter_fetch_gives_the_same_values(prometheus: LocalPrometheus, pane
 def test_a_workload_is_in_the_pool_where_most_of_its_pods_were(panel: UsagePanel) -> None:
     """300 steps without a pool label, 277 in `blue`."""
     assert panel.node_pool["shop/Deployment/cart"] == "default"
+
+
+def test_a_workload_is_known_by_its_newest_images_and_by_its_owner(panel: UsagePanel) -> None:
+    """Without versions and what ran before; as the pod names them, not by digests; and the owner before the label."""
+    assert panel.kin == {
+        "shop/Deployment/cart": Kin("eu.io:5000/shop/cart,istio/proxyv2", "Store/main"),
+        "shop/StatefulSet/half": Kin("half", "part-of/storefront"),
+        "batch/CronJob/report": Kin("", "part-of/storefront"),
+    }
+
+
+def test_kin_is_as_it_was_at_the_end_of_the_time(prometheus: LocalPrometheus, tmp_path: Path) -> None:
+    """Before the deploy the older version's images; the same from the cache, with Prometheus out of reach."""
+    known = PrometheusEndpoint(url=prometheus.url, cache_name="here")
+    away = PrometheusEndpoint(url="http://127.0.0.1:9", cache_name="here", retries=0)
+    sources = [PrometheusSource(each, scrape_interval_seconds=STEP, cache_folder=tmp_path) for each in (known, away)]
+    end = START + 280 * STEP
+
+    first, second = (
+        source.fetch(start_seconds=START, end_seconds=end, step_seconds=STEP, resources=(Resource.CPU,))
+        for source in sources
+    )
+
+    assert first.kin["shop/Deployment/cart"] == Kin("eu.io:5000/shop/cart,old/proxy", "Store/main")
+    assert second.kin == first.kin
+
+
+def test_without_images_and_owners_nothing_is_said_of_kin(tmp_path: Path) -> None:
+    """Some clusters drop these metrics: usage is read all the same, even of a time shorter than an hour."""
+    with a_prometheus(tmp_path, a_pod("cart-0", cores=[1.0] * 12), start_seconds=START) as running:
+        read = a_source(running).fetch(start_seconds=START, end_seconds=START + 7 * STEP, step_seconds=STEP)
+
+    assert read.workloads == ("shop/StatefulSet/cart",)
+    assert read.kin == {}
 
 
 def test_node_pools_add_up_their_nodes_once(prometheus: LocalPrometheus) -> None:
