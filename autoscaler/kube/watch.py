@@ -29,10 +29,14 @@ JOIN_SECONDS = 2.0
 class WatchTiming:
     """How long each step may take, and how soon it is tried again."""
 
-    read_timeout_seconds: float = 75.0
-    """The longest silence: a server bookmarks each watch once a minute, so that more of it is a dead connection."""
-    watch_seconds: float = 300.0
-    """After which the server ends a watch, so that watches move to a server that came back."""
+    watch_seconds: float = 45.0
+    """After which the server ends a watch: the sign of life in a quiet collection.
+
+    Bookmarks come once a minute, but only where their version is newer than that at which the watch began. Proxies
+    commonly cut a connection that is silent for a minute.
+    """
+    read_timeout_seconds: float = 60.0
+    """The longest silence: a server that lives has ended the watch by then."""
     resync_seconds: float = 600.0
     """After which everything is listed again: how long an event that got lost on the way can mislead at most."""
     first_retry_seconds: float = 1.0
@@ -86,8 +90,8 @@ class WatchedCollection(Generic[Reduced]):
     def age_seconds(self) -> float:
         """How long ago the picture was last known to be the cluster's; infinite before the first list.
 
-        An event and a bookmark say so when they come, a list for the moment at which it began. A silent watch proves
-        nothing: in a quiet cluster the age reaches the minute from one bookmark to the next.
+        An event, a bookmark and the end of a watch at its time say so when they come, a list for the moment at which
+        it began. A silent watch proves nothing yet: in a quiet cluster the age reaches `watch_seconds`.
         """
         return self.clock() - self._current_at_seconds
 
@@ -177,12 +181,13 @@ class WatchedCollection(Generic[Reduced]):
             return 0.0
         started, events = self.clock(), 0
         longest_seconds = self.timing.watch_seconds * self.random.uniform(0.8, 1.0)
+        asked_seconds = max(1, math.ceil(min(longest_seconds, self._resync_at_seconds - started)))
         stream = self.client.watch(
             self.path,
             self.timing.read_timeout_seconds,
             resourceVersion=self._version,
             allowWatchBookmarks="true",
-            timeoutSeconds=max(1, math.ceil(min(longest_seconds, self._resync_at_seconds - started))),
+            timeoutSeconds=asked_seconds,
             **self._selection,
         )
         with stream:
@@ -200,9 +205,13 @@ class WatchedCollection(Generic[Reduced]):
             finally:
                 with self._lock:
                     self._stream = None
-        lasted_seconds = self.clock() - started
-        shortest_seconds = self.timing.first_retry_seconds
-        if not events and lasted_seconds < shortest_seconds and not self._stopping.is_set():
+        if self._stopping.is_set():
+            return 0.0
+        ended = self.clock()
+        lasted_seconds, shortest_seconds = ended - started, self.timing.first_retry_seconds
+        if lasted_seconds >= asked_seconds:
+            self._current_at_seconds = ended
+        elif not events and lasted_seconds < shortest_seconds:
             raise ClusterUnavailable(
                 f"{self.client.server} ends WATCH {self.path} as soon as it is opened; is a proxy in between?"
             )
