@@ -9,6 +9,10 @@ class ClusterUnavailable(AutoscalerError):
     """The API server did not answer, or not in time: assume nothing, hold, and retry next cycle."""
 
 
+class HistoryExpired(ClusterUnavailable):
+    """The API server no longer knows what came after the version that was asked about: list everything again."""
+
+
 class ClusterRefused(AutoscalerError):
     """The API server answered that this may not or cannot be done: mend the role or the request; do not retry."""
 

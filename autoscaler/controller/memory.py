@@ -1,4 +1,4 @@
-"""A cluster in memory that keeps the same contract as the real one: for tests and benchmarks."""
+"""A cluster and a leadership in memory that keep the same contracts as the real ones: for tests and benchmarks."""
 
 from dataclasses import dataclass, field, replace
 
@@ -54,3 +54,18 @@ class MemoryCluster:
     def _reach(self) -> None:
         if not self.is_reachable:
             raise ClusterUnavailable("the cluster in memory was made unreachable")
+
+
+@dataclass
+class MemoryLeadership:
+    """Leads, or does not, as it is told: also for a controller that runs alone."""
+
+    is_leader: bool = True
+    identity: str = "this one"
+    other: str = ""
+    """Who leads while this one does not."""
+
+    @property
+    def holder(self) -> str:
+        """Who leads."""
+        return self.identity if self.is_leader else self.other

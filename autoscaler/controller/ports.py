@@ -64,6 +64,20 @@ class ReplicaWriter(Protocol):
         ...
 
 
+class Leadership(Protocol):
+    """Says which of several controllers may act; asking costs nothing and asks nobody."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this one may act now. Ask before each write: it may end at any moment."""
+        ...
+
+    @property
+    def holder(self) -> str:
+        """Who leads as far as this one knows; empty where nobody does."""
+        ...
+
+
 class Predicting(Protocol):
     """Answers what every workload will use; the predictor does."""
 

@@ -5,23 +5,43 @@ every failure leaves here as one of the errors in autoscaler/errors.py. The clie
 half a second that `--help` must not pay.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
 
 import orjson
 
-from autoscaler.errors import ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
+from autoscaler.errors import (
+    AutoscalerError,
+    ClusterRefused,
+    ClusterUnavailable,
+    CommandConflict,
+    HistoryExpired,
+    ObjectGone,
+)
 
 JsonObject = dict[str, Any]
+Sent = TypeVar("Sent")
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 PAGE_ITEMS = 500
 """How many objects one answer to a list may hold, as kubectl asks."""
+WATCH_CHUNK_BYTES = 65_536
+JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+VERBS: Mapping[str, str] = {
+    "WATCH": "watch",
+    "POST": "create",
+    "PUT": "update",
+    "PATCH": "patch",
+    "DELETE": "delete",
+}
+"""What a role calls a request; GET is `get` or `list`."""
 
 
 @dataclass
@@ -31,7 +51,8 @@ class KubeClient:
     api: Any
     """The official `ApiClient`: connection pool and credentials, refreshed as they expire."""
     server: str
-    timeout_seconds: tuple[float, float] = field(default=(CONNECT_SECONDS, READ_SECONDS))
+    timeout_seconds: tuple[float, float] | float = field(default=(CONNECT_SECONDS, READ_SECONDS))
+    """To connect and to read; one number is for both together."""
 
     @classmethod
     def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> "KubeClient":
@@ -65,55 +86,117 @@ class KubeClient:
         settings.retries = False  # a silent server would take every time-out several times
         return cls(ApiClient(settings), str(settings.host))
 
+    def with_timeout(self, seconds: float) -> "KubeClient":
+        """The same connections, for requests that may take so long in all."""
+        return replace(self, timeout_seconds=seconds)
+
     def get(self, path: str, **params: str | int) -> JsonObject:
         """The object at the path."""
         return self._request("GET", path, params)
 
     def list_all(self, path: str, **params: str | int) -> list[JsonObject]:
         """Every item of the collection, page by page."""
-        items: list[JsonObject] = []
+        return [item for page in self.pages(path, **params) for item in page.get("items") or ()]
+
+    def pages(self, path: str, **params: str | int) -> Iterator[JsonObject]:
+        """The answers to a list, one after the other, all as of one resource version: never the whole in memory.
+
+        Raises HistoryExpired where the server forgot that version between two of them.
+        """
         following = ""
         while True:
             page = {**params, "limit": PAGE_ITEMS} | ({"continue": following} if following else {})
             answer = self._request("GET", path, page)
-            items.extend(answer.get("items") or ())
             following = str((answer.get("metadata") or {}).get("continue") or "")
+            yield answer
             if not following:
-                return items
+                return
+
+    def watch(self, path: str, read_timeout_seconds: float, **params: str | int) -> "WatchStream":
+        """An open watch on the collection, for the caller to close. Raises HistoryExpired besides the usual errors."""
+        with self._failures_named("WATCH", path):
+            prepared = self._prepared("GET", path, {**params, "watch": "true"})
+            timeout = (self._connect_seconds, read_timeout_seconds)
+            answer = self._with_a_live_connection(lambda: self.api.call_api(*prepared, _request_timeout=timeout))
+            content = answer.read() if answer.status >= 400 else b""
+        if answer.status >= 400:
+            raise self.refusal("WATCH", path, int(answer.status), _message(content))
+        return WatchStream(self, path, answer.response)
+
+    def create(self, path: str, manifest: JsonObject, **params: str | int) -> JsonObject:
+        """The new object in the collection. Raises CommandConflict where there is one of that name."""
+        return self._request("POST", path, params, manifest, JSON)
 
     def patch(self, path: str, changes: JsonObject, **params: str | int) -> JsonObject:
         """The object after a merge patch. Raises CommandConflict where a precondition in it does not hold."""
-        return self._request("PATCH", path, params, changes)
+        return self._request("PATCH", path, params, changes, MERGE_PATCH)
 
     def close(self) -> None:
         """Closes the connections."""
         self.api.rest_client.close()
 
-    def _request(
-        self, method: str, path: str, params: Mapping[str, str | int], body: JsonObject | None = None
-    ) -> JsonObject:
-        from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError, ProtocolError
+    @property
+    def _connect_seconds(self) -> float:
+        return self.timeout_seconds if isinstance(self.timeout_seconds, float) else self.timeout_seconds[0]
 
-        headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": MERGE_PATCH})
-        resource = path + (f"?{urlencode(params)}" if params else "")
-        try:
-            prepared = self.api.param_serialize(
-                method, resource, header_params=headers, body=body, auth_settings=["BearerToken"]
-            )
-            try:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str | int],
+        body: JsonObject | None = None,
+        content_type: str = "",
+    ) -> JsonObject:
+        with self._failures_named(method, path):
+            prepared = self._prepared(method, path, params, body, content_type)
+            if method == "GET":
+                answer, content = self._with_a_live_connection(lambda: self._sent(prepared))
+            else:
                 answer, content = self._sent(prepared)
-            except ProtocolError:
-                if method != "GET":
-                    raise
-                # The kept-alive connection may have died with a restarted server.
-                answer, content = self._sent(prepared)
-        except (ApiException, HTTPError, OSError) as error:
-            raise ClusterUnavailable(
-                f"the API server {self.server} did not answer {method} {path}: {_short(error)}"
-            ) from error
         if answer.status >= 400:
-            raise self._refusal(method, path, int(answer.status), content)
+            raise self.refusal(method, path, int(answer.status), _message(content))
+        return self.decoded(method, path, content)
+
+    @contextlib.contextmanager
+    def _failures_named(self, method: str, path: str) -> Iterator[None]:
+        """What the network and the official client raise, as ours."""
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield
+        except (ApiException, HTTPError, OSError) as error:
+            raise self.no_answer(method, path, error) from error
+
+    def _prepared(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str | int],
+        body: JsonObject | None = None,
+        content_type: str = "",
+    ) -> Any:
+        headers = {"Accept": JSON} | ({} if body is None else {"Content-Type": content_type})
+        resource = path + (f"?{urlencode(params)}" if params else "")
+        return self.api.param_serialize(
+            method, resource, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+
+    def _sent(self, prepared: Any) -> tuple[Any, bytes]:
+        answer = self.api.call_api(*prepared, _request_timeout=self.timeout_seconds)
+        return answer, answer.read()
+
+    def _with_a_live_connection(self, send: Callable[[], Sent]) -> Sent:
+        """What `send` returns: tried again once, as the kept-alive connection may have died with a restarted server."""
+        from urllib3.exceptions import ProtocolError
+
+        try:
+            return send()
+        except ProtocolError:
+            return send()
+
+    def decoded(self, method: str, path: str, content: bytes) -> JsonObject:
+        """The JSON object in the answer's content. Raises ClusterUnavailable where it is none."""
         try:
             decoded = orjson.loads(content)
         except orjson.JSONDecodeError as error:
@@ -125,12 +208,12 @@ class KubeClient:
             raise ClusterUnavailable(f"{self.server} answered {method} {path} with {type(decoded).__name__}")
         return decoded
 
-    def _sent(self, prepared: Any) -> tuple[Any, bytes]:
-        answer = self.api.call_api(*prepared, _request_timeout=self.timeout_seconds)
-        return answer, answer.read()
+    def no_answer(self, method: str, path: str, error: Exception) -> ClusterUnavailable:
+        """The error for a request that the network did not carry to its end."""
+        return ClusterUnavailable(f"the API server {self.server} did not answer {method} {path}: {_short(error)}")
 
-    def _refusal(self, method: str, path: str, status: int, content: bytes) -> Exception:
-        message = _message(content)
+    def refusal(self, method: str, path: str, status: int, message: str) -> AutoscalerError:
+        """The error for an answer with that status."""
         what = f"{method} {path}"
         match status:
             case 401:
@@ -141,10 +224,73 @@ class KubeClient:
                 return ObjectGone(f"{what}: not found (404): {message}")
             case 409:
                 return CommandConflict(f"{what}: {message or 'the object has changed (409)'}")
-            case 410 | 429 | 500 | 502 | 503 | 504:
+            case 410:
+                return HistoryExpired(f"{self.server} could not answer {what} (410): {message}")
+            case 429 | 500 | 502 | 503 | 504:
                 return ClusterUnavailable(f"{self.server} could not answer {what} ({status}): {message}")
             case _:
                 return ClusterRefused(f"{self.server} refused {what} ({status}): {message}")
+
+
+class WatchStream:
+    """The events of one watch, as they come. One thread reads; any thread may close, which ends the reading."""
+
+    def __init__(self, client: KubeClient, path: str, response: Any) -> None:
+        self._client, self._path, self._response = client, path, response
+        self._is_closing = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_closing = True
+        self._response.close()
+
+    def __iter__(self) -> Iterator[JsonObject]:
+        """Each event, `{"type": …, "object": …}`, until the server ends the watch or somebody closes it.
+
+        An ERROR event is raised as what its status means, and what is no event as ClusterUnavailable.
+        """
+        from urllib3.exceptions import HTTPError
+
+        begun = b""
+        try:
+            for chunk in self._response.stream(WATCH_CHUNK_BYTES):
+                *lines, begun = (begun + chunk).split(b"\n")
+                for line in lines:
+                    yield self._event(line)
+            if begun:
+                yield self._event(begun)
+        except AutoscalerError:
+            raise
+        except (HTTPError, OSError) as error:
+            if not self._is_closing:
+                raise self._client.no_answer("WATCH", self._path, error) from error
+        except (ValueError, AttributeError):
+            # A TLS socket that is shut down between two of the reader's steps.
+            if not self._is_closing:
+                raise
+
+    def close(self) -> None:
+        """Ends the reading, at once, from another thread; whoever reads closes the connection."""
+        self._is_closing = True
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # it has ended by itself
+            self._response.shutdown()
+
+    def _event(self, line: bytes) -> JsonObject:
+        event = self._client.decoded("WATCH", self._path, line)
+        item = event.get("object")
+        if event.get("type") == "ERROR" and isinstance(item, dict):
+            status, message = int(item.get("code") or 500), str(item.get("message", ""))
+            raise self._client.refusal("WATCH", self._path, status, message)
+        version = (item.get("metadata") or {}).get("resourceVersion") if isinstance(item, dict) else None
+        if "type" not in event or not version:
+            raise ClusterUnavailable(
+                f"{self._client.server} answered WATCH {self._path} with what is no event: {line[:80]!r}"
+            )
+        return event
 
 
 def missing_rule(method: str, path: str) -> str:
@@ -156,7 +302,7 @@ def missing_rule(method: str, path: str) -> str:
     if len(rest) > 2 and rest[0] == "namespaces":
         namespace, rest = rest[1], rest[2:]
     resource = rest[0] + (f"/{rest[2]}" if len(rest) > 2 else "")
-    verb = "patch" if method == "PATCH" else ("get" if len(rest) > 1 else "list")
+    verb = VERBS.get(method) or ("get" if len(rest) > 1 else "list")
     where = f" in namespace {namespace}" if namespace else " in the cluster"
     return f'add to the role{where}: {{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}}'
 

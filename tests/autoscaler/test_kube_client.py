@@ -8,29 +8,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from autoscaler.errors import ClusterRefused, ClusterUnavailable, ObjectGone
+from autoscaler.errors import ClusterRefused, ClusterUnavailable, HistoryExpired, ObjectGone
 from autoscaler.kube.client import PAGE_ITEMS, KubeClient, missing_rule
 from autoscaler.kube.cluster import KubeCluster
 from tests.support.http_answers import Answer, AnsweringServer, Asked, answering, seconds_since, unused_url
+from tests.support.kubeconfig import a_kubeconfig
 
 DEPLOYMENTS = "/apis/apps/v1/deployments"
-
-
-def a_kubeconfig(folder: Path, server: str) -> Path:
-    path = folder / "kubeconfig"
-    path.write_bytes(
-        orjson.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "c", "cluster": {"server": server}}],
-                "users": [{"name": "u", "user": {"token": "secret-token"}}],
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "c",
-            }
-        )
-    )
-    return path
 
 
 @contextmanager
@@ -83,6 +67,7 @@ def test_a_connection_that_died_is_replaced_for_a_read(tmp_path: Path) -> None:
         (status(401, "Unauthorized"), ClusterRefused, "does not know this user"),
         (status(403, "deployments is forbidden"), ClusterRefused, r"add to the role in the cluster: \{apiGroups"),
         (status(404, "not found"), ObjectGone, "not found"),
+        (status(410, "too old resource version"), HistoryExpired, "too old resource version"),
         (status(422, "spec.replicas: must be positive"), ClusterRefused, "spec.replicas: must be positive"),
         (status(429, "too many requests"), ClusterUnavailable, "could not answer"),
         (status(503, "etcd leader changed"), ClusterUnavailable, "etcd leader changed"),
@@ -91,7 +76,7 @@ def test_a_connection_that_died_is_replaced_for_a_read(tmp_path: Path) -> None:
         (Answer(200, b'"a string"'), ClusterUnavailable, "with str"),
         (Answer(200, b'{"items": [', missing_bytes=50), ClusterUnavailable, "did not answer"),
     ],
-    ids=["401", "403", "404", "422", "429", "503", "proxy", "html", "no object", "cut off"],
+    ids=["401", "403", "404", "410", "422", "429", "503", "proxy", "html", "no object", "cut off"],
 )
 def test_a_bad_answer_has_the_error_that_says_what_to_do(
     tmp_path: Path, answer: Answer, error: type[Exception], said: str
@@ -175,6 +160,12 @@ def test_a_name_that_cannot_be_scaled_is_gone(name: str) -> None:
             "GET",
             "/apis/apps/v1/namespaces/shop/statefulsets/db/scale",
             'in namespace shop: {apiGroups: ["apps"], resources: ["statefulsets/scale"], verbs: ["get"]}',
+        ),
+        ("WATCH", "/api/v1/pods", 'in the cluster: {apiGroups: [""], resources: ["pods"], verbs: ["watch"]}'),
+        (
+            "POST",
+            "/apis/coordination.k8s.io/v1/namespaces/shop/leases",
+            'in namespace shop: {apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["create"]}',
         ),
     ],
 )

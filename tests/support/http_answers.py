@@ -16,6 +16,17 @@ Form = dict[str, str]
 
 
 @dataclass(frozen=True)
+class Stream:
+    """An answer in chunks, whose length is not known when it begins."""
+
+    chunks: tuple[bytes, ...] = ()
+    is_cut: bool = False
+    """Whether the connection ends without the chunk that says so."""
+    silent_seconds: float = 0.0
+    """How long it stays open after the last chunk with nothing more to say."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """One answer. `missing_bytes` are promised in Content-Length and never sent; a trickle sends a byte at a time."""
 
@@ -25,6 +36,8 @@ class Answer:
     delay_seconds: float = 0.0
     missing_bytes: int = 0
     trickle_seconds: float = 0.0
+    stream: Stream | None = None
+    """Sent instead of the body."""
 
 
 @dataclass
@@ -34,6 +47,8 @@ class Asked:
     path: str
     form: Form
     headers: dict[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 @dataclass
@@ -56,14 +71,15 @@ def answering(
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length", "0"))
-            form = dict(parse_qsl(self.rfile.read(length).decode()))
-            asked = Asked(self.path, form, {k.lower(): v for k, v in self.headers.items()})
+            body = self.rfile.read(length)
+            form = dict(parse_qsl(body.decode()))
+            asked = Asked(self.path, form, {k.lower(): v for k, v in self.headers.items()}, self.command, body)
             with lock:
                 number = len(server.asked)
                 server.asked.append(asked)
             self._send(answer(asked, number) if callable(answer) else answer)
 
-        do_GET = do_POST
+        do_GET = do_PATCH = do_POST
 
         def _send(self, chosen: Answer) -> None:
             stopped.wait(chosen.delay_seconds)
@@ -71,6 +87,9 @@ def answering(
                 self.send_response(chosen.status)
                 for name, value in chosen.headers.items():
                     self.send_header(name, value)
+                if chosen.stream is not None:
+                    self._send_stream(chosen.stream)
+                    return
                 self.send_header("content-length", str(len(chosen.body) + chosen.missing_bytes))
                 self.end_headers()
                 if chosen.trickle_seconds:
@@ -84,6 +103,16 @@ def answering(
             except OSError:
                 # The client has gone: that is what some tests are about.
                 self.close_connection = True
+
+        def _send_stream(self, stream: Stream) -> None:
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            for chunk in stream.chunks:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+                self.wfile.flush()
+            stopped.wait(stream.silent_seconds)
+            if not stream.is_cut:
+                self.wfile.write(b"0\r\n\r\n")
 
         def log_message(self, format: str, *args: object) -> None:
             """Silent."""
