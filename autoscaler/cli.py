@@ -14,7 +14,9 @@ LoadSettings = Callable[[Mapping[tuple[str, ...], Any]], "AutoscalerSettings"]
 """How a command asks for its settings: by key path, options that override files and variables; None is not given."""
 
 HELD = 3
-"""Exit code of `run --once` where Prometheus gave no answer, so that everything was held."""
+"""Exit code of `run --once` where nothing was decided: Prometheus gave no answer, or another copy leads."""
+LEASE_WAIT_SECONDS = 12.0
+LEASE_LOOKS = 120
 
 
 def _cluster_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -31,7 +33,7 @@ def _cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command()
-@click.option("--act", is_flag=True, help="Carry the decisions out. Without it nothing is written (dry run).")
+@click.option("--dry-run", is_flag=True, help="Write nothing at all, whatever the objects' mode: no status either.")
 @click.option("--once", is_flag=True, help="One cycle, then exit.")
 @click.option("--interval", metavar="DURATION", help="Time between cycles, such as 30s.")
 @click.option(
@@ -42,7 +44,7 @@ def _cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 def run(
     load: LoadSettings,
     *,
-    act: bool,
+    dry_run: bool,
     once: bool,
     interval: str | None,
     port: int | None,
@@ -51,22 +53,22 @@ def run(
     history: Path | None,
     prometheus: str | None,
 ) -> None:
-    """Watch the cluster and size its workloads ahead of their demand.
+    """Watch the cluster and size workloads ahead of their demand.
 
-    Looks after every Deployment and StatefulSet with the label foresize.io/managed=true. Each decision is one JSON
-    line on standard error. Without --act nothing is written. Stops on SIGTERM after the write that is under way.
+    Looks after every PredictiveAutoscaler. One in mode Observe is told in its status and Events what would be done; in
+    mode Auto it is done. Of several copies the one that holds the lease decides. Each new decision is one JSON line on
+    standard error. Stops on SIGTERM after the write that is under way, and hands the lease over.
 
     With --once the exit code is 0 when the cycle saw everything, 1 when the cluster was not seen or a write failed,
-    and 3 when usage could not be read, so that everything was held.
+    and 3 when usage could not be read or another copy leads, so that everything was held.
 
     \b
     Examples:
-      foresize run                                        say what would be done, every 30 s
-      foresize run --once --context staging               one look
-      foresize run --act                                  do it
-      foresize run --act --prometheus http://prom:9090 --interval 1m
+      foresize run                                        every 30 s
+      foresize run --once --dry-run --context staging     one look, nothing written
+      foresize run --prometheus http://prom:9090 --interval 1m
     """
-    from autoscaler.wiring import build_controller, build_pool_watch, configure_logging
+    from autoscaler.wiring import build_controller, build_pool_watch, close_controller, configure_logging
     from predictor.wiring import build_source
 
     settings = load(
@@ -78,17 +80,31 @@ def run(
     )
     configure_logging()
     source = build_source(settings, history)
-    controller = build_controller(settings, act=act, kubeconfig=kubeconfig, context=context, source=source)
+    controller = build_controller(settings, is_dry_run=dry_run, kubeconfig=kubeconfig, context=context, source=source)
     after_cycle = build_pool_watch(settings, controller, source)
-    if once:
-        report = controller.cycle()
-        after_cycle(report)
-        _finish(report)
-        return
-    _run_until_stopped(settings, controller, after_cycle)
+    try:
+        if once:
+            _await_lease(controller)
+            report = controller.cycle()
+            after_cycle(report)
+            _finish(report, controller.leadership.holder)
+        else:
+            _run_until_stopped(settings, controller, after_cycle)
+    finally:
+        close_controller(controller)
 
 
-def _finish(report: "CycleReport") -> None:
+def _await_lease(controller: "Controller") -> None:
+    """Waits until it is clear who leads, at most for as long as a lease that nobody renews lasts."""
+    import time
+
+    for _ in range(LEASE_LOOKS):
+        if controller.leadership.is_leader or controller.stop.is_set():
+            return
+        time.sleep(LEASE_WAIT_SECONDS / LEASE_LOOKS)
+
+
+def _finish(report: "CycleReport", holder: str) -> None:
     """Ends the process with the exit code that the cycle deserves."""
     if report.problem is not None:
         raise report.problem
@@ -98,6 +114,9 @@ def _finish(report: "CycleReport") -> None:
             f"{len(failed)} of {len(report.records)} workloads could not be scaled, first "
             f"{failed[0].plan.decision.workload}: {failed[0].result.detail}"
         )
+    if report.is_standby:
+        click.echo(f"foresize: decided nothing: {holder or 'nobody'} holds the lease", err=True)
+        raise click.exceptions.Exit(HELD)
     if not report.is_complete:
         problem = report.forecasts.source_problem if report.forecasts else None
         click.echo(f"foresize: held everything: {problem}", err=True)
@@ -121,7 +140,7 @@ def _run_until_stopped(
     log.info(
         "started",
         address=server.address,
-        mode="act" if controller.act else "dry run",
+        dry_run=controller.is_dry_run,
         paused=settings.scaling.paused,
         interval_seconds=settings.scaling.interval.total_seconds(),
     )
@@ -201,14 +220,17 @@ def _decided_afresh(
     import structlog
 
     from autoscaler.controller.selection import find_record
-    from autoscaler.wiring import build_controller
+    from autoscaler.wiring import build_controller, close_controller
     from predictor.wiring import build_source
 
     # What is worth saying is in the explanation; one line per workload of the cluster is not.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     source = build_source(settings, history)
-    controller = build_controller(settings, kubeconfig=kubeconfig, context=context, source=source)
-    report = controller.cycle()
+    controller = build_controller(settings, is_dry_run=True, kubeconfig=kubeconfig, context=context, source=source)
+    try:
+        report = controller.cycle()
+    finally:
+        close_controller(controller)
     if report.problem is not None:
         raise report.problem
     return find_record(report.records, workload).as_json()

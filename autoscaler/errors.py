@@ -25,9 +25,5 @@ class CommandConflict(AutoscalerError):
     """The object is no longer as it was when the command was decided: drop the command, decide afresh."""
 
 
-class InvalidAnnotation(AutoscalerError):
-    """An annotation that cannot be read: hold that workload; the message names it, its value and what is accepted."""
-
-
 class ControllerUnreachable(AutoscalerError):
     """The running controller that was asked did not answer: check the address, or ask for a fresh decision."""

@@ -25,8 +25,8 @@ class WorkloadReading:
 
     workload: str
     resource: str
-    current_replicas: int
-    desired_replicas: int
+    current_replicas: int | None
+    desired_replicas: int | None
     min_replicas: int | None = None
     max_replicas: int | None = None
     observed: float | None = None
@@ -164,7 +164,7 @@ class AutoscalerMetrics:
         )
         self.cycles = Counter(
             "foresize_cycles_total",
-            "Cycles of the loop by outcome (complete, held, failed).",
+            "Cycles of the loop by outcome (complete, held, failed, standby).",
             ("outcome",),
             registry=registry,
         )
@@ -193,7 +193,20 @@ class AutoscalerMetrics:
             registry=registry,
         )
         self.acting = Gauge(
-            "foresize_acting", "1 where decisions are written to the cluster, 0 in a dry run.", registry=registry
+            "foresize_acting",
+            "1 where decisions are carried out for objects in mode Auto, 0 in a dry run, a pause or on standby.",
+            registry=registry,
+        )
+        self.leader = Gauge("foresize_leader", "1 where this copy holds the lease.", registry=registry)
+        self.statuses_waiting = Gauge(
+            "foresize_statuses_waiting",
+            "Statuses that were not written for want of budget or answer.",
+            registry=registry,
+        )
+        self.events_held_back = Counter(
+            "foresize_events_held_back_total",
+            "Events that were not made, as their object had too many.",
+            registry=registry,
         )
         self.paused = Gauge("foresize_paused", "1 where the whole controller is paused.", registry=registry)
         self.model_age = Gauge(

@@ -14,36 +14,41 @@ class ScalingSettings(Section):
     interval: Duration = timedelta(seconds=30)
     """How often the controller observes and decides."""
     sla_percentile: float = Field(default=99.0, gt=50, lt=100)
-    """Share of intervals, in percent, in which predicted demand must fit what is ready."""
+    """Share of intervals, in percent, in which predicted demand must fit what is ready, unless an object says."""
     lead_time: Duration = timedelta(minutes=10)
-    """How far ahead capacity must be ordered: from deciding to a Ready pod, plus one interval of the history."""
+    """How far ahead capacity is ordered where too few pods were seen to get Ready; else it is measured."""
+    longest_lead_time: Duration = timedelta(minutes=30)
+    """No lead time is longer than this, however slowly pods get Ready."""
     target_utilisation: float = Field(default=0.9, gt=0, le=1)
-    """Share of its request that one replica should carry at the demand quantile, which is headroom already."""
+    """Share of its request that one replica should carry at the demand quantile, which is headroom already, where an
+    object does not say."""
     reactive_utilisation: float = Field(default=0.7, gt=0, le=1)
     """The same where there is no forecast, as an HPA's target: the headroom must then cover the lead time."""
-    min_replicas: int = Field(default=1, ge=1)
-    """Fewest replicas where the workload names no own minimum."""
-    max_replicas: int = Field(default=20, ge=1)
-    """Most replicas where the workload names no own maximum."""
     tolerance: float = Field(default=0.1, ge=0, lt=1)
-    """Relative change below which the replica count is left alone."""
+    """Relative change below which the replica count is left alone, where an object does not say."""
     scale_down_stabilisation: AnyDuration = timedelta(minutes=5)
-    """A lower recommendation must hold this long before replicas are removed."""
+    """How long a lower recommendation must hold before replicas are removed, where an object does not say."""
     stale_after: Duration = timedelta(minutes=15)
     """Observations older than this are no answer: the controller holds."""
-    selector: str = "foresize.io/managed=true"
-    """Label selector of the Deployments and StatefulSets that the controller looks at."""
+    respect_others_for: AnyDuration = timedelta(minutes=10)
+    """Replicas that somebody else has set are left alone this long; 0 s to take them over at once."""
     namespaces: Annotated[tuple[str, ...], Listed] = ()
     """Namespaces to look at; empty means all that the role allows."""
     paused: bool = False
-    """Whether the controller only observes, whatever else is set."""
+    """Whether the controller only observes, whatever the objects say."""
+    writes_per_second: float = Field(default=50.0, gt=0)
+    """Most changes per second that are sent to the API server, replicas before statuses and events."""
+    lease_namespace: str = "foresize"
+    """Namespace of the lease by which copies of the controller agree on who acts."""
+    lease_name: str = "foresize-controller"
+    """Name of that lease."""
     metrics_port: int = Field(default=8081, ge=0, le=65_535)
     """Port of the controller's own health, metrics and decisions; 0 takes a free one."""
 
     @model_validator(mode="after")
     def _bounds(self) -> "ScalingSettings":
-        if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} exceeds max_replicas {self.max_replicas}")
+        if self.lead_time > self.longest_lead_time:
+            raise ValueError(f"lead_time {self.lead_time} exceeds longest_lead_time {self.longest_lead_time}")
         if self.reactive_utilisation > self.target_utilisation:
             raise ValueError(
                 f"reactive_utilisation {self.reactive_utilisation} exceeds target_utilisation "

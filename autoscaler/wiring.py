@@ -1,5 +1,7 @@
 """Builds the controller from settings: the only place that knows its ports and their adapters."""
 
+import secrets
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -17,18 +19,17 @@ def build_predictor_for_scaling(
     settings: "AutoscalerSettings", source: "UsageSource", *, learns_as: str | None = None
 ) -> "Predictor":
     """The predictor with the level, the resources and the patience that scaling needs."""
-    from autoscaler.controller.annotations import DEMAND_RESOURCES
-    from autoscaler.controller.planning import sla_level
+    from autoscaler.controller.policy import DEMAND_RESOURCES, level_of
     from predictor.wiring import build_predictor
 
     return build_predictor(
         settings,
         source,
-        levels=sorted({*settings.forecast.levels, sla_level(settings.scaling)}),
+        levels=sorted({*settings.forecast.levels, level_of(settings.scaling.sla_percentile)}),
         stale_after=settings.scaling.stale_after,
         resources=DEMAND_RESOURCES,
         # Up to one step lies between the end of what was observed and now.
-        peaks_within=settings.scaling.lead_time + settings.history.step,
+        peaks_within=settings.scaling.longest_lead_time + settings.history.step,
         learns_as=learns_as,
     )
 
@@ -36,21 +37,49 @@ def build_predictor_for_scaling(
 def build_controller(
     settings: "AutoscalerSettings",
     *,
-    act: bool = False,
+    is_dry_run: bool = False,
     kubeconfig: Path | None = None,
     context: str | None = None,
     source: "UsageSource | None" = None,
 ) -> "Controller":
-    """A controller over the cluster that the kubeconfig names and the usage source in the settings."""
+    """A controller over the cluster that the kubeconfig names and the usage source in the settings.
+
+    A dry run takes no part in the election: it writes nothing, so it need not lead.
+    """
     from autoscaler.controller.loop import Controller
+    from autoscaler.controller.memory import MemoryLeadership
     from autoscaler.kube.client import KubeClient
+    from autoscaler.kube.clocks import seconds_since_boot
     from autoscaler.kube.cluster import KubeCluster
+    from autoscaler.kube.lease import LeaseElector
     from predictor.wiring import build_source
 
     scaling = settings.scaling
-    cluster = KubeCluster(KubeClient.connect(kubeconfig, context), scaling.selector, scaling.namespaces)
+    identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    client = KubeClient.connect(kubeconfig, context)
+    cluster = KubeCluster(client, scaling.namespaces, identity, seconds_since_boot)
+    leadership: LeaseElector | MemoryLeadership
+    if is_dry_run:
+        leadership = MemoryLeadership(identity=identity)
+    else:
+        leadership = LeaseElector(
+            client, scaling.lease_namespace, scaling.lease_name, identity, seconds_since_boot, time.time
+        )
+        leadership.start()
     predictor = build_predictor_for_scaling(settings, source or build_source(settings), learns_as="controller")
-    return Controller(cluster, cluster, predictor, scaling, time.time, act=act)
+    return Controller(cluster, cluster, predictor, scaling, time.time, leadership, is_dry_run=is_dry_run)
+
+
+def close_controller(controller: "Controller") -> None:
+    """Gives up the lease, so that the next copy need not wait for its end, and ends the watches."""
+    from autoscaler.kube.cluster import KubeCluster
+    from autoscaler.kube.lease import LeaseElector
+
+    if isinstance(controller.leadership, LeaseElector):
+        controller.leadership.release()
+    if isinstance(controller.reader, KubeCluster):
+        controller.reader.close()
+        controller.reader.client.close()
 
 
 def build_pool_watch(

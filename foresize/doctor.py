@@ -34,17 +34,27 @@ EXPORTERS: tuple[tuple[str, str, str], ...] = (
     ("nginx_", "ingress-nginx", "optional"),
 )
 """By the start of a metric's name: what exports it, and how much it is needed."""
-PERMISSIONS: tuple[tuple[str, str, str], ...] = (
-    ("list", "deployments", ""),
-    ("list", "statefulsets", ""),
-    ("get", "deployments", "scale"),
-    ("get", "statefulsets", "scale"),
-    ("patch", "deployments", "scale"),
-    ("patch", "statefulsets", "scale"),
-)
-"""Exactly what the controller asks of `apps`; `patch` only when it acts."""
-
 Status = Literal["OK", "WARN", "FAIL"]
+PERMISSIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("see", "foresize.io", ("predictiveautoscalers",), ("list", "watch")),
+    ("see", "apps", ("deployments", "statefulsets"), ("list", "watch")),
+    ("see", "", ("pods",), ("list", "watch")),
+    ("see", "autoscaling", ("horizontalpodautoscalers",), ("list", "watch")),
+    ("see", "autoscaling.k8s.io", ("verticalpodautoscalers",), ("list", "watch")),
+    ("see", "keda.sh", ("scaledobjects",), ("list", "watch")),
+    ("tell", "foresize.io", ("predictiveautoscalers/status",), ("patch",)),
+    ("tell", "events.k8s.io", ("events",), ("create",)),
+    ("act", "apps", ("deployments/scale", "statefulsets/scale"), ("get", "patch")),
+    ("act", "autoscaling", ("horizontalpodautoscalers",), ("get", "patch")),
+)
+"""What the controller asks of the API server: what for, group, resources, verbs. The lease is in one namespace only."""
+LEASE_VERBS = ("get", "create", "patch")
+NEEDED_FOR: Mapping[str, tuple[Status, str]] = {
+    "see": ("FAIL", "needed to see what is to be scaled and what else steers it"),
+    "tell": ("WARN", "needed for statuses and Events; without it only `foresize run --dry-run`"),
+    "act": ("WARN", "only needed for objects in mode Auto"),
+}
+
 LoadSettings = Callable[[Mapping[tuple[str, ...], Any]], "Settings"]
 
 
@@ -272,35 +282,53 @@ def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str |
     version = client.get("/version").get("gitVersion", "of unknown version")
     yield Check("cluster", "OK", f"{client.server} answers: Kubernetes {version}")
     scaling = settings.scaling
-    may_list = True
+    may_see = True
     for namespace in scaling.namespaces or ("",):
         where = f"in namespace {namespace}" if namespace else "in all namespaces"
-        denied = [p for p in PERMISSIONS if not _is_allowed(client, namespace, *p)]
-        may_list = may_list and not any(verb == "list" for verb, _, _ in denied)
+        denied = list(_denied(client, namespace))
+        may_see = may_see and not any(need == "see" for need, _ in denied)
         if not denied:
             yield Check("cluster", "OK", f"may do everything that the controller does {where}")
-        for verb, resource, part in denied:
-            what = f"{verb} {resource}.apps{'/' + part if part else ''}"
-            status: Status = "WARN" if verb == "patch" else "FAIL"
+        for need, what in denied:
+            status, why = NEEDED_FOR[need]
             role = "a Role in the namespace" if namespace else "a ClusterRole"
-            advice = f"bind {role} that allows it" + (
-                "; only needed for `foresize run --act`" if verb == "patch" else ""
-            )
-            yield Check("cluster", status, f"may not {what} {where}", advice)
-    if may_list:
-        count = len(KubeCluster(client, scaling.selector, scaling.namespaces).observe(time.time()).workloads)
-        advice = "" if count else f"label a Deployment: kubectl label deployment NAME {scaling.selector.split(',')[0]}"
-        yield Check("cluster", "OK" if count else "WARN", f"{count} workloads carry {scaling.selector}", advice)
+            yield Check("cluster", status, f"may not {what} {where}", f"bind {role} that allows it; {why}")
+    lease = scaling.lease_namespace
+    refused = [verb for verb in LEASE_VERBS if not _is_allowed(client, lease, verb, "coordination.k8s.io", "leases")]
+    if refused:
+        text = f"may not {', '.join(refused)} leases.coordination.k8s.io in namespace {lease}"
+        advice = "bind a Role there that allows it; without it only `foresize run --dry-run`"
+        yield Check("cluster", "WARN", text, advice)
+    if may_see:
+        cluster = KubeCluster(client, scaling.namespaces)
+        try:
+            count = len(cluster.observe(time.time()).workloads)
+        finally:
+            cluster.close()
+        advice = "" if count else "create a PredictiveAutoscaler for a Deployment: see docs/controller.md"
+        yield Check("cluster", "OK" if count else "WARN", f"{count} PredictiveAutoscalers", advice)
 
 
-def _is_allowed(client: Any, namespace: str, verb: str, resource: str, part: str) -> bool:
+def _denied(client: Any, namespace: str) -> Iterator[tuple[str, str]]:
+    """What is not allowed: what it is needed for, and verbs with resource and group."""
+    for need, group, resources, verbs in PERMISSIONS:
+        for resource in resources:
+            refused = [verb for verb in verbs if not _is_allowed(client, namespace, verb, group, resource)]
+            if refused:
+                plain, _, part = resource.partition("/")
+                named = f"{plain}.{group}" if group else plain
+                yield need, f"{', '.join(refused)} {named}{'/' + part if part else ''}"
+
+
+def _is_allowed(client: Any, namespace: str, verb: str, group: str, resource: str) -> bool:
     from kubernetes.client import AuthorizationV1Api
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
     from autoscaler.errors import ClusterUnavailable
 
-    attributes = {"group": "apps", "verb": verb, "resource": resource, "subresource": part, "namespace": namespace}
+    plain, _, part = resource.partition("/")
+    attributes = {"group": group, "verb": verb, "resource": plain, "subresource": part, "namespace": namespace}
     body: Any = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",

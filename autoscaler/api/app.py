@@ -48,6 +48,8 @@ def build_app(controller: Controller) -> Starlette:
         report = controller.report
         if report is None:
             return _json({"error": "no cycle has seen the cluster yet"}, 503)
+        if report.is_standby:
+            return _json({"error": _standby(controller)}, 503)
         records = [record.as_json() for record in report.records]
         return _json({"cycle_started_at": moment(report.started_at_seconds), "decisions": records})
 
@@ -55,6 +57,8 @@ def build_app(controller: Controller) -> Starlette:
         report = controller.report
         if report is None:
             return _json({"error": "no cycle has seen the cluster yet"}, 503)
+        if report.is_standby:
+            return _json({"error": _standby(controller)}, 503)
         try:
             return _json(find_record(report.records, request.path_params["workload"]).as_json())
         except UnknownWorkload as error:
@@ -81,6 +85,10 @@ def unready_because(controller: Controller) -> str:
     if age > limit:
         return f"the cluster was last seen {age:.0f} s ago"
     return ""
+
+
+def _standby(controller: Controller) -> str:
+    return f"this copy is on standby and decides nothing; {controller.leadership.holder or 'nobody'} leads"
 
 
 def _json(content: object, status: int = 200) -> Response:

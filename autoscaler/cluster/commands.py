@@ -25,7 +25,7 @@ class Decision:
     decided_at_seconds: float
     current: int
     desired: int
-    """What replicas should be; differs from `current` under a hold only where the workload is paused."""
+    """What replicas should be; differs from `current` under a hold only where nothing may be acted on."""
     outcome: ScaleReplicas | Hold
     reasons: tuple[Reason, ...]
     """In the order in which they shaped the number."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from autoscaler.cluster.reasons import Hold
+from autoscaler.cluster.reasons import Hold, Reason
 from autoscaler.cluster.resources import Resources
 from predictor.usage.panel import Resource
 
@@ -71,8 +71,10 @@ class WorkloadSnapshot:
     """Demand one replica carries at its target utilisation, in the base unit of `resource`."""
     observed: ObservedDemand | Hold
     """Demand now, of all replicas together."""
-    paused: bool = False
-    """Whether decisions about it must not be acted on."""
+    suspended: Hold | None = None
+    """Why decisions about it must not be acted on."""
+    keeps: Reason | None = None
+    """Why none of its replicas may be removed now."""
     request_per_replica: Resources = field(default_factory=Resources)
     node_pool: str = ""
     """Pool that most of its pods run in; empty where that is not known."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autoscaler.cluster.reasons import ReasonCode
+from autoscaler.controller.autoscalers import KIND
 from autoscaler.decisions.replicas import replicas_for
 
 JsonObject = dict[str, Any]
@@ -20,14 +21,17 @@ GUARDRAILS = frozenset(
         ReasonCode.TOO_MANY_REPLICAS,
         ReasonCode.TOO_FEW_REPLICAS,
         ReasonCode.SCALING_DISABLED,
+        ReasonCode.ROLLOUT,
         ReasonCode.PAUSED,
+        ReasonCode.CONFLICT,
+        ReasonCode.CHANGED_BY_OTHERS,
     )
 )
 """Reasons that say what kept the number from being the plain arithmetic."""
 VERDICTS = {"scale_up": "raise", "scale_down": "lower", "hold": "hold at"}
 OUTCOMES = {
     "applied": "carried out",
-    "dry_run": "dry run, nothing is written; `foresize run --act` would carry it out",
+    "dry_run": "nothing is written",
     "skipped": "not carried out",
     "failed": "could not be carried out",
     "none": "nothing to do",
@@ -57,15 +61,17 @@ def explanation(record: JsonObject) -> str:
     if not changed:
         lines.append("  guardrails   none changed the number")
     if "min_replicas" in record:
-        lines.append(f"  bounds       {record['min_replicas']} to {record['max_replicas']} replicas")
-    outcome = OUTCOMES[record["outcome"]] + (
-        f": {record['detail']}" if record["detail"] and record["outcome"] != "dry_run" else ""
-    )
+        event = f", the minimum for {record['event']}" if record["event"] else ""
+        lines.append(f"  bounds       {record['min_replicas']} to {record['max_replicas']} replicas{event}")
+        lead = record["lead_time"]
+        lines.append(f"  lead time    {span(lead['seconds'])} ({lead['source']})")
+    outcome = OUTCOMES[record["outcome"]] + (f": {record['detail']}" if record["detail"] else "")
     reason = record["reason"]
     lines += [
         f"  reason       {reason['code']}: {reason['message']}",
         f"  outcome      {outcome}",
         f"  decided      {record['decided_at']} with {replicas['ready']} of {current} replicas ready",
+        f"  asked by     {KIND} {record['autoscaler']}, mode {record['mode']}, actuator {record['actuator']}",
     ]
     return "\n".join(lines)
 

@@ -1,21 +1,35 @@
 """The loop: predict, observe, decide, validate, act. The one place of the controller with effects.
 
 Each command is checked against the cluster as it is just before the write, and the write itself is conditional on
-that; what changed in between is dropped and decided afresh in the next cycle. Nothing is remembered that is not also
-safe to forget: a controller that has just started removes nothing before it has watched for a whole window.
+that; what changed in between is dropped and decided afresh in the next cycle. What must be remembered is kept in each
+object's status, so that another copy goes on where this one stopped; where even that is missing, nothing is removed
+before demand was watched for a whole window. A copy whose lease has run out writes nothing.
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 
 from autoscaler.cluster.commands import ScaleReplicas
-from autoscaler.controller.planning import Plan, plan, rules_from
-from autoscaler.controller.ports import ClusterObservation, ClusterReader, Predicting, ReplicaWriter
+from autoscaler.controller.autoscalers import Mode, Remembered
+from autoscaler.controller.notices import Throttle, notices
+from autoscaler.controller.planning import Plan, plan, steered_hpa
+from autoscaler.controller.policy import level_of
+from autoscaler.controller.ports import (
+    ClusterObservation,
+    ClusterReader,
+    ClusterWriter,
+    Leadership,
+    Predicting,
+    TargetWorkload,
+)
 from autoscaler.controller.records import ActResult, DecisionRecord, Outcome
-from autoscaler.decisions.guardrails import NO_MEMORY, ReplicaMemory, remembered_scale
+from autoscaler.controller.status import REFRESH_SECONDS, Importance, importance, remembered_from, status_of
+from autoscaler.decisions.guardrails import remembered_scale
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.metrics import AutoscalerMetrics
 from autoscaler.settings import ScalingSettings
@@ -25,9 +39,16 @@ log = structlog.get_logger("autoscaler.controller")
 
 WRITE_ATTEMPTS = 3
 """How often a write that meets a conflict is checked and tried within one cycle."""
+LOOK_SECONDS = 0.5
+"""How often a copy that rests looks whether it has come to lead."""
+FRESH_SECONDS = 2.0
+"""A snapshot that is older than this when forecasts are ready is taken anew."""
 NOTHING_TO_DO = ActResult(Outcome.NONE)
-DRY_RUN = ActResult(Outcome.DRY_RUN, "dry run: start the controller with --act to carry this out")
+OBSERVING = ActResult(Outcome.DRY_RUN, "mode Observe: spec.mode Auto carries it out")
+DRY_RUN = ActResult(Outcome.DRY_RUN, "the controller runs with --dry-run")
 STOPPING = ActResult(Outcome.SKIPPED, "the controller is stopping")
+NOT_LEADING = ActResult(Outcome.SKIPPED, "this copy does not lead any more")
+NO_BUDGET = ActResult(Outcome.SKIPPED, "scaling.writes_per_second is used up; it is decided anew in the next cycle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +60,8 @@ class CycleReport:
     problem: AutoscalerError | None = None
     """Why the cluster was not seen; nothing was decided then."""
     forecasts: Forecasts | None = None
+    is_standby: bool = False
+    """Whether another copy led, so that nothing was decided."""
 
     @property
     def is_complete(self) -> bool:
@@ -53,24 +76,31 @@ class CycleReport:
 
 @dataclass
 class Controller:
-    """Runs cycles; `act` False only says what it would do."""
+    """Runs cycles. A copy that does not lead keeps itself ready and decides nothing."""
 
     reader: ClusterReader
-    writer: ReplicaWriter
+    writer: ClusterWriter
     predictor: Predicting
     settings: ScalingSettings
     clock: Callable[[], float]
+    leadership: Leadership
     metrics: AutoscalerMetrics = field(default_factory=AutoscalerMetrics)
-    act: bool = False
+    is_dry_run: bool = False
+    """Whether nothing at all is written, no status and no Event either."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set to end the loop; a write that is under way is finished first."""
 
     def __post_init__(self) -> None:
-        self.rules = rules_from(self.settings)
-        self.memories: dict[str, ReplicaMemory] = {}
-        """By uid: a workload that was made anew starts without a past."""
+        self.remembered: dict[str, Remembered] = {}
+        """By uid of the object: one that was made anew starts without a past."""
+        self._statuses: dict[str, tuple[Mapping[str, Any], float]] = {}
+        """By uid: the status that was last written, and when."""
+        self._throttle = Throttle()
         self._told: dict[str, Exception | None] = {}
         """Problems that were already counted and logged: the registry's stays until it is asked again."""
+        self._logged: dict[str, tuple[object, ...]] = {}
+        """By uid: what the last line about it said."""
+        self._writes_left = 0.0
         self.started_at_seconds = self.clock()
         self.report: CycleReport | None = None
         """The last cycle that saw the cluster."""
@@ -88,7 +118,15 @@ class Controller:
                 self.metrics.cycles.labels("failed").inc()
                 log.exception("cycle broke")
             self.last_cycle_seconds = self.clock()
-            self.stop.wait(max(0.0, interval - (self.clock() - started)))
+            self._rest(max(0.0, interval - (self.clock() - started)))
+
+    def _rest(self, seconds: float) -> None:
+        """Waits so long, or until this copy is to stop or has come to lead."""
+        led = self.leadership.is_leader
+        while seconds > 0 and not self.stop.wait(min(seconds, LOOK_SECONDS)):
+            seconds -= LOOK_SECONDS
+            if self.leadership.is_leader and not led:
+                return
 
     def cycle(self) -> CycleReport:
         """One cycle."""
@@ -102,60 +140,97 @@ class Controller:
 
     def _cycle(self) -> CycleReport:
         started = self.clock()
-        # The forecast first: it may take long, and the snapshot has to be young when it is acted on.
-        with self.metrics.timed("predict"):
-            forecasts = self.predictor.predict(started)
+        forecasts: Forecasts | None = None
         try:
-            with self.metrics.timed("observe"):
-                seen = self.reader.observe(self.clock())
+            seen = self._observed()
+            with self.metrics.timed("predict"):
+                forecasts = self.predictor.predict(started, levels=self._levels(seen))
+            if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
+                # Forecasts may take long, and the snapshot has to be young when it is acted on.
+                seen = self._observed()
         except (ClusterUnavailable, ClusterRefused) as problem:
             self._count_error("kubernetes", problem)
             log.error("cluster not seen", error=type(problem).__name__, message=str(problem))
             return CycleReport(started, problem=problem, forecasts=forecasts)
         self.metrics.dependency_up.labels("kubernetes").set(1)
+        if not self.leadership.is_leader:
+            self._forget()
+            return CycleReport(started, forecasts=forecasts, is_standby=True)
+        interval = self.settings.interval.total_seconds()
+        self._writes_left = self.settings.writes_per_second * max(interval, 1.0)
         with self.metrics.timed("decide"):
-            plans = self._decide(seen, forecasts)
+            before, plans = self._decide(seen, forecasts)
         results = self._carry_out(plans, seen)
         records = tuple(
-            DecisionRecord(decided, results.get(decided.decision.workload, NOTHING_TO_DO), forecasts.model)
+            DecisionRecord(decided, results.get(decided.autoscaler.uid, NOTHING_TO_DO), forecasts.model)
             for decided in plans
         )
+        with self.metrics.timed("tell"):
+            self._tell(records, before)
         return CycleReport(started, records, forecasts=forecasts)
 
-    def _decide(self, seen: ClusterObservation, forecasts: Forecasts) -> list[Plan]:
+    def _observed(self) -> ClusterObservation:
+        with self.metrics.timed("observe"):
+            return self.reader.observe(self.clock())
+
+    def _levels(self, seen: ClusterObservation) -> frozenset[float]:
+        """The quantile levels that the objects ask for beside the settings' own."""
+        percentiles = {each.autoscaler.percentile for each in seen.workloads}
+        return frozenset(level_of(percentile) for percentile in percentiles if percentile is not None)
+
+    def _forget(self) -> None:
+        """Leaves nothing of an own leadership: the next one starts from what the cluster says."""
+        self.remembered, self._statuses, self._logged = {}, {}, {}
+
+    def _decide(self, seen: ClusterObservation, forecasts: Forecasts) -> tuple[dict[str, Remembered], list[Plan]]:
+        """What was remembered of each object until now, and what was decided."""
+        now = seen.observed_at_seconds
+        before = {}
+        for workload in seen.workloads:
+            uid = workload.autoscaler.uid
+            known = self.remembered.get(uid)
+            before[uid] = remembered_from(workload.autoscaler.status, now) if known is None else known
         plans = [
-            plan(
-                workload,
-                forecasts,
-                self.memories.get(workload.uid, NO_MEMORY),
-                settings=self.settings,
-                rules=self.rules,
-                now_seconds=seen.observed_at_seconds,
-            )
+            plan(workload, forecasts, before[workload.autoscaler.uid], settings=self.settings, now_seconds=now)
             for workload in seen.workloads
         ]
         # Replaced as a whole: what is gone from the cluster is forgotten.
-        self.memories = {decided.workload.uid: decided.memory for decided in plans}
-        return plans
+        self.remembered = {decided.autoscaler.uid: decided.remembered for decided in plans}
+        self._statuses = {uid: known for uid, known in self._statuses.items() if uid in before}
+        self._logged = {uid: known for uid, known in self._logged.items() if uid in before}
+        self._throttle.keep_only(before.keys())
+        return before, plans
 
     def _carry_out(self, plans: Sequence[Plan], seen: ClusterObservation) -> dict[str, ActResult]:
-        """Results by workload of everything that was a command; more replicas first, as they are the urgent ones."""
+        """Results by uid of everything that was a command; more replicas first, as they are the urgent ones."""
         commands = [(p.decision.outcome, p) for p in plans if isinstance(p.decision.outcome, ScaleReplicas)]
-        if not self.act:
-            return {command.workload: DRY_RUN for command, _ in commands}
         results: dict[str, ActResult] = {}
         for command, decided in sorted(commands, key=lambda pair: pair[0].desired < pair[0].current):
-            if self.stop.is_set():
-                results[command.workload] = STOPPING
+            uid = decided.autoscaler.uid
+            kept_from = self._kept_from_writing(decided)
+            if kept_from is not None:
+                results[uid] = kept_from
                 continue
+            self._writes_left -= 1
             try:
-                results[command.workload] = self._validated_write(command, decided, seen)
+                results[uid] = self._validated_write(command, decided, seen)
             except (CommandConflict, ObjectGone) as change:
-                results[command.workload] = ActResult(Outcome.SKIPPED, str(change))
+                results[uid] = ActResult(Outcome.SKIPPED, str(change))
             except (ClusterUnavailable, ClusterRefused) as problem:
                 self._count_error("kubernetes", problem)
-                results[command.workload] = ActResult(Outcome.FAILED, str(problem))
+                results[uid] = ActResult(Outcome.FAILED, str(problem))
         return results
+
+    def _kept_from_writing(self, decided: Plan) -> ActResult | None:
+        if self.is_dry_run:
+            return DRY_RUN
+        if decided.autoscaler.mode is Mode.OBSERVE:
+            return OBSERVING
+        if self.stop.is_set():
+            return STOPPING
+        if not self.leadership.is_leader:
+            return NOT_LEADING
+        return NO_BUDGET if self._writes_left < 1 else None
 
     def _validated_write(self, command: ScaleReplicas, decided: Plan, seen: ClusterObservation) -> ActResult:
         """Writes, and on a conflict checks again: every pod that gets ready changes the object, but not its scale."""
@@ -170,39 +245,120 @@ class Controller:
         age = self.clock() - seen.observed_at_seconds
         if age > self.settings.stale_after.total_seconds():
             return ActResult(Outcome.SKIPPED, f"the cluster was last seen {age:.0f} s ago")
+        autoscaler, target, hpa = decided.autoscaler, decided.workload.target, steered_hpa(decided.workload)
+        assert isinstance(target, TargetWorkload)
+        assert decided.policy is not None
         with self.metrics.timed("validate"):
-            scale = self.reader.scale_of(command.workload)
-        if scale.uid != decided.workload.uid:
+            scale = (
+                self.reader.minimum_of(hpa) if hpa else self.reader.scale_of(autoscaler.namespace, autoscaler.target)
+            )
+        if scale.uid != (hpa.uid if hpa else target.uid):
             return ActResult(Outcome.SKIPPED, "deleted and created anew since this was decided")
         if scale.replicas != command.current:
             return ActResult(
                 Outcome.SKIPPED,
                 f"somebody set {scale.replicas} replicas since this was decided for {command.current}",
             )
+        # Asked again: reading the scale may have taken longer than the lease lasts.
+        if not self.leadership.is_leader:
+            return NOT_LEADING
         with self.metrics.timed("act"):
-            self.writer.set_replicas(command.workload, command.desired, scale)
-        self.memories[decided.workload.uid] = remembered_scale(
-            decided.memory, command.desired - command.current, self.rules.behaviour, self.clock()
+            if hpa:
+                self.writer.set_minimum(hpa, command.desired, scale)
+            else:
+                self.writer.set_replicas(autoscaler.namespace, autoscaler.target, command.desired, scale)
+        now = self.clock()
+        change = command.desired - command.current
+        memory = remembered_scale(decided.remembered.replicas, change, decided.policy.rules.behaviour, now)
+        last = decided.remembered.last_replicas if hpa else command.desired
+        self.remembered[autoscaler.uid] = replace(
+            decided.remembered, replicas=memory, last_replicas=last, last_scale_seconds=now
         )
-        return ActResult(Outcome.APPLIED)
+        return ActResult(Outcome.APPLIED, f"minReplicas of {hpa.shown}" if hpa else "")
+
+    def _tell(self, records: Sequence[DecisionRecord], before: Mapping[str, Remembered]) -> None:
+        """Writes the statuses and Events that have something to say, what changed before what only moved."""
+        if self.is_dry_run:
+            return
+        now = self.clock()
+        waiting: list[tuple[int, float, DecisionRecord, Mapping[str, Any], bool]] = []
+        for record in records:
+            autoscaler = record.plan.autoscaler
+            old, written_at = self._statuses.get(autoscaler.uid, (autoscaler.status, 0.0))
+            decided = replace(record.plan, remembered=self.remembered[autoscaler.uid])
+            new = status_of(decided, record.result, old, now)
+            matters = importance(old, new)
+            if matters is Importance.CHANGE or (matters and now - written_at >= REFRESH_SECONDS):
+                was_conflict = any(
+                    c.get("type") == "Conflict" and c.get("status") == "True" for c in old.get("conditions") or ()
+                )
+                waiting.append((-int(matters), written_at, record, new, was_conflict))
+        waiting.sort(key=lambda each: each[:2])
+        for _, _, record, status, was_conflict in waiting:
+            if self._writes_left < 1 or self.stop.is_set() or not self.leadership.is_leader:
+                break
+            autoscaler = record.plan.autoscaler
+            told = notices(record.plan, record.result, before[autoscaler.uid], was_conflict)
+            written = self._written(lambda a=autoscaler, s=status: self.writer.set_status(a, s))  # type: ignore[misc]
+            if isinstance(written, (ClusterUnavailable, ClusterRefused)):
+                break  # the next one would fare no better
+            if written is not None:
+                continue
+            self._statuses[autoscaler.uid] = (status, now)
+            for event in told:
+                if self._throttle.allows(autoscaler.uid, now):
+                    self._written(lambda e=event: self.writer.publish(e, now))  # type: ignore[misc]
+                else:
+                    self.metrics.events_held_back.inc()
+        self.metrics.statuses_waiting.set(sum(1 for each in waiting if self._is_behind(each[2], each[3])))
+
+    def _is_behind(self, record: DecisionRecord, status: Mapping[str, Any]) -> bool:
+        return self._statuses.get(record.plan.autoscaler.uid, (None, 0.0))[0] is not status
+
+    def _written(self, write: Callable[[], None]) -> AutoscalerError | None:
+        """Why a status or Event was not written; the next cycle tries again."""
+        self._writes_left -= 1
+        try:
+            write()
+        except (CommandConflict, ObjectGone) as change:
+            return change
+        except (ClusterUnavailable, ClusterRefused) as problem:
+            self._count_error("kubernetes", problem)
+            log.warning("not told", error=type(problem).__name__, message=str(problem))
+            return problem
+        return None
 
     def _publish(self, report: CycleReport) -> None:
         metrics, forecasts = self.metrics, report.forecasts
-        metrics.acting.set(1 if self.act and not self.settings.paused else 0)
+        metrics.leader.set(1 if self.leadership.is_leader else 0)
+        metrics.acting.set(0 if self.is_dry_run or self.settings.paused or report.is_standby else 1)
         metrics.paused.set(1 if self.settings.paused else 0)
         if forecasts is not None:
             self._publish_forecasts(forecasts)
         if report.problem is not None:
             metrics.cycles.labels("failed").inc()
             return
-        metrics.cycles.labels("complete" if report.is_complete else "held").inc()
+        metrics.cycles.labels("standby" if report.is_standby else "complete" if report.is_complete else "held").inc()
         if report.is_complete:
             metrics.last_complete_cycle.set(report.started_at_seconds)
         for record in report.records:
             decision = record.plan.decision
             metrics.decisions.labels(record.direction, decision.reason.code.value, record.result.outcome.value).inc()
-            log.info("decision", **record.log_fields())
+            # One that says what the one before said is no news.
+            said = record.gist
+            if self._logged.get(record.plan.autoscaler.uid) != said:
+                self._logged[record.plan.autoscaler.uid] = said
+                log.info("decision", **record.log_fields())
         metrics.publish_workloads(record.reading() for record in report.records)
+        outcomes = Counter(record.result.outcome.value for record in report.records)
+        log.info(
+            "cycle",
+            workloads=len(report.records),
+            leader=self.leadership.holder,
+            standby=report.is_standby,
+            took_seconds=round(self.clock() - report.started_at_seconds, 3),
+            **outcomes,
+        )
 
     def _publish_forecasts(self, forecasts: Forecasts) -> None:
         metrics, model, now = self.metrics, forecasts.model, forecasts.now_seconds

@@ -1,55 +1,125 @@
 """A cluster and a leadership in memory that keep the same contracts as the real ones: for tests and benchmarks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from autoscaler.controller.ports import ClusterObservation, ManagedWorkload, Scale
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.controller.autoscalers import Mode, PredictiveAutoscaler, Rival, RivalKind, TargetRef
+from autoscaler.controller.ports import ClusterObservation, Event, ManagedWorkload, Scale, TargetWorkload
 from autoscaler.errors import ClusterUnavailable, CommandConflict, ObjectGone
+
+Kept = TypeVar("Kept")
 
 
 @dataclass
 class MemoryCluster:
-    """Remembers workloads and what it was told; every change gives the object a new resource version."""
+    """Remembers objects and what it was told; every change gives an object a new resource version."""
 
-    workloads: dict[str, ManagedWorkload] = field(default_factory=dict)
+    autoscalers: dict[str, PredictiveAutoscaler] = field(default_factory=dict)
+    """By uid."""
+    targets: dict[str, TargetWorkload] = field(default_factory=dict)
+    """By `namespace/kind/name`."""
+    rivals: dict[str, Rival] = field(default_factory=dict)
+    """By uid."""
+    events: list[Event] = field(default_factory=list)
+    """All that were published, oldest first."""
+    writes: int = 0
+    """How many writes of any kind were carried out."""
     is_reachable: bool = True
 
     def __post_init__(self) -> None:
         self._changes = 0
         self._version_by_name: dict[str, int] = {}
 
-    def put(self, workload: ManagedWorkload) -> None:
-        """Creates the workload or puts it in the place of the one of the same name."""
-        self.workloads[workload.name] = workload
-        self._changes += 1
-        self._version_by_name[workload.name] = self._changes
+    def put(self, thing: PredictiveAutoscaler | TargetWorkload | Rival) -> None:
+        """Creates the object or puts it in the place of the one of the same name."""
+        if isinstance(thing, PredictiveAutoscaler):
+            self.autoscalers[thing.uid] = thing
+        elif isinstance(thing, Rival):
+            self.rivals[thing.uid] = thing
+            self._touch(thing.uid)
+        else:
+            self.targets[thing.name] = thing
+            self._touch(thing.name)
 
-    def remove(self, workload: str) -> None:
-        """Deletes the workload."""
-        self._found(workload)
-        del self.workloads[workload]
+    def remove(self, name: str) -> None:
+        """Deletes the object of that uid or, for a target, name."""
+        for kept in (self.autoscalers, self.targets, self.rivals):
+            kept.pop(name, None)
 
     def observe(self, now_seconds: float) -> ClusterObservation:
-        """Every workload."""
+        """Every managed workload."""
         self._reach()
-        return ClusterObservation(now_seconds, tuple(self.workloads.values()))
+        steering: dict[str, list[Rival]] = {}
+        for rival in self.rivals.values():
+            steering.setdefault(f"{rival.namespace}/{rival.target.kind}/{rival.target.name}", []).append(rival)
+        for each in self.autoscalers.values():
+            if each.mode is Mode.AUTO:
+                own = Rival(RivalKind.PREDICTIVE, each.namespace, each.name, each.target, each.uid)
+                steering.setdefault(each.workload, []).append(own)
+        return ClusterObservation(
+            now_seconds,
+            tuple(
+                ManagedWorkload(
+                    each,
+                    self.targets.get(each.workload)
+                    or Hold(Reason(ReasonCode.NO_TARGET, f"there is no {each.target.kind} {each.target.name}")),
+                    tuple(rival for rival in steering.get(each.workload, ()) if rival.uid != each.uid),
+                )
+                for each in self.autoscalers.values()
+            ),
+        )
 
-    def scale_of(self, workload: str) -> Scale:
+    def scale_of(self, namespace: str, target: TargetRef) -> Scale:
         """The scale now."""
         self._reach()
-        found = self._found(workload)
-        return Scale(found.uid, str(self._version_by_name.get(workload, 0)), found.replicas)
+        found = self._found(self.targets, f"{namespace}/{target.kind}/{target.name}")
+        return Scale(found.uid, str(self._version_by_name.get(found.name, 0)), found.replicas)
 
-    def set_replicas(self, workload: str, replicas: int, expected: Scale) -> None:
+    def minimum_of(self, hpa: Rival) -> Scale:
+        """The HorizontalPodAutoscaler now."""
+        self._reach()
+        found = self._found(self.rivals, hpa.uid)
+        return Scale(found.uid, str(self._version_by_name.get(found.uid, 0)), found.min_replicas)
+
+    def set_replicas(self, namespace: str, target: TargetRef, replicas: int, expected: Scale) -> None:
         """Sets the replicas where nothing has changed since `expected` was read."""
-        if self.scale_of(workload) != expected:
-            raise CommandConflict(f"{workload} has changed since its scale was read")
-        self.put(replace(self.workloads[workload], replicas=replicas))
+        name = f"{namespace}/{target.kind}/{target.name}"
+        if self.scale_of(namespace, target) != expected:
+            raise CommandConflict(f"{name} has changed since its scale was read")
+        self.writes += 1
+        self.put(replace(self.targets[name], replicas=replicas))
 
-    def _found(self, workload: str) -> ManagedWorkload:
+    def set_minimum(self, hpa: Rival, replicas: int, expected: Scale) -> None:
+        """Sets the minimum where nothing has changed since `expected` was read."""
+        if self.minimum_of(hpa) != expected:
+            raise CommandConflict(f"{hpa.shown} has changed since it was read")
+        self.writes += 1
+        self.put(replace(self.rivals[hpa.uid], min_replicas=replicas))
+
+    def set_status(self, autoscaler: PredictiveAutoscaler, status: Mapping[str, Any]) -> None:
+        """Puts the status in the place of the one before."""
+        self._reach()
+        found = self._found(self.autoscalers, autoscaler.uid)
+        self.writes += 1
+        self.autoscalers[found.uid] = replace(found, status=dict(status))
+
+    def publish(self, event: Event, now_seconds: float) -> None:  # noqa: ARG002 - the real one stamps it
+        """Keeps the event."""
+        self._reach()
+        self.writes += 1
+        self.events.append(event)
+
+    def _touch(self, name: str) -> None:
+        self._changes += 1
+        self._version_by_name[name] = self._changes
+
+    def _found(self, kept: Mapping[str, Kept], name: str) -> Kept:
         try:
-            return self.workloads[workload]
+            return kept[name]
         except KeyError:
-            raise ObjectGone(f"{workload}: not found") from None
+            raise ObjectGone(f"{name}: not found") from None
 
     def _reach(self) -> None:
         if not self.is_reachable:

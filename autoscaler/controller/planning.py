@@ -1,15 +1,23 @@
 """From what was seen and what is forecast to a decision per workload. Values in, values out: no client, no clock."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscaler.cluster.commands import Decision
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, Rung, WorkloadSnapshot
-from autoscaler.controller.annotations import WorkloadPolicy, policy_of
-from autoscaler.controller.ports import ManagedWorkload
-from autoscaler.decisions.guardrails import Behaviour, ReplicaMemory, ScalingRules
-from autoscaler.decisions.replicas import ReplicaRules, decide_replicas
-from autoscaler.errors import InvalidAnnotation
+from autoscaler.controller.autoscalers import (
+    NOTHING_REMEMBERED,
+    Actuator,
+    Mode,
+    PredictiveAutoscaler,
+    Remembered,
+    Rival,
+    RivalKind,
+    conflict,
+)
+from autoscaler.controller.policy import WorkloadPolicy, policy_of
+from autoscaler.controller.ports import ManagedWorkload, TargetWorkload
+from autoscaler.decisions.replicas import decide_replicas
 from autoscaler.settings import ScalingSettings
 from models.forecast import ForecastError
 from predictor.serving.bundle import NoForecast
@@ -22,84 +30,131 @@ class Plan:
     """What was decided for one workload, and everything that it was decided from."""
 
     workload: ManagedWorkload
-    policy: WorkloadPolicy | InvalidAnnotation
+    policy: WorkloadPolicy | None
+    """None where the object or its target cannot be read."""
     decision: Decision
-    memory: ReplicaMemory
-    data_age_seconds: float | None
+    remembered: Remembered
+    data_age_seconds: float | None = None
     """Age of the newest sample of its demand; None where there is none."""
     relied_share: float = 1.0
     """Share of the capacity per replica that the decision relied on; below 1 where nothing was forecast."""
+    conflict: Hold | None = None
+    """What else steers the target."""
 
-
-def sla_level(settings: ScalingSettings) -> float:
-    """The quantile level at which demand must fit what is ready."""
-    return round(settings.sla_percentile / 100.0, 10)
-
-
-def rules_from(settings: ScalingSettings) -> ReplicaRules:
-    """The settings as the guardrails take them: the HPA's own defaults but for what is set."""
-    defaults = Behaviour()
-    down = ScalingRules(
-        settings.scale_down_stabilisation.total_seconds(),
-        defaults.down.policies,
-        defaults.down.select,
-        settings.tolerance,
-    )
-    up = ScalingRules(defaults.up.stabilisation_seconds, defaults.up.policies, defaults.up.select, settings.tolerance)
-    return ReplicaRules(
-        behaviour=Behaviour(up, down),
-        stale_after_seconds=settings.stale_after.total_seconds(),
-        reactive_share=settings.reactive_utilisation / settings.target_utilisation,
-    )
+    @property
+    def autoscaler(self) -> PredictiveAutoscaler:
+        """The object that asked for the decision."""
+        return self.workload.autoscaler
 
 
 def plan(
     workload: ManagedWorkload,
     forecasts: Forecasts,
-    memory: ReplicaMemory,
+    remembered: Remembered,
     *,
     settings: ScalingSettings,
-    rules: ReplicaRules,
     now_seconds: float,
 ) -> Plan:
-    """The decision for one workload; one whose annotations cannot be read is left alone."""
-    try:
-        policy = policy_of(workload, settings)
-    except InvalidAnnotation as error:
-        reason = Reason(ReasonCode.INVALID_ANNOTATION, str(error))
-        hold = Hold(reason)
-        decision = Decision(
-            workload.name,
-            now_seconds,
-            workload.replicas,
-            workload.replicas,
-            hold,
-            (reason,),
-            forecast=hold,
-            observed=hold,
-            rung=Rung.HOLD,
-        )
-        return Plan(workload, error, decision, memory, None)
-    key = SeriesKey(workload.name, policy.resource)
+    """The decision for one workload; what cannot be read or followed is left alone."""
+    autoscaler, target = workload.autoscaler, workload.target
+    if autoscaler.problem:
+        return _left_alone(workload, remembered, Hold(Reason(ReasonCode.INVALID_SPEC, autoscaler.problem)), now_seconds)
+    if isinstance(target, Hold):
+        return _left_alone(workload, remembered, target, now_seconds)
+    remembered = _of_target(remembered, autoscaler, target, now_seconds)
+    policy = policy_of(
+        autoscaler,
+        target.request_per_replica,
+        target.ready_seconds,
+        remembered,
+        settings=settings,
+        now_seconds=now_seconds,
+    )
+    key = SeriesKey(target.name, policy.resource)
     observed = observed_demand(forecasts, key)
+    clash = conflict(autoscaler, workload.rivals)
+    hpa = steered_hpa(workload) if clash is None else None
+    ceiling = policy.max_replicas
+    if hpa is not None:
+        ceiling = max(policy.min_replicas, min(ceiling, hpa.max_replicas))
     snapshot = WorkloadSnapshot(
-        name=workload.name,
-        replicas=workload.replicas,
-        ready_replicas=workload.ready_replicas,
+        name=target.name,
+        # Where an HPA is in charge, its minimum is what is raised and lowered.
+        replicas=target.replicas if hpa is None else hpa.min_replicas,
+        ready_replicas=target.ready_replicas,
         min_replicas=policy.min_replicas,
-        max_replicas=policy.max_replicas,
+        max_replicas=ceiling,
         resource=policy.resource,
         capacity_per_replica=policy.capacity_per_replica,
         observed=observed,
-        paused=policy.is_paused or settings.paused,
-        request_per_replica=workload.request_per_replica,
+        suspended=_suspended(autoscaler, clash, remembered, settings, now_seconds),
+        keeps=Reason(ReasonCode.ROLLOUT, target.rollout) if target.rollout and hpa is None else None,
+        request_per_replica=target.request_per_replica,
     )
-    lead_seconds = settings.lead_time.total_seconds()
-    forecast = demand_forecast(forecasts, key, sla_level(settings), now_seconds + lead_seconds)
-    outcome = decide_replicas(snapshot, forecast, memory, rules, now_seconds)
+    forecast = demand_forecast(forecasts, key, policy.level, now_seconds + policy.lead_seconds)
+    outcome = decide_replicas(snapshot, forecast, remembered.replicas, policy.rules, now_seconds)
     age = None if isinstance(observed, Hold) else max(0.0, now_seconds - observed.measured_at_seconds)
-    share = rules.reactive_share if outcome.decision.rung is Rung.REACTIVE else 1.0
-    return Plan(workload, policy, outcome.decision, outcome.memory, age, share)
+    share = policy.rules.reactive_share if outcome.decision.rung is Rung.REACTIVE else 1.0
+    measured = policy.lead_seconds if target.ready_seconds else remembered.lead_seconds
+    kept = replace(remembered, replicas=outcome.memory, lead_seconds=measured, rung=outcome.decision.rung)
+    return Plan(workload, policy, outcome.decision, kept, age, share, clash)
+
+
+def steered_hpa(workload: ManagedWorkload) -> Rival | None:
+    """The HorizontalPodAutoscaler whose minimum is written instead of the target's replicas."""
+    if workload.autoscaler.actuator is Actuator.SCALE:
+        return None
+    return next((each for each in workload.rivals if each.kind is RivalKind.HPA), None)
+
+
+def _left_alone(workload: ManagedWorkload, remembered: Remembered, hold: Hold, now_seconds: float) -> Plan:
+    target = workload.target
+    replicas = (remembered.last_replicas or 0) if isinstance(target, Hold) else target.replicas
+    decision = Decision(
+        workload.autoscaler.workload,
+        now_seconds,
+        replicas,
+        replicas,
+        hold,
+        (hold.reason,),
+        forecast=hold,
+        observed=hold,
+        rung=Rung.HOLD,
+    )
+    return Plan(workload, None, decision, replace(remembered, rung=Rung.HOLD))
+
+
+def _of_target(
+    remembered: Remembered, autoscaler: PredictiveAutoscaler, target: TargetWorkload, now_seconds: float
+) -> Remembered:
+    """What is known of the past of this very target, with a change of its replicas by others noticed."""
+    if remembered.target_uid != target.uid:
+        return replace(NOTHING_REMEMBERED, target_uid=target.uid, last_replicas=target.replicas, rung=remembered.rung)
+    is_ours = autoscaler.mode is Mode.AUTO and autoscaler.actuator is Actuator.SCALE
+    was_changed = remembered.last_replicas not in (None, target.replicas)
+    changed_at = now_seconds if was_changed and is_ours else remembered.changed_by_others_at_seconds
+    return replace(remembered, last_replicas=target.replicas, changed_by_others_at_seconds=changed_at)
+
+
+def _suspended(
+    autoscaler: PredictiveAutoscaler,
+    clash: Hold | None,
+    remembered: Remembered,
+    settings: ScalingSettings,
+    now_seconds: float,
+) -> Hold | None:
+    """Why the decision must not be acted on, the first of all reasons."""
+    if autoscaler.is_paused or settings.paused:
+        by = "the annotation foresize.io/paused" if autoscaler.is_paused else "scaling.paused"
+        return Hold(Reason(ReasonCode.PAUSED, f"paused by {by}: decided, but not acted on"))
+    if clash is not None and autoscaler.mode is Mode.AUTO:
+        return clash
+    changed, wait = remembered.changed_by_others_at_seconds, settings.respect_others_for.total_seconds()
+    if changed is not None and autoscaler.mode is Mode.AUTO and now_seconds - changed < wait:
+        left = wait - (now_seconds - changed)
+        text = f"somebody else set {remembered.last_replicas} replicas; they are left alone for another {left:.0f} s"
+        return Hold(Reason(ReasonCode.CHANGED_BY_OTHERS, text))
+    return None
 
 
 def observed_demand(forecasts: Forecasts, key: SeriesKey) -> ObservedDemand | Hold:

@@ -1,16 +1,20 @@
 """What the controller asks of the outside world, in its own words. Adapters live in autoscaler/kube and predictor."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
+from autoscaler.cluster.reasons import Hold
 from autoscaler.cluster.resources import Resources
+from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, TargetRef
 from predictor.serving.predictor import Forecasts
+
+JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class ManagedWorkload:
-    """A workload that carries the label, as the cluster has it."""
+class TargetWorkload:
+    """The workload that an object names, as the cluster has it."""
 
     name: str
     """`namespace/kind/name`."""
@@ -20,8 +24,25 @@ class ManagedWorkload:
     """`spec.replicas`."""
     ready_replicas: int
     request_per_replica: Resources = field(default_factory=Resources)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    """Those under `foresize.io/`, without that prefix."""
+    rollout: str = ""
+    """What is in progress, in words; empty where nothing is."""
+    ready_seconds: tuple[float, ...] = ()
+    """What its newest pods took from creation to Ready."""
+
+    def with_ready_seconds(self, ready_seconds: tuple[float, ...]) -> Self:
+        """The same with what its newest pods took."""
+        return replace(self, ready_seconds=ready_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedWorkload:
+    """A PredictiveAutoscaler and what it steers."""
+
+    autoscaler: PredictiveAutoscaler
+    target: TargetWorkload | Hold
+    """Or why it cannot be seen."""
+    rivals: tuple[Rival, ...] = ()
+    """What else steers the same target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +55,56 @@ class ClusterObservation:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A workload's scale as it stands: what a write is conditional on."""
+    """A workload's scale, or what stands for it, as it is: what a write is conditional on."""
 
     uid: str
     resource_version: str
     replicas: int
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that people who look at an object should read."""
+
+    about: PredictiveAutoscaler
+    reason: str
+    note: str
+    is_warning: bool = False
+
+
 class ClusterReader(Protocol):
     """Sees the cluster."""
 
     def observe(self, now_seconds: float) -> ClusterObservation:
-        """Every managed workload, with one list per kind. Raises ClusterUnavailable or ClusterRefused."""
+        """Every managed workload, from lists that are kept current. Raises ClusterUnavailable or ClusterRefused."""
         ...
 
-    def scale_of(self, workload: str) -> Scale:
-        """The scale now. Raises ObjectGone, ClusterUnavailable or ClusterRefused."""
+    def scale_of(self, namespace: str, target: TargetRef) -> Scale:
+        """The scale of a target now. Raises ObjectGone, ClusterUnavailable or ClusterRefused."""
+        ...
+
+    def minimum_of(self, hpa: Rival) -> Scale:
+        """`minReplicas` of a HorizontalPodAutoscaler now, in the place of replicas. Raises as `scale_of` does."""
         ...
 
 
-class ReplicaWriter(Protocol):
-    """Changes the cluster."""
+class ClusterWriter(Protocol):
+    """Changes the cluster. Every call raises CommandConflict, ObjectGone, ClusterUnavailable or ClusterRefused."""
 
-    def set_replicas(self, workload: str, replicas: int, expected: Scale) -> None:
-        """Sets `spec.replicas`, provided the object is still exactly what `expected` says.
+    def set_replicas(self, namespace: str, target: TargetRef, replicas: int, expected: Scale) -> None:
+        """Sets `spec.replicas`, provided the object is still exactly what `expected` says."""
+        ...
 
-        Raises CommandConflict where it is not, ObjectGone, ClusterUnavailable or ClusterRefused.
-        """
+    def set_minimum(self, hpa: Rival, replicas: int, expected: Scale) -> None:
+        """Sets `minReplicas` of a HorizontalPodAutoscaler, provided it is still exactly what `expected` says."""
+        ...
+
+    def set_status(self, autoscaler: PredictiveAutoscaler, status: Mapping[str, object]) -> None:
+        """Puts the status in the place of the one before."""
+        ...
+
+    def publish(self, event: Event, now_seconds: float) -> None:
+        """Makes an Event of it."""
         ...
 
 
@@ -81,6 +125,6 @@ class Leadership(Protocol):
 class Predicting(Protocol):
     """Answers what every workload will use; the predictor does."""
 
-    def predict(self, now_seconds: float) -> Forecasts:
-        """Every answer at one instant; a source that is gone is an answer with that reason, not an error."""
+    def predict(self, now_seconds: float, *, levels: Collection[float] = ()) -> Forecasts:
+        """Every answer at one instant, at its own and those levels; a source that is gone is no error but an answer."""
         ...

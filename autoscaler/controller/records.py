@@ -7,7 +7,6 @@ from typing import Any
 
 from autoscaler.cluster.reasons import Hold, Reason
 from autoscaler.controller.planning import Plan
-from autoscaler.errors import InvalidAnnotation
 from autoscaler.metrics import WorkloadReading
 from predictor.serving.predictor import ModelInUse
 from predictor.usage.panel import Resource
@@ -54,10 +53,17 @@ class DecisionRecord:
             return "hold"
         return "scale_up" if outcome.desired > outcome.current else "scale_down"
 
+    @property
+    def gist(self) -> tuple[object, ...]:
+        """What makes it another decision than the one before."""
+        decision = self.plan.decision
+        return (self.direction, decision.reason.code, decision.desired, self.result.outcome, decision.rung)
+
     def log_fields(self) -> JsonObject:
         """The one log line of the decision."""
         decision = self.plan.decision
         fields: JsonObject = {
+            "autoscaler": self.plan.autoscaler.key,
             "workload": decision.workload,
             "decision": self.direction,
             "reason": decision.reason.code.value,
@@ -79,14 +85,15 @@ class DecisionRecord:
     def reading(self) -> WorkloadReading:
         """What the metrics show of it."""
         decision = self.plan.decision
-        policy = None if isinstance(self.plan.policy, InvalidAnnotation) else self.plan.policy
+        policy, target = self.plan.policy, self.plan.workload.target
+        seen = None if isinstance(target, Hold) else target
         forecast = None if isinstance(decision.forecast, Hold) else decision.forecast
         return WorkloadReading(
             workload=decision.workload,
             resource=policy.resource.value if policy else Resource.CPU.value,
-            current_replicas=decision.current,
-            desired_replicas=decision.desired,
-            ready_replicas=self.plan.workload.ready_replicas,
+            current_replicas=seen.replicas if seen else None,
+            desired_replicas=decision.desired if seen else None,
+            ready_replicas=seen.ready_replicas if seen else None,
             min_replicas=policy.min_replicas if policy else None,
             max_replicas=policy.max_replicas if policy else None,
             observed=None if isinstance(decision.observed, Hold) else decision.observed.value,
@@ -100,16 +107,20 @@ class DecisionRecord:
     def as_json(self) -> JsonObject:
         """Everything, for `explain` and the HTTP answer."""
         decision, policy, model = self.plan.decision, self.plan.policy, self.model
+        autoscaler, target = self.plan.autoscaler, self.plan.workload.target
         now = decision.decided_at_seconds
         answer: JsonObject = {
+            "autoscaler": autoscaler.key,
             "workload": decision.workload,
+            "mode": autoscaler.mode.value,
+            "actuator": autoscaler.actuator.value,
             "decided_at": moment(now),
             "decision": self.direction,
             "reason": _reason(decision.reason),
             "reasons": [_reason(reason) for reason in decision.reasons],
             "replicas": {
                 "current": decision.current,
-                "ready": self.plan.workload.ready_replicas,
+                "ready": 0 if isinstance(target, Hold) else target.ready_replicas,
                 "desired": decision.desired,
             },
             "outcome": self.result.outcome.value,
@@ -124,14 +135,16 @@ class DecisionRecord:
                 "problem": str(model.problem) if model.problem else None,
             },
         }
-        if not isinstance(policy, InvalidAnnotation):
+        if policy is not None:
             capacity = policy.capacity_per_replica
             answer |= {
                 "resource": policy.resource.value,
                 "unit": policy.resource.unit,
                 "min_replicas": policy.min_replicas,
                 "max_replicas": policy.max_replicas,
-                "is_paused": policy.is_paused,
+                "event": policy.event,
+                "level": policy.level,
+                "lead_time": {"seconds": policy.lead_seconds, "source": policy.lead_source},
                 "capacity_per_replica": _held(capacity)
                 if isinstance(capacity, Hold)
                 else self._capacity(capacity, policy.capacity_source),

@@ -2,24 +2,31 @@
 
 from collections.abc import Iterable
 
-from autoscaler.controller.annotations import PREFIX
+from autoscaler.controller.autoscalers import KIND
 from autoscaler.controller.records import DecisionRecord
 from predictor.errors import UnknownWorkload
 from predictor.usage.panel import unknown_workload
 
 
 def find_record(records: Iterable[DecisionRecord], name: str) -> DecisionRecord:
-    """The record of `namespace/name` or `namespace/kind/name`. Raises UnknownWorkload with the nearest names."""
-    by_name = {record.plan.decision.workload: record for record in records}
-    wanted = name.lower().split("/")
-    found = [key for key in by_name if wanted in (key.lower().split("/"), [*key.lower().split("/")[::2]])]
-    if len(found) == 1:
-        return by_name[found[0]]
+    """The record of a target, `namespace/name` or `namespace/kind/name`, or of an object's own `namespace/name`.
+
+    Raises UnknownWorkload with the nearest names, and where two kinds share a short name.
+    """
+    kept = list(records)
+    wanted = name.lower()
+    found = [record for record in kept if wanted in _names(record)]
+    own = [record for record in found if record.plan.autoscaler.key.lower() == wanted]
+    if len(found) == 1 or len(own) == 1:
+        return (own or found)[0]
     if found:
-        raise unknown_workload(name, found)
-    if not by_name:
-        raise UnknownWorkload(
-            f"unknown workload {name!r}: no workload is managed; label a Deployment or StatefulSet {PREFIX}managed=true"
-        )
-    error = unknown_workload(name, by_name)
-    raise UnknownWorkload(f"{error} It must carry the label that scaling.selector asks for.")
+        raise unknown_workload(name, sorted({record.plan.decision.workload for record in found}))
+    if not kept:
+        raise UnknownWorkload(f"unknown workload {name!r}: no {KIND} was seen; create one for it")
+    raise unknown_workload(name, sorted({record.plan.decision.workload for record in kept}))
+
+
+def _names(record: DecisionRecord) -> tuple[str, str, str]:
+    workload = record.plan.decision.workload.lower()
+    namespace, _, short = workload.split("/", 2)
+    return workload, f"{namespace}/{short}", record.plan.autoscaler.key.lower()

@@ -20,7 +20,6 @@ from autoscaler.decisions.guardrails import HPA_BEHAVIOUR, Behaviour, ReplicaMem
 ROUNDING = 1e-9
 """Relative excess over a whole number of replicas that is taken as rounding error, not as demand."""
 
-_PAUSED = Hold(Reason(ReasonCode.PAUSED, "paused: decided, but not acted on"))
 _DISABLED = Hold(
     Reason(ReasonCode.SCALING_DISABLED, "somebody scaled it to 0, which switches scaling off; scale it to 1 or more")
 )
@@ -90,10 +89,13 @@ def decide_replicas(
     result = guarded(current, advice.replicas, bounds, memory, rules.behaviour, now_seconds=now_seconds)
     desired = result.replicas
     reasons = advice.reasons + result.reasons
+    if workload.keeps is not None and desired < current <= workload.max_replicas:
+        reasons += (workload.keeps,)
+        desired = current
     outcome: ScaleReplicas | Hold
-    if workload.paused:
-        reasons += (_PAUSED.reason,)
-        outcome = _PAUSED
+    if workload.suspended is not None:
+        reasons += (workload.suspended.reason,)
+        outcome = workload.suspended
     elif desired == current:
         outcome = Hold(reasons[-1])
     else:

@@ -6,7 +6,7 @@ half a second that `--help` must not pay.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ PAGE_ITEMS = 500
 WATCH_CHUNK_BYTES = 65_536
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 VERBS: Mapping[str, str] = {
     "WATCH": "watch",
     "POST": "create",
@@ -131,6 +132,10 @@ class KubeClient:
         """The object after a merge patch. Raises CommandConflict where a precondition in it does not hold."""
         return self._request("PATCH", path, params, changes, MERGE_PATCH)
 
+    def json_patch(self, path: str, operations: Sequence[JsonObject], **params: str | int) -> JsonObject:
+        """The object after the operations of a JSON patch. Raises ClusterRefused where a `test` in it fails."""
+        return self._request("PATCH", path, params, list(operations), JSON_PATCH)
+
     def close(self) -> None:
         """Closes the connections."""
         self.api.rest_client.close()
@@ -144,7 +149,7 @@ class KubeClient:
         method: str,
         path: str,
         params: Mapping[str, str | int],
-        body: JsonObject | None = None,
+        body: JsonObject | list[JsonObject] | None = None,
         content_type: str = "",
     ) -> JsonObject:
         with self._failures_named(method, path):
@@ -173,7 +178,7 @@ class KubeClient:
         method: str,
         path: str,
         params: Mapping[str, str | int],
-        body: JsonObject | None = None,
+        body: JsonObject | list[JsonObject] | None = None,
         content_type: str = "",
     ) -> Any:
         headers = {"Accept": JSON} | ({} if body is None else {"Content-Type": content_type})

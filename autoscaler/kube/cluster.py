@@ -1,92 +1,277 @@
-"""A Kubernetes API server as the controller's cluster: Deployments and StatefulSets that carry the label."""
+"""A Kubernetes API server as the controller's cluster: everything it sees it watches, everything it writes is checked.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+One watch per kind (and namespace, where those are named), never a request per object; a kind is watched once an object
+names it as a target.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
-from autoscaler.cluster.resources import Resources
-from autoscaler.controller.annotations import PREFIX, quantity
-from autoscaler.controller.ports import ClusterObservation, ManagedWorkload, Scale
-from autoscaler.errors import ObjectGone
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.controller.autoscalers import (
+    API_VERSION,
+    KIND,
+    Mode,
+    PredictiveAutoscaler,
+    Rival,
+    RivalKind,
+    TargetRef,
+    as_micro_time,
+)
+from autoscaler.controller.ports import ClusterObservation, Event, ManagedWorkload, Scale, TargetWorkload
+from autoscaler.errors import ClusterRefused, ClusterUnavailable, ObjectGone
 from autoscaler.kube.client import JsonObject, KubeClient
+from autoscaler.kube.clocks import seconds_since_boot
+from autoscaler.kube.objects import (
+    ReadyPod,
+    autoscaler_of,
+    hpa_of,
+    ready_pod_of,
+    scaled_object_of,
+    target_of,
+    vpa_of,
+)
+from autoscaler.kube.watch import WatchedCollection
 
-COLLECTIONS: Mapping[str, str] = {"Deployment": "deployments", "StatefulSet": "statefulsets"}
-"""Collection of each kind in `apps/v1`; one list of each per observation."""
+AUTOSCALERS = f"/apis/{API_VERSION}/predictiveautoscalers"
+HPAS = "/apis/autoscaling/v2/horizontalpodautoscalers"
+VPAS = "/apis/autoscaling.k8s.io/v1/verticalpodautoscalers"
+SCALED_OBJECTS = "/apis/keda.sh/v1alpha1/scaledobjects"
+PODS = "/api/v1/pods"
+ALWAYS_WATCHED: Mapping[str, Callable[[JsonObject], object]] = {
+    AUTOSCALERS: autoscaler_of,
+    HPAS: hpa_of,
+    VPAS: vpa_of,
+    SCALED_OBJECTS: scaled_object_of,
+    PODS: ready_pod_of,
+}
 FIELD_MANAGER = "foresize"
-GPU = "nvidia.com/gpu"
+REPORTER = "foresize.io/controller"
+NOTE_CHARACTERS = 1024
+"""Longest note of an Event that the API takes."""
+SYNC_SECONDS = 30.0
+"""Longest wait for the first list of a kind."""
+OLDEST_SECONDS = 100.0
+"""A picture that was last known to be current longer ago is none; a quiet one is confirmed every minute."""
+PODS_KEPT = 50
+"""How many of a workload's newest pods say how long it takes to get Ready."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class KubeCluster:
-    """Reads and scales the workloads that a label selector picks, in some namespaces or (with none named) in all."""
+    """Sees and scales what PredictiveAutoscalers name, in some namespaces or (with none named) in all."""
 
     client: KubeClient
-    selector: str
     namespaces: tuple[str, ...] = ()
+    identity: str = ""
+    """Who reports Events."""
+    clock: Callable[[], float] = seconds_since_boot
+    random: Random = field(default_factory=Random)
+
+    def __post_init__(self) -> None:
+        self._watched: dict[str, list[WatchedCollection[Any]]] = {}
+        """By the path of the whole collection: one watch, or one for each namespace."""
+        self._collections: dict[tuple[str, str], str] = {}
+        """Path of the whole collection by API version and kind."""
+
+    def close(self) -> None:
+        """Ends every watch."""
+        for each in (watch for watches in self._watched.values() for watch in watches):
+            each.stop()
 
     def observe(self, now_seconds: float) -> ClusterObservation:
-        """Every managed workload, with one list per kind (and namespace, where those are named)."""
-        found: list[ManagedWorkload] = []
-        for kind, collection in COLLECTIONS.items():
-            for namespace in self.namespaces or ("",):
-                scope = f"/namespaces/{namespace}" if namespace else ""
-                items = self.client.list_all(f"/apis/apps/v1{scope}/{collection}", labelSelector=self.selector)
-                found.extend(_workload(kind, item) for item in items)
-        return ClusterObservation(now_seconds, tuple(found))
-
-    def scale_of(self, workload: str) -> Scale:
-        """The scale subresource now."""
-        answer = self.client.get(_scale_path(workload))
-        metadata = answer.get("metadata") or {}
-        return Scale(
-            uid=str(metadata.get("uid", "")),
-            resource_version=str(metadata.get("resourceVersion", "")),
-            replicas=int((answer.get("spec") or {}).get("replicas", 0)),
+        """Every managed workload. Raises ClusterUnavailable where any picture is missing or too old."""
+        for path, reduce in ALWAYS_WATCHED.items():
+            self._watch(path, reduce)
+        autoscalers: list[PredictiveAutoscaler] = list(self._current(AUTOSCALERS))
+        if all(watch.is_absent for watch in self._watched[AUTOSCALERS]):
+            raise ClusterRefused(f"{self.client.server} does not know {KIND}: kubectl apply -f deploy/crd.yaml")
+        kinds = {(each.target.api_version, each.target.kind) for each in autoscalers if not each.problem}
+        problems: dict[tuple[str, str], Hold] = {}
+        targets: dict[str, TargetWorkload] = {}
+        for api_version, kind in sorted(kinds):
+            collection = self._collection(api_version, kind)
+            if isinstance(collection, Hold):
+                problems[api_version, kind] = collection
+                continue
+            self._watch(collection, target_of(kind))
+            targets |= {target.name: target for target in self._current(collection)}
+        ready = self._ready_seconds({each.workload for each in autoscalers})
+        rivals = self._rivals(autoscalers)
+        return ClusterObservation(
+            now_seconds,
+            tuple(
+                ManagedWorkload(
+                    each,
+                    _target(each, targets, problems, ready),
+                    tuple(rival for rival in rivals.get(each.workload, ()) if rival.uid != each.uid),
+                )
+                for each in autoscalers
+            ),
         )
 
-    def set_replicas(self, workload: str, replicas: int, expected: Scale) -> None:
-        """Patches the scale subresource; uid and resource version in the patch make it conditional."""
+    def scale_of(self, namespace: str, target: TargetRef) -> Scale:
+        """The scale sub-resource now."""
+        answer = self.client.get(self._object(namespace, target) + "/scale")
+        return _scale(answer, int((answer.get("spec") or {}).get("replicas", 0)))
+
+    def minimum_of(self, hpa: Rival) -> Scale:
+        """The HorizontalPodAutoscaler now."""
+        answer = self.client.get(_hpa_path(hpa))
+        return _scale(answer, int((answer.get("spec") or {}).get("minReplicas", 1)))
+
+    def set_replicas(self, namespace: str, target: TargetRef, replicas: int, expected: Scale) -> None:
+        """Patches the scale sub-resource; uid and resource version in the patch make it conditional."""
+        self._patch(self._object(namespace, target) + "/scale", {"replicas": replicas}, expected)
+
+    def set_minimum(self, hpa: Rival, replicas: int, expected: Scale) -> None:
+        """Patches the HorizontalPodAutoscaler, conditional in the same way."""
+        self._patch(_hpa_path(hpa), {"minReplicas": replicas}, expected)
+
+    def set_status(self, autoscaler: PredictiveAutoscaler, status: Mapping[str, object]) -> None:
+        """Puts the status into the very object that it is about, in the place of the one before."""
+        path = f"{_in_namespace(AUTOSCALERS, autoscaler.namespace)}/{autoscaler.name}/status"
+        operations: list[JsonObject] = [
+            {"op": "test", "path": "/metadata/uid", "value": autoscaler.uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        self.client.json_patch(path, operations, fieldManager=FIELD_MANAGER)
+
+    def publish(self, event: Event, now_seconds: float) -> None:
+        """Creates an Event about the object."""
+        about = event.about
+        manifest: JsonObject = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{about.name}.{self.random.getrandbits(64):016x}", "namespace": about.namespace},
+            "eventTime": as_micro_time(now_seconds),
+            "reportingController": REPORTER,
+            "reportingInstance": self.identity or FIELD_MANAGER,
+            "action": "Scaling",
+            "reason": event.reason,
+            "note": event.note[:NOTE_CHARACTERS],
+            "type": "Warning" if event.is_warning else "Normal",
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "namespace": about.namespace,
+                "name": about.name,
+                "uid": about.uid,
+            },
+        }
+        self.client.create(f"/apis/events.k8s.io/v1/namespaces/{about.namespace}/events", manifest)
+
+    # --- watching
+
+    def _watch(self, path: str, reduce: Callable[[JsonObject], Any]) -> None:
+        """Begins to watch a collection, where that has not begun."""
+        if path in self._watched:
+            return
+        places = [_in_namespace(path, namespace) for namespace in self.namespaces] or [path]
+        self._watched[path] = [
+            WatchedCollection(self.client, place, reduce, self.clock, self.random) for place in places
+        ]
+        for each in self._watched[path]:
+            each.start()
+
+    def _current(self, path: str) -> Iterator[Any]:
+        """Everything of a watched collection. Raises the watch's problem where there is no picture or it is too old."""
+        for each in self._watched[path]:
+            if not each.is_synced and not each.wait_until_synced(SYNC_SECONDS):
+                raise each.problem or ClusterUnavailable(f"{self.client.server} did not list {each.path} in time")
+            age = each.age_seconds()
+            if age > OLDEST_SECONDS and not each.is_absent:
+                why = each.problem or "nothing was heard of it"
+                raise ClusterUnavailable(f"{each.path} was last seen {age:.0f} s ago: {why}")
+            yield from each.snapshot().values()
+
+    def _collection(self, api_version: str, kind: str) -> str | Hold:
+        """Path of the collection that a kind's objects are in, by discovery; or why they cannot be scaled."""
+        known = self._collections.get((api_version, kind))
+        if known is not None:
+            return known
+        group = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+        try:
+            resources = self.client.get(group).get("resources") or []
+        except ObjectGone:
+            resources = []
+        names = {str(r["name"]): str(r.get("kind")) for r in resources}
+        plural = next((name for name, its in names.items() if its == kind and "/" not in name), "")
+        if not plural:
+            return _no_scale(f"the cluster knows no {kind} of {api_version}")
+        if f"{plural}/scale" not in names:
+            return _no_scale(f"{kind} of {api_version} has no scale sub-resource, so its replicas cannot be set")
+        self._collections[api_version, kind] = f"{group}/{plural}"
+        return self._collections[api_version, kind]
+
+    def _object(self, namespace: str, target: TargetRef) -> str:
+        path = self._collection(target.api_version, target.kind)
+        if isinstance(path, Hold):
+            raise ObjectGone(path.reason.message)
+        return f"{_in_namespace(path, namespace)}/{target.name}"
+
+    def _ready_seconds(self, workloads: set[str]) -> dict[str, tuple[float, ...]]:
+        """What the newest pods of those workloads took to get Ready."""
+        found: dict[str, list[ReadyPod]] = {}
+        for pod in self._current(PODS):
+            if pod.workload in workloads:
+                found.setdefault(pod.workload, []).append(pod)
+        return {
+            name: tuple(p.ready_seconds for p in sorted(pods, key=lambda p: -p.created_seconds)[:PODS_KEPT])
+            for name, pods in found.items()
+        }
+
+    def _rivals(self, autoscalers: list[PredictiveAutoscaler]) -> dict[str, list[Rival]]:
+        """What steers each workload."""
+        found: dict[str, list[Rival]] = {}
+        for path in (HPAS, VPAS, SCALED_OBJECTS):
+            for rival in self._current(path):
+                found.setdefault(f"{rival.namespace}/{rival.target.kind}/{rival.target.name}", []).append(rival)
+        for each in autoscalers:
+            if each.mode is Mode.AUTO:
+                own = Rival(RivalKind.PREDICTIVE, each.namespace, each.name, each.target, each.uid)
+                found.setdefault(each.workload, []).append(own)
+        return found
+
+    def _patch(self, path: str, spec: JsonObject, expected: Scale) -> None:
         changes: JsonObject = {
             "metadata": {"uid": expected.uid, "resourceVersion": expected.resource_version},
-            "spec": {"replicas": replicas},
+            "spec": spec,
         }
-        self.client.patch(_scale_path(workload), changes, fieldManager=FIELD_MANAGER)
+        self.client.patch(path, changes, fieldManager=FIELD_MANAGER)
 
 
-def _scale_path(workload: str) -> str:
-    try:
-        namespace, kind, name = workload.split("/")
-        return f"/apis/apps/v1/namespaces/{namespace}/{COLLECTIONS[kind]}/{name}/scale"
-    except (ValueError, KeyError) as error:
-        kinds = " or ".join(COLLECTIONS)
-        raise ObjectGone(f"{workload!r} names no workload; write namespace/kind/name with {kinds}") from error
+def _target(
+    autoscaler: PredictiveAutoscaler,
+    targets: Mapping[str, TargetWorkload],
+    problems: Mapping[tuple[str, str], Hold],
+    ready: Mapping[str, tuple[float, ...]],
+) -> TargetWorkload | Hold:
+    ref = autoscaler.target
+    problem = problems.get((ref.api_version, ref.kind))
+    if problem is not None:
+        return problem
+    found = targets.get(autoscaler.workload)
+    if found is None:
+        return _no_scale(f"there is no {ref.kind} {ref.name} in namespace {autoscaler.namespace}")
+    return found.with_ready_seconds(ready.get(found.name, ()))
 
 
-def _workload(kind: str, item: JsonObject) -> ManagedWorkload:
-    metadata, spec = item["metadata"], item["spec"]
-    annotations = metadata.get("annotations") or {}
-    name = f"{metadata['namespace']}/{kind}/{metadata['name']}"
-    return ManagedWorkload(
-        name=name,
-        uid=str(metadata["uid"]),
-        replicas=int(spec.get("replicas", 1)),
-        ready_replicas=int((item.get("status") or {}).get("readyReplicas") or 0),
-        request_per_replica=_requests(spec["template"]["spec"]),
-        annotations={k.removeprefix(PREFIX): str(v) for k, v in annotations.items() if k.startswith(PREFIX)},
-    )
+def _no_scale(message: str) -> Hold:
+    return Hold(Reason(ReasonCode.NO_TARGET, message))
 
 
-def _requests(pod: Mapping[str, Any]) -> Resources:
-    """What one pod requests: its containers, and the init containers that go on running beside them (sidecars)."""
-    sidecars = [c for c in pod.get("initContainers") or () if c.get("restartPolicy") == "Always"]
-    total = Resources()
-    for container in [*(pod.get("containers") or ()), *sidecars]:
-        resources = container.get("resources") or {}
-        # Extended resources cannot be overcommitted: their limit is their request.
-        wanted = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-        total += Resources(
-            cpu_cores=quantity(str(wanted.get("cpu", "0"))),
-            memory_bytes=quantity(str(wanted.get("memory", "0"))),
-            gpu_devices=quantity(str(wanted.get(GPU, "0"))),
-        )
-    return total
+def _scale(answer: JsonObject, replicas: int) -> Scale:
+    metadata = answer.get("metadata") or {}
+    return Scale(str(metadata.get("uid", "")), str(metadata.get("resourceVersion", "")), replicas)
+
+
+def _hpa_path(hpa: Rival) -> str:
+    return f"{_in_namespace(HPAS, hpa.namespace)}/{hpa.name}"
+
+
+def _in_namespace(path: str, namespace: str) -> str:
+    folder, _, plural = path.rpartition("/")
+    return f"{folder}/namespaces/{namespace}/{plural}"

@@ -9,7 +9,8 @@ from datetime import timedelta
 
 import numpy as np
 
-from autoscaler.controller.planning import rules_from, sla_level
+from autoscaler.controller.autoscalers import NO_RULES
+from autoscaler.controller.policy import behaviour_of, level_of, replica_rules
 from autoscaler.simulator.outcome import Replay, ReplaySettings
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
 from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy
@@ -86,7 +87,7 @@ def simulate(
             ReplaySettings(step_seconds=panel.step_seconds, pod_ready_seconds=int(pod_ready.total_seconds())),
         )
     bundle, model, remarks = _bundle(settings, panel, start, store, clock)
-    level = sla_level(scaling)
+    level = level_of(scaling.sla_percentile)
     with clock.step("forecast") as progress:
         peaks = lead_peaks(bundle, panel, plan, level=level, past_steps=question.past_steps, progress=progress)
     with clock.step("replay") as progress:
@@ -120,7 +121,7 @@ def _policies(
         peaks=peaks,
         level=level,
         lead_seconds=plan.settings.pod_ready_seconds,
-        rules=rules_from(settings.scaling),
+        rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, settings.scaling), settings.scaling),
         model_version=model,
         name=FORESIZE,
     )

@@ -21,6 +21,9 @@ from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
 
 SCALABLE_KINDS = frozenset({"Deployment", "StatefulSet"})
+FEWEST_REPLICAS = 1
+MOST_REPLICAS = 20
+"""The ceiling, raised to twice what the past needed."""
 ASSUMED_REPLICAS_AT_PEAK = 5
 """Where a history names no requests, one replica is taken to request this part of the highest past demand."""
 
@@ -53,8 +56,8 @@ def replay_plan(
     """The workloads that can be scaled, with what one replica requested when the replay starts.
 
     A replica's request is the workload's CPU request ÷ replicas, as last known before the start; where the history
-    names none, a part of the highest demand before the start. The ceiling on replicas is the settings', raised to
-    twice what the past needed, so that no policy is judged by a ceiling. Raises NothingToReplay.
+    names none, a part of the highest demand before the start. The ceiling on replicas is at least twice what the past
+    needed, so that no policy is judged by a ceiling. Raises NothingToReplay.
     """
     kinds = {key.workload: key.workload.split("/")[1] for key in panel.keys if key.workload.count("/") == 2}
     past = panel.between(panel.start_seconds, start_seconds - panel.step_seconds)
@@ -89,8 +92,8 @@ def replay_plan(
                 request_per_replica=request,
                 cores_per_replica=request,
                 target_utilisation=scaling.target_utilisation,
-                min_replicas=scaling.min_replicas,
-                max_replicas=max(scaling.max_replicas, 2 * needed),
+                min_replicas=FEWEST_REPLICAS,
+                max_replicas=max(MOST_REPLICAS, 2 * needed),
             )
         )
     if not keys or replayed.steps == 0:

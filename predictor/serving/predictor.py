@@ -270,24 +270,27 @@ class Predictor:
         self._in_use: ModelInUse | None = None
         self._asked_at_seconds: float | None = None
         self._answered: Forecasts | None = None
+        self._levels_answered: tuple[float, ...] = ()
         self._newest_sample_seconds: int | None = None
         self._learning: tuple[Bundle, Bundle] | None = None
         """The model that was loaded, and what it has become by what happened since."""
 
-    def predict(self, now_seconds: float) -> Forecasts:
-        """Forecasts of every series from the last complete step before `now_seconds` on.
+    def predict(self, now_seconds: float, *, levels: Collection[float] = ()) -> Forecasts:
+        """Forecasts of every series from the last complete step before `now_seconds` on, at `levels` too.
 
-        Within one step and with one model the window and the forecasts are those of the call before.
+        Within one step, with one model and the same levels the window and the forecasts are those of the call before.
         """
         now = int(now_seconds)
         model = self._model(now)
         end = now // self.step_seconds * self.step_seconds - self.step_seconds
+        asked = tuple(sorted({*self.levels, *levels}))
         before = self._answered
         if (
             before is not None
             and before.panel is not None
             and before.panel.end_seconds == end
             and before.model.bundle is model.bundle
+            and self._levels_answered == asked
         ):
             return self._kept(replace(before, now_seconds=now, model=model))
         stale_after_seconds = self.stale_after.total_seconds()
@@ -301,7 +304,8 @@ class Predictor:
         except PredictorError as problem:
             nothing = NoForecast("nothing was observed")
             return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, problem))
-        made, *peaks = self._forecasts(model, panel)
+        made, *peaks = self._forecasts(model, panel, asked)
+        self._levels_answered = asked
         return self._kept(Forecasts(now, stale_after_seconds, model, panel, made, peaks=tuple(peaks)))
 
     def _kept(self, answer: Forecasts) -> Forecasts:
@@ -312,7 +316,7 @@ class Predictor:
         return self._answered
 
     def _forecasts(
-        self, model: ModelInUse, panel: UsagePanel
+        self, model: ModelInUse, panel: UsagePanel, levels: tuple[float, ...]
     ) -> "tuple[PanelForecast | NoForecast, *tuple[PanelForecast, ...]]":
         """The forecast of the steps, then those of peaks."""
         if not panel.keys:
@@ -323,7 +327,6 @@ class Predictor:
             self._learning = model.bundle, known
             if known is not before and self.learned_copy is not None and model.version:
                 self.learned_copy.keep(model.version, known)
-            levels = tuple(self.levels)
             peaks = [known.forecast(panel, part.target, levels) for part in known.peaks]
             return (known.forecast(panel, Target(self._horizon_steps), levels), *peaks)
         except ForecastError as error:

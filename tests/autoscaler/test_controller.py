@@ -8,13 +8,14 @@ import pytest
 
 from autoscaler.cluster.commands import ScaleReplicas
 from autoscaler.cluster.reasons import Hold, ReasonCode
+from autoscaler.controller.autoscalers import TargetRef
 from autoscaler.controller.loop import CycleReport
 from autoscaler.controller.memory import MemoryCluster
 from autoscaler.controller.ports import Scale
 from autoscaler.controller.records import DecisionRecord, Outcome
 from autoscaler.errors import ClusterUnavailable
 from autoscaler.settings import ScalingSettings
-from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_workload, noon_rush
+from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_target, an_autoscaler, noon_rush
 from tests.support.serving import ManualClock
 
 
@@ -42,33 +43,34 @@ def test_a_rise_that_is_forecast_is_met_before_it_is_seen() -> None:
     assert isinstance(record.plan.decision.outcome, ScaleReplicas)
     assert record.plan.decision.reason.code is ReasonCode.FORECAST_PEAK
     assert record.result.outcome is Outcome.APPLIED
-    assert parts.cluster.workloads[CART].replicas == record.plan.decision.desired > 3
+    assert parts.replicas() == record.plan.decision.desired > 3
 
 
 def test_a_dry_run_decides_the_same_and_writes_nothing() -> None:
-    """Without --act the decision is made and told, and the cluster stays as it is."""
-    real, rehearsal = before_the_rush(), before_the_rush(act=False)
+    """The decision is made and logged, and the cluster stays as it is: no status and no Event either."""
+    real, rehearsal = before_the_rush(), before_the_rush(is_dry_run=True)
 
     acted, told = only(real.controller().cycle()), only(rehearsal.controller().cycle())
 
     assert told.plan.decision.desired == acted.plan.decision.desired
     assert told.result.outcome is Outcome.DRY_RUN
-    assert rehearsal.cluster.workloads[CART].replicas == 3
+    assert rehearsal.cluster.writes == 0
+    assert rehearsal.replicas() == 3
 
 
-@pytest.mark.parametrize("paused", ["everything", "one workload"])
+@pytest.mark.parametrize("paused", ["everything", "one object"])
 def test_pause_writes_nothing(paused: str) -> None:
-    """One setting pauses all, one annotation pauses one workload, even where more replicas are needed."""
+    """One setting pauses all, one annotation pauses one object, even where more replicas are needed."""
     if paused == "everything":
         parts = before_the_rush(settings=ScalingSettings(paused=True))
     else:
-        parts = before_the_rush(workloads=(a_workload(paused="true"),))
+        parts = before_the_rush(autoscalers=(an_autoscaler(is_paused=True),))
 
     record = only(parts.controller().cycle())
 
     assert record.plan.decision.desired > 3
     assert ReasonCode.PAUSED in reasons(record)
-    assert parts.cluster.workloads[CART].replicas == 3
+    assert parts.replicas() == 3
 
 
 def test_a_cycle_repeated_at_once_changes_nothing() -> None:
@@ -81,13 +83,13 @@ def test_a_cycle_repeated_at_once_changes_nothing() -> None:
 
     assert first.result.outcome is Outcome.APPLIED
     assert again.result.outcome is Outcome.NONE
-    assert parts.cluster.workloads[CART].replicas == first.plan.decision.desired
+    assert parts.replicas() == first.plan.decision.desired
 
 
 @pytest.mark.parametrize("harm", ["nothing", "Prometheus is down", "usage is stale"])
 def test_without_fresh_usage_nothing_shrinks(harm: str) -> None:
     """Far too many replicas, watched for a whole window: they are removed only if usage is still to be had."""
-    parts = ScalingParts(workloads=(a_workload(replicas=15),), usage_by_workload={CART: noon_rush(0.5, 0.5)})
+    parts = ScalingParts(targets=(a_target(replicas=15),), usage_by_workload={CART: noon_rush(0.5, 0.5)})
     controller = parts.controller()
     controller.cycle()
     if harm == "Prometheus is down":
@@ -100,52 +102,50 @@ def test_without_fresh_usage_nothing_shrinks(harm: str) -> None:
     record = only(controller.cycle())
 
     if harm == "nothing":
-        assert parts.cluster.workloads[CART].replicas < 15
+        assert parts.replicas() < 15
     else:
-        assert parts.cluster.workloads[CART].replicas == 15
+        assert parts.replicas() == 15
         assert reasons(record) & {ReasonCode.NO_OBSERVATION, ReasonCode.STALE_OBSERVATION}
 
 
 def test_a_fresh_controller_removes_nothing_before_it_has_watched() -> None:
     """Too many replicas are removed only after a whole stabilisation window."""
-    parts = ScalingParts(workloads=(a_workload(replicas=15),), usage_by_workload={CART: noon_rush(0.5, 0.5)})
+    parts = ScalingParts(targets=(a_target(replicas=15),), usage_by_workload={CART: noon_rush(0.5, 0.5)})
     controller = parts.controller()
 
     first = only(controller.cycle())
 
     assert ReasonCode.SCALE_DOWN_STABILIZED in reasons(first)
-    assert parts.cluster.workloads[CART].replicas == 15
+    assert parts.replicas() == 15
     parts.clock.now += ScalingSettings().scale_down_stabilisation.total_seconds() + 1
     controller.cycle()
-    assert parts.cluster.workloads[CART].replicas < 15
+    assert parts.replicas() < 15
 
 
-def test_a_bad_annotation_holds_that_workload_and_names_itself() -> None:
-    """The annotation, its value and what is accepted; the workload is left alone."""
-    parts = before_the_rush(workloads=(a_workload(min_replicas="many"),))
+def test_an_object_that_cannot_be_followed_is_left_alone_and_says_why() -> None:
+    """One that an older schema let in: held, its problem in the status."""
+    parts = before_the_rush(autoscalers=(an_autoscaler(problem="spec cannot be followed: 'sometimes' is no mode"),))
 
     record = only(parts.controller().cycle())
 
-    assert record.plan.decision.reason.code is ReasonCode.INVALID_ANNOTATION
-    assert (
-        "annotation foresize.io/min-replicas is 'many'; accepted: a whole number" in record.plan.decision.reason.message
-    )
-    assert parts.cluster.workloads[CART].replicas == 3
+    assert record.plan.decision.reason.code is ReasonCode.INVALID_SPEC
+    assert parts.condition("AbleToScale") == ("False", "InvalidSpec")
+    assert parts.replicas() == 3
 
 
 def test_a_workload_without_a_request_is_left_alone_with_advice() -> None:
     """What one replica can carry is not known, so no number can be right."""
-    parts = ScalingParts(workloads=(a_workload(cpu_cores=0.0),))
+    parts = ScalingParts(targets=(a_target(cpu_cores=0.0),))
 
     record = only(parts.controller().cycle())
 
     assert ReasonCode.NO_CAPACITY in reasons(record)
-    assert "set a cpu request or the annotation" in record.plan.decision.explanation
+    assert "set a cpu request or spec.horizontal.target.averageValue" in record.plan.decision.explanation
 
 
 def test_a_workload_that_nobody_measured_is_held() -> None:
     """No usage under its name: no forecast, no observation, no change."""
-    parts = ScalingParts(workloads=(a_workload("shop/Deployment/unseen", replicas=4),))
+    parts = ScalingParts(targets=(a_target("shop/Deployment/unseen", replicas=4),))
 
     record = only(parts.controller().cycle())
 
@@ -153,18 +153,18 @@ def test_a_workload_that_nobody_measured_is_held() -> None:
     assert {ReasonCode.NO_FORECAST, ReasonCode.NO_OBSERVATION} <= reasons(record)
 
 
-def test_the_bounds_of_the_annotations_hold() -> None:
+def test_the_bounds_hold() -> None:
     """A maximum of four caps what the forecast asks for."""
-    parts = before_the_rush(workloads=(a_workload(max_replicas="4"),))
+    parts = before_the_rush(autoscalers=(an_autoscaler(max_replicas=4),))
 
     parts.controller().cycle()
 
-    assert parts.cluster.workloads[CART].replicas == 4
+    assert parts.replicas() == 4
 
 
 def test_every_decision_is_counted_with_its_reason() -> None:
     """One increment per workload and cycle, labelled with the code of what decided."""
-    parts = before_the_rush(workloads=(a_workload(), a_workload("shop/Deployment/unseen")))
+    parts = before_the_rush(targets=(a_target(), a_target("shop/Deployment/unseen")))
     controller = parts.controller()
 
     report = controller.cycle()
@@ -201,17 +201,17 @@ def test_replicas_that_somebody_changed_meanwhile_are_respected() -> None:
     class Meddled(MemoryCluster):
         """Somebody scales between deciding and acting."""
 
-        def scale_of(self, workload: str) -> Scale:
-            self.put(replace(self.workloads[workload], replicas=5))
-            return super().scale_of(workload)
+        def scale_of(self, namespace: str, target: TargetRef) -> Scale:
+            self.put(replace(self.targets[CART], replicas=5))
+            return super().scale_of(namespace, target)
 
-    parts.cluster = Meddled(parts.cluster.workloads)
+    parts.cluster = Meddled(parts.cluster.autoscalers, parts.cluster.targets)
 
     record = only(parts.controller().cycle())
 
     assert record.result.outcome is Outcome.SKIPPED
     assert "somebody set 5 replicas" in record.result.detail
-    assert parts.cluster.workloads[CART].replicas == 5
+    assert parts.replicas() == 5
 
 
 def test_a_cluster_that_does_not_answer_is_no_reason_to_decide() -> None:

@@ -12,21 +12,24 @@ from starlette.testclient import TestClient
 from autoscaler.api.app import build_app
 from autoscaler.api.server import AddressInUse, start_server
 from autoscaler.cli import explain
+from autoscaler.controller.autoscalers import Mode
 from autoscaler.controller.explanation import amount, explanation
 from autoscaler.controller.loop import Controller
 from autoscaler.errors import ControllerUnreachable
 from autoscaler.settings import AutoscalerSettings, ScalingSettings
 from tests.support.http_answers import unused_url
-from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_workload, noon_rush
+from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_target, an_autoscaler, noon_rush
 from tests.support.serving import ManualClock
 
 DB = "shop/StatefulSet/db"
 
 
 def parts_before_the_rush() -> ScalingParts:
-    """A workload that is about to rise, and one whose wishes cannot be read."""
+    """A workload that is about to rise and only observed, and an object that cannot be followed."""
     return ScalingParts(
-        workloads=(a_workload(), a_workload(DB, paused="maybe")), clock=ManualClock(NOON_SECONDS + 60.0), act=False
+        targets=(a_target(), a_target(DB)),
+        autoscalers=(an_autoscaler(mode=Mode.OBSERVE), an_autoscaler(DB, problem="spec cannot be followed: no mode")),
+        clock=ManualClock(NOON_SECONDS + 60.0),
     )
 
 
@@ -83,7 +86,7 @@ def test_metrics_hold_the_last_cycle() -> None:
     assert samples["foresize_desired_replicas", of_cart] == desired
     assert samples["foresize_demand_observed", used] == pytest.approx(2.0)
     assert samples["foresize_demand_forecast", (("level", "0.99"), *used)] == pytest.approx(5.6)
-    assert samples["foresize_holds", (("reason", "InvalidAnnotation"),)] == 1
+    assert samples["foresize_holds", (("reason", "InvalidSpec"),)] == 1
     assert samples["foresize_model_info", (("origin", "registry"), ("version", "1"))] == 1
     assert samples["foresize_managed_workloads", ()] == 2
 
@@ -93,7 +96,7 @@ def test_a_workload_that_is_gone_leaves_no_series() -> None:
     parts = parts_before_the_rush()
     controller, client = after_a_cycle(parts)
 
-    parts.cluster.remove(DB)
+    parts.cluster.remove(f"object of {DB}")
     controller.cycle()
 
     assert DB not in client.get("/metrics").text
@@ -116,7 +119,7 @@ def test_a_decision_can_be_asked_for_by_name() -> None:
 def test_an_explanation_shows_the_whole_way_to_the_number() -> None:
     """Observation, forecast, model, capacity, arithmetic, guardrails, bounds, reason and outcome."""
     _, client = after_a_cycle(
-        ScalingParts(workloads=(a_workload(max_replicas="5"),), clock=ManualClock(NOON_SECONDS + 60.0))
+        ScalingParts(autoscalers=(an_autoscaler(max_replicas=5),), clock=ManualClock(NOON_SECONDS + 60.0))
     )
 
     lines = explanation(client.get("/decisions/shop/cart").json()).splitlines()
@@ -132,19 +135,21 @@ def test_an_explanation_shows_the_whole_way_to_the_number() -> None:
         "  arithmetic   ceil(forecast 5.6 / 0.9) = 7",
         "  guardrails   TooManyReplicas: 7 replicas wanted, the maximum is 5",
         "  bounds       1 to 5 replicas",
-        f"  reason       {lines[10].removeprefix('  reason       ')}",
+        "  lead time    10 min (scaling.lead_time, as only 0 pods were seen)",
+        f"  reason       {lines[11].removeprefix('  reason       ')}",
         "  outcome      carried out",
         "  decided      2025-10-18T12:01:00Z with 3 of 3 replicas ready",
+        "  asked by     PredictiveAutoscaler shop/cart, mode Auto, actuator Scale",
     ]
-    assert "ForecastPeak" in lines[10]
+    assert "ForecastPeak" in lines[11]
 
 
 def test_an_explanation_without_a_forecast_shows_the_capacity_it_relied_on() -> None:
     """Reactive: the arithmetic that is shown gives the number that was decided."""
     parts = ScalingParts(
         usage_by_workload={CART: noon_rush(5.0, 5.0)},
-        workloads=(a_workload(replicas=5),),
-        settings=ScalingSettings(lead_time="9h"),
+        targets=(a_target(replicas=5),),
+        settings=ScalingSettings(lead_time="9h", longest_lead_time="9h"),
     )
     _, client = after_a_cycle(parts)
     record = client.get("/decisions/shop/cart").json()
@@ -159,7 +164,7 @@ def test_an_explanation_without_a_forecast_shows_the_capacity_it_relied_on() -> 
 
 
 def test_an_explanation_of_a_hold_says_what_is_missing() -> None:
-    """A bad annotation and a source that is gone: no number is made up."""
+    """An object that cannot be followed and a source that is gone: no number is made up."""
     parts = parts_before_the_rush()
     parts.source.is_down = True
     _, client = after_a_cycle(parts)
@@ -169,7 +174,7 @@ def test_an_explanation_of_a_hold_says_what_is_missing() -> None:
     assert f"{CART}: hold at 3 replicas" in blind
     assert "observed     none: usage could not be read: http://prometheus:9090 did not answer" in blind
     assert "arithmetic   none: without demand and capacity the number stays" in blind
-    assert "annotation foresize.io/paused is 'maybe'; accepted: true, false" in unreadable
+    assert "InvalidSpec: spec cannot be followed: no mode" in unreadable
 
 
 @pytest.mark.parametrize(

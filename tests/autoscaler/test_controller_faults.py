@@ -10,6 +10,7 @@ import pytest
 
 from autoscaler.cluster.reasons import ReasonCode
 from autoscaler.cluster.snapshot import Rung
+from autoscaler.controller.autoscalers import TargetRef
 from autoscaler.controller.loop import WRITE_ATTEMPTS, Controller, CycleReport
 from autoscaler.controller.memory import MemoryCluster
 from autoscaler.controller.ports import Scale
@@ -19,7 +20,7 @@ from autoscaler.settings import ScalingSettings
 from models.forecast import ForecasterState, History, QuantileForecast, Target
 from predictor.serving.bundle import Bundle, SeriesModel
 from predictor.usage.panel import Resource, SeriesKey
-from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_workload, noon_rush
+from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_target, an_autoscaler, noon_rush
 from tests.support.serving import LEVELS, STEP_SECONDS, ManualClock
 
 TILL = "shop/Deployment/till"
@@ -77,7 +78,7 @@ def test_a_forecast_that_is_no_number_is_no_forecast(says: float) -> None:
     assert decision.rung is Rung.REACTIVE
     assert decision.reasons[0].code is ReasonCode.NO_FORECAST
     assert "model version 2 forecasts NaN or infinity" in decision.reasons[0].message
-    assert parts.cluster.workloads[CART].replicas == 3
+    assert parts.replicas() == 3
 
 
 def test_a_forecast_of_nothing_does_not_take_away_what_is_used() -> None:
@@ -89,12 +90,12 @@ def test_a_forecast_of_nothing_does_not_take_away_what_is_used() -> None:
         controller.cycle()
         parts.clock.now += 60
 
-    assert parts.cluster.workloads[CART].replicas == 3
+    assert parts.replicas() == 3
 
 
 def test_a_thousandfold_spike_stops_at_the_maximum() -> None:
     """The rate limit holds it in one cycle, the maximum in all."""
-    parts = told(2000.0, settings=ScalingSettings(max_replicas=8))
+    parts = told(2000.0, autoscalers=(an_autoscaler(max_replicas=8),))
     controller = parts.controller()
 
     first = record_of(controller.cycle()).plan.decision
@@ -104,7 +105,7 @@ def test_a_thousandfold_spike_stops_at_the_maximum() -> None:
     for _ in range(3):
         parts.clock.now += 30
         last = record_of(controller.cycle()).plan.decision
-    assert parts.cluster.workloads[CART].replicas == last.desired == 8
+    assert parts.replicas() == last.desired == 8
     assert ReasonCode.TOO_MANY_REPLICAS in {reason.code for reason in last.reasons}
 
 
@@ -122,7 +123,7 @@ def test_a_write_that_fails_harms_no_other(harm: Exception, failures: int, outco
     usage = {CART: noon_rush(2.0, 5.6), TILL: noon_rush(2.0, 5.6)}
     parts = ScalingParts(
         usage_by_workload=usage,
-        workloads=(a_workload(CART), a_workload(TILL)),
+        targets=(a_target(CART), a_target(TILL)),
         clock=ManualClock(NOON_SECONDS + 60.0),
     )
 
@@ -131,13 +132,13 @@ def test_a_write_that_fails_harms_no_other(harm: Exception, failures: int, outco
 
         left = failures
 
-        def set_replicas(self, workload: str, replicas: int, expected: Scale) -> None:
-            if workload == CART and self.left:
+        def set_replicas(self, namespace: str, target: TargetRef, replicas: int, expected: Scale) -> None:
+            if target.name == "cart" and self.left:
                 self.left -= 1
                 raise harm
-            super().set_replicas(workload, replicas, expected)
+            super().set_replicas(namespace, target, replicas, expected)
 
-    parts.cluster = Flaky(parts.cluster.workloads)
+    parts.cluster = Flaky(parts.cluster.autoscalers, parts.cluster.targets)
     controller = parts.controller()
 
     report = controller.cycle()
@@ -158,35 +159,39 @@ def test_a_change_that_is_not_of_the_scale_does_not_stop_a_write() -> None:
 
         is_quiet = False
 
-        def set_replicas(self, workload: str, replicas: int, expected: Scale) -> None:
+        def set_replicas(self, namespace: str, target: TargetRef, replicas: int, expected: Scale) -> None:
             if not self.is_quiet:
                 self.is_quiet = True
-                self.put(replace(self.workloads[workload], ready_replicas=2))
-            super().set_replicas(workload, replicas, expected)
+                self.put(replace(self.targets[CART], ready_replicas=2))
+            super().set_replicas(namespace, target, replicas, expected)
 
-    parts.cluster = Busy(parts.cluster.workloads)
+    parts.cluster = Busy(parts.cluster.autoscalers, parts.cluster.targets)
 
     record = record_of(parts.controller().cycle())
 
     assert record.result.outcome is Outcome.APPLIED
-    assert parts.cluster.workloads[CART].replicas == record.plan.decision.desired
+    assert parts.replicas() == record.plan.decision.desired
 
 
 def test_a_command_that_came_too_late_is_not_carried_out() -> None:
     """The snapshot is older than what counts as fresh by the time it would be written."""
-    parts = ScalingParts(clock=ManualClock(NOON_SECONDS + 60.0))
+    usage = {CART: noon_rush(2.0, 5.6), TILL: noon_rush(2.0, 5.6)}
+    parts = ScalingParts(
+        usage_by_workload=usage, targets=(a_target(CART), a_target(TILL)), clock=ManualClock(NOON_SECONDS + 60.0)
+    )
 
     class Slow(MemoryCluster):
-        def observe(self, now_seconds: float) -> Any:
+        def scale_of(self, namespace: str, target: TargetRef) -> Scale:
             parts.clock.now += 1000
-            return super().observe(now_seconds)
+            return super().scale_of(namespace, target)
 
-    parts.cluster = Slow(parts.cluster.workloads)
+    parts.cluster = Slow(parts.cluster.autoscalers, parts.cluster.targets)
 
-    result = record_of(parts.controller().cycle()).result
+    report = parts.controller().cycle()
 
-    assert result.outcome is Outcome.SKIPPED
-    assert "last seen 1000 s ago" in result.detail
+    assert record_of(report).result.outcome is Outcome.APPLIED
+    assert record_of(report, TILL).result.outcome is Outcome.SKIPPED
+    assert "last seen 2000 s ago" in record_of(report, TILL).result.detail
 
 
 def test_an_object_made_anew_starts_without_a_past() -> None:
@@ -194,18 +199,20 @@ def test_an_object_made_anew_starts_without_a_past() -> None:
     parts = ScalingParts(clock=ManualClock(NOON_SECONDS + 60.0))
 
     class Recreated(MemoryCluster):
-        def scale_of(self, workload: str) -> Scale:
-            self.put(a_workload(replicas=1, uid="another"))
-            return super().scale_of(workload)
+        def scale_of(self, namespace: str, target: TargetRef) -> Scale:
+            self.put(a_target(replicas=1, uid="another"))
+            return super().scale_of(namespace, target)
 
-    parts.cluster = Recreated(parts.cluster.workloads)
+    parts.cluster = Recreated(parts.cluster.autoscalers, parts.cluster.targets)
     controller = parts.controller()
 
     result = record_of(controller.cycle()).result
 
     assert (result.outcome, result.detail) == (Outcome.SKIPPED, "deleted and created anew since this was decided")
     controller.cycle()
-    assert set(controller.memories) == {"another"}
+    (remembered,) = controller.remembered.values()
+    assert (remembered.target_uid, len(remembered.replicas.highs)) == ("another", 1)
+    assert remembered.changed_by_others_at_seconds is None
 
 
 def test_an_order_to_stop_finishes_the_write_in_hand_and_starts_no_other() -> None:
@@ -213,24 +220,24 @@ def test_an_order_to_stop_finishes_the_write_in_hand_and_starts_no_other() -> No
     usage = {CART: noon_rush(2.0, 5.6), TILL: noon_rush(2.0, 5.6)}
     parts = ScalingParts(
         usage_by_workload=usage,
-        workloads=(a_workload(CART), a_workload(TILL)),
+        targets=(a_target(CART), a_target(TILL)),
         clock=ManualClock(NOON_SECONDS + 60.0),
     )
     stop = threading.Event()
 
     class Told(MemoryCluster):
-        def set_replicas(self, workload: str, replicas: int, expected: Scale) -> None:
+        def set_replicas(self, namespace: str, target: TargetRef, replicas: int, expected: Scale) -> None:
             stop.set()
-            super().set_replicas(workload, replicas, expected)
+            super().set_replicas(namespace, target, replicas, expected)
 
-    parts.cluster = Told(parts.cluster.workloads)
+    parts.cluster = Told(parts.cluster.autoscalers, parts.cluster.targets)
     controller = Controller(
-        parts.cluster, parts.cluster, parts.predictor, parts.settings, parts.clock, act=True, stop=stop
+        parts.cluster, parts.cluster, parts.predictor, parts.settings, parts.clock, parts.leadership, stop=stop
     )
 
     controller.run()
 
-    replicas = [parts.cluster.workloads[name].replicas for name in (CART, TILL)]
+    replicas = [parts.replicas(name) for name in (CART, TILL)]
     assert replicas[0] > 3
     assert replicas[1] == 3
     assert controller.report is not None

@@ -201,9 +201,10 @@ def test_a_workload_scaled_to_zero_by_hand_is_left_alone() -> None:
     assert decision.reason.code is ReasonCode.SCALING_DISABLED
 
 
-def test_a_paused_workload_is_decided_but_not_acted_on() -> None:
+def test_what_must_not_be_acted_on_is_decided_all_the_same() -> None:
     """What would be done stays readable."""
-    decision = decide(a_workload(replicas=5, demand=5.0, paused=True), a_forecast(9.0))
+    paused = Hold(Reason(ReasonCode.PAUSED, "paused by a test"))
+    decision = decide(a_workload(replicas=5, demand=5.0, suspended=paused), a_forecast(9.0))
 
     assert decision.desired == 9
     assert isinstance(decision.outcome, Hold)

@@ -10,7 +10,6 @@ import pytest
 
 from autoscaler.errors import ClusterRefused, ClusterUnavailable, HistoryExpired, ObjectGone
 from autoscaler.kube.client import PAGE_ITEMS, KubeClient, missing_rule
-from autoscaler.kube.cluster import KubeCluster
 from tests.support.http_answers import Answer, AnsweringServer, Asked, answering, seconds_since, unused_url
 from tests.support.kubeconfig import a_kubeconfig
 
@@ -102,49 +101,6 @@ def test_a_long_list_is_read_page_by_page(tmp_path: Path) -> None:
     assert server.asked[0].path == f"{DEPLOYMENTS}?labelSelector=a%3Db%2Cc%21%3Dd&limit={PAGE_ITEMS}"
     assert server.asked[1].path.endswith("&continue=more")
     assert server.asked[0].headers["authorization"] == "Bearer secret-token"
-
-
-def test_one_observation_is_one_list_per_kind(tmp_path: Path) -> None:
-    """However many workloads there are, none is asked for on its own."""
-    empty = Answer(body=orjson.dumps({"items": []}))
-    with connected(tmp_path, empty) as (client, server):
-        KubeCluster(client, "a=b").observe(1.0)
-
-    assert [asked.path.partition("?")[0] for asked in server.asked] == [DEPLOYMENTS, "/apis/apps/v1/statefulsets"]
-
-
-def test_a_pod_requests_what_its_containers_and_sidecars_do(tmp_path: Path) -> None:
-    """Init containers that end do not count; a limit without a request is the request."""
-    sidecar = {"name": "mesh", "restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}}
-    item = {
-        "metadata": {"namespace": "shop", "name": "cart", "uid": "1"},
-        "spec": {
-            "template": {
-                "spec": {
-                    "initContainers": [{"name": "migrate", "resources": {"requests": {"cpu": "8"}}}, sidecar],
-                    "containers": [
-                        {"name": "app", "resources": {"requests": {"cpu": "1500m", "memory": "2Gi"}}},
-                        {"name": "gpu", "resources": {"limits": {"nvidia.com/gpu": "2", "memory": "1G"}}},
-                        {"name": "bare"},
-                    ],
-                }
-            }
-        },
-    }
-    with connected(tmp_path, Answer(body=orjson.dumps({"items": [item]}))) as (client, _):
-        deployment = KubeCluster(client, "a=b").observe(1.0).workloads[0]
-
-    assert deployment.request_per_replica.cpu_cores == pytest.approx(1.6)
-    assert deployment.request_per_replica.memory_bytes == 2 * 2**30 + 1e9
-    assert deployment.request_per_replica.gpu_devices == 2
-    assert (deployment.replicas, deployment.ready_replicas) == (1, 0)
-
-
-@pytest.mark.parametrize("name", ["cart", "shop/cart", "shop/DaemonSet/log", "a/b/c/d"])
-def test_a_name_that_cannot_be_scaled_is_gone(name: str) -> None:
-    """Only namespace/kind/name of a kind with a scale; nothing is sent for any other."""
-    with pytest.raises(ObjectGone, match="write namespace/kind/name"):
-        KubeCluster(KubeClient(api=None, server=""), "a=b").scale_of(name)
 
 
 @pytest.mark.parametrize(

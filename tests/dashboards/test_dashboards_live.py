@@ -20,7 +20,7 @@ from predictor.api.app import build_app
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Resource
 from tests.support.boards import RULES, panel_queries, rules, variable_queries
-from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_workload, noon_rush
+from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_target, noon_rush
 from tests.support.serving import STEP_SECONDS, ServiceParts
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
@@ -74,7 +74,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """
     parts = ScalingParts(
         usage_by_workload={CART: noon_rush(2.0, 5.6), SEARCH: noon_rush(1.0, 1.1)},
-        workloads=(a_workload(), a_workload(SEARCH, 2)),
+        targets=(a_target(), a_target(SEARCH, 2)),
     )
     rng = np.random.default_rng(3)
     panel = parts.source.panel

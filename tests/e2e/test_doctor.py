@@ -1,41 +1,63 @@
 """The doctor against a real API server: it names exactly the permissions that a role lacks."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 
 from foresize.doctor import cluster_checks
 from foresize.settings import load_settings
 from tests.support.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
-
-LISTS = {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets"], "verbs": ["list"]}
-SCALES = {"apiGroups": ["apps"], "resources": ["deployments/scale", "statefulsets/scale"], "verbs": ["get", "patch"]}
-READS_SCALE = {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["get"]}
-
-
-def test_a_role_that_allows_all_that_is_needed_is_enough(control_plane: ControlPlane) -> None:
-    """With list on workloads, and get and patch on their scale, nothing is missing; no workload yet is a warning."""
-    with control_plane.namespace() as namespace:
-        kubeconfig = control_plane.kubeconfig_for("doctor-full", [LISTS, SCALES], namespace)
-        settings = load_settings(None, {}, {("scaling", "namespaces"): (namespace,)})
-
-        checks = list(cluster_checks(settings, kubeconfig, None))
-
-    assert [check.status for check in checks] == ["OK", "OK", "WARN"]
-    assert checks[2].message.startswith("0 workloads carry foresize.io/managed=true")
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+ROLES: dict[str, list[dict[str, Any]]] = {
+    each["metadata"]["name"]: each["rules"]
+    for each in yaml.safe_load_all((DEPLOY / "rbac.yaml").read_text())
+    if each["kind"] in ("ClusterRole", "Role")
+}
 
 
-def test_missing_permissions_are_named_one_by_one(control_plane: ControlPlane) -> None:
-    """What even a dry run needs fails; what only acting needs is a warning."""
-    with control_plane.namespace() as namespace:
-        kubeconfig = control_plane.kubeconfig_for("doctor-poor", [LISTS, READS_SCALE], namespace)
-        settings = load_settings(None, {}, {("scaling", "namespaces"): (namespace,)})
+def checked(plane: ControlPlane, *roles: str, without: str = "") -> list[tuple[str, str]]:
+    """What the doctor says to a user who has these roles of ours, but for one resource."""
+    plane.apply(yaml.safe_load((DEPLOY / "crd.yaml").read_text()))
+    rules = [rule for role in roles for rule in ROLES[role] if without not in rule["resources"]]
+    with plane.namespace() as namespace:
+        chosen: dict[tuple[str, ...], Any] = {
+            ("scaling", "namespaces"): (namespace,),
+            ("scaling", "lease_namespace"): namespace,
+        }
+        kubeconfig = plane.kubeconfig_for("doctor", rules, namespace)
+        checks = cluster_checks(load_settings(None, {}, chosen), kubeconfig, None)
+        return [(check.status, check.message.replace(namespace, "NS")) for check in checks]
 
-        checks = list(cluster_checks(settings, kubeconfig, None))
 
-    denied = [(check.status, check.message) for check in checks if "may not" in check.message]
+def test_our_own_roles_are_enough(control_plane: ControlPlane) -> None:
+    """With all of them nothing is missing; no object yet is a warning."""
+    checks = checked(control_plane, *ROLES)
+
+    assert [status for status, _ in checks] == ["OK", "OK", "WARN"]
+    assert checks[2] == ("WARN", "0 PredictiveAutoscalers")
+
+
+def test_the_reading_role_lacks_what_only_writing_needs(control_plane: ControlPlane) -> None:
+    """Warnings, one by one: a dry run needs none of it."""
+    denied = [check for check in checked(control_plane, "foresize-read") if "may not" in check[1]]
+
     assert denied == [
-        ("FAIL", f"may not get statefulsets.apps/scale in namespace {namespace}"),
-        ("WARN", f"may not patch deployments.apps/scale in namespace {namespace}"),
-        ("WARN", f"may not patch statefulsets.apps/scale in namespace {namespace}"),
+        ("WARN", "may not patch predictiveautoscalers.foresize.io/status in namespace NS"),
+        ("WARN", "may not create events.events.k8s.io in namespace NS"),
+        ("WARN", "may not get, patch deployments.apps/scale in namespace NS"),
+        ("WARN", "may not get, patch statefulsets.apps/scale in namespace NS"),
+        ("WARN", "may not get, patch horizontalpodautoscalers.autoscaling in namespace NS"),
+        ("WARN", "may not get, create, patch leases.coordination.k8s.io in namespace NS"),
     ]
+
+
+def test_what_even_a_dry_run_needs_fails(control_plane: ControlPlane) -> None:
+    """Without pods nothing can be learned of how long they take; no object is looked for then."""
+    checks = checked(control_plane, *ROLES, without="pods")
+
+    assert ("FAIL", "may not list, watch pods in namespace NS") in checks
+    assert not any("PredictiveAutoscalers" in message for _, message in checks)

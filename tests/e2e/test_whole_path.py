@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from autoscaler.settings import ScalingSettings
 from models.forecast import FloatArray
@@ -20,6 +21,7 @@ from tests.support.mlflow_server import mlflow_server
 from tests.support.prometheus import STEP, a_pod, a_prometheus, a_series
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 FORESIZE = Path(sys.executable).parent / "foresize"
 DAYS = 21
 LOW_CORES, HIGH_CORES = 0.8, 4.0
@@ -104,11 +106,23 @@ def test_a_rise_is_met_before_it_comes_and_outages_shrink_nothing(control_plane:
                 "FORESIZE_HISTORY__SPAN": f"{DAYS}d",
                 "FORESIZE_FORECAST__HORIZON": "1h",
                 "FORESIZE_SCALING__NAMESPACES": f"[{namespace}]",
+                "FORESIZE_SCALING__LEASE_NAMESPACE": namespace,
             },
         )
-        manifest = deployment("web", namespace, replicas=3, requests={"cpu": "500m"})
-        manifest["metadata"]["labels"] = {"app": "web", "foresize.io/managed": "true"}
-        control_plane.apply(manifest)
+        control_plane.apply(yaml.safe_load((DEPLOY / "crd.yaml").read_text()))
+        control_plane.apply(deployment("web", namespace, replicas=3, requests={"cpu": "500m"}))
+        control_plane.apply(
+            {
+                "apiVersion": "foresize.io/v1alpha1",
+                "kind": "PredictiveAutoscaler",
+                "metadata": {"name": "web", "namespace": namespace},
+                "spec": {
+                    "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+                    "horizontal": {"maxReplicas": 20},
+                },
+            }
+        )
+        status_path = f"/apis/foresize.io/v1alpha1/namespaces/{namespace}/predictiveautoscalers/web"
         selector = "app=web"
         path = f"/apis/apps/v1/namespaces/{namespace}/deployments/web"
 
@@ -124,14 +138,23 @@ def test_a_rise_is_met_before_it_comes_and_outages_shrink_nothing(control_plane:
         assert trained.returncode == 0, trained.stderr
         assert "version 1 is the new champion" in trained.stdout
 
-        rehearsal = run()
+        rehearsal = run("--dry-run")
         assert rehearsal.returncode == 0, rehearsal.stderr
-        assert replicas() == 3, "a dry run writes nothing"
+        assert "status" not in control_plane.get(status_path), "a dry run writes nothing"
 
-        acted = run("--act")
+        observed = run()
+        assert observed.returncode == 0, observed.stderr
+        assert replicas() == 3, "an object observes until it is told otherwise"
+        status = control_plane.get(status_path)["status"]
+        assert (status["currentReplicas"], status["reason"]) == (3, "ForecastPeak")
+        assert status["desiredReplicas"] > 3
+
+        control_plane.api.patch(status_path, {"spec": {"mode": "Auto"}})
+        acted = run()
         raised = replicas()
         assert acted.returncode == 0, acted.stderr
         assert "ForecastPeak" in acted.stderr
+        assert control_plane.get(status_path)["status"]["currentReplicas"] == raised
         assert raised > 3, acted.stderr
         decided = decision_of(acted, f"{namespace}/Deployment/web")
         needed_now = decided["observed"] / (0.5 * ScalingSettings().reactive_utilisation)
@@ -148,7 +171,7 @@ def test_a_rise_is_met_before_it_comes_and_outages_shrink_nothing(control_plane:
         assert "Traceback" not in nobody.stderr
 
         mlflow.stop()
-        without_registry = run("--act")
+        without_registry = run()
         assert without_registry.returncode == 0, without_registry.stderr
         assert replicas() >= raised
         assert '"rung":"champion"' in without_registry.stderr, "the last good model goes on serving"
@@ -156,7 +179,7 @@ def test_a_rise_is_met_before_it_comes_and_outages_shrink_nothing(control_plane:
 
         before = replicas()
         prometheus.stop()
-        blind = run("--act")
+        blind = run()
         assert blind.returncode == 3, blind.stderr
         assert replicas() == before, "without usage nothing is changed"
         assert "held everything: " in blind.stderr

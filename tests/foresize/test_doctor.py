@@ -182,13 +182,13 @@ def test_configuration_is_shown_without_secrets() -> None:
             ("prometheus", "url"): "http://me:hunter2@prom:9090",
             ("prometheus", "bearer_token"): "s3cret",
             ("prometheus", "headers"): {"X-Scope-OrgID": "tenant-7"},
-            ("scaling", "max_replicas"): 40,
+            ("scaling", "writes_per_second"): 40,
         },
     )
 
     text = " ".join(c.message for c in configuration_checks(settings, None, {"FORESIZE_PROMETHEUS__URL": "x"}))
 
-    assert "scaling.max_replicas = 40" in text
+    assert "scaling.writes_per_second = 40.0" in text
     assert "FORESIZE_PROMETHEUS__URL" in text
     assert not any(secret in text for secret in ("hunter2", "s3cret", "tenant-7"))
 

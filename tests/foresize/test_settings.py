@@ -65,7 +65,10 @@ def test_a_list_may_be_written_with_commas() -> None:
         ("history: {step: 5}", r"history.step: '5' is not a duration; write for example 30s"),
         ("history: {step: 0s}", r"history.step: must be longer than 0s"),
         ("scaling: {sla_percentile: 100}", r"scaling.sla_percentile: input should be less than 100"),
-        ("scaling: {min_replicas: 9, max_replicas: 2}", r"scaling: min_replicas 9 exceeds max_replicas 2"),
+        (
+            "scaling: {lead_time: 2h, longest_lead_time: 1h}",
+            r"scaling: lead_time 2:00:00 exceeds longest_lead_time 1:00:00",
+        ),
         ("forecast: {levels: [0.9, 0.5]}", r"forecast.levels: levels must ascend"),
         ("prometheus: {url: 'prom:9090'}", r"prometheus.url: 'prom:9090' is not an address"),
         ("- a\n- b", r"holds a list; needed: keys"),

@@ -22,7 +22,8 @@ def a_workload(
     capacity_per_replica: float | Hold = 1.0,
     min_replicas: int = 1,
     max_replicas: int = 100,
-    paused: bool = False,
+    suspended: Hold | None = None,
+    keeps: Reason | None = None,
 ) -> WorkloadSnapshot:
     """A Deployment whose replicas carry one core each at the target; a bare number is demand measured just now."""
     return WorkloadSnapshot(
@@ -34,7 +35,8 @@ def a_workload(
         Resource.CPU,
         capacity_per_replica,
         observed(demand) if isinstance(demand, int | float) else demand,
-        paused,
+        suspended,
+        keeps,
     )
 
 

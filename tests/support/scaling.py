@@ -3,13 +3,15 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 
 from autoscaler.cluster.resources import Resources
+from autoscaler.controller.autoscalers import Mode, PredictiveAutoscaler, TargetRef
 from autoscaler.controller.loop import Controller
-from autoscaler.controller.memory import MemoryCluster
-from autoscaler.controller.ports import ManagedWorkload
+from autoscaler.controller.memory import MemoryCluster, MemoryLeadership
+from autoscaler.controller.ports import TargetWorkload
 from autoscaler.settings import ScalingSettings
 from models.forecast import FloatArray
 from predictor.errors import SourceUnavailable
@@ -26,23 +28,37 @@ NOON_SECONDS = START_SECONDS + (DAYS - 1) * 86_400 + 43_200
 CART = "shop/Deployment/cart"
 
 
-def a_workload(
+def a_target(
     name: str = CART,
     replicas: int = 3,
     *,
     cpu_cores: float = 1.0,
     ready_replicas: int | None = None,
     uid: str = "",
-    **annotations: str,
-) -> ManagedWorkload:
-    """A workload; annotations are written with _ for -."""
-    return ManagedWorkload(
+    **more: Any,
+) -> TargetWorkload:
+    """A workload that objects can name."""
+    return TargetWorkload(
         name=name,
         uid=uid or f"uid of {name}",
         replicas=replicas,
         ready_replicas=replicas if ready_replicas is None else ready_replicas,
         request_per_replica=Resources(cpu_cores=cpu_cores),
-        annotations={key.replace("_", "-"): value for key, value in annotations.items()},
+        **more,
+    )
+
+
+def an_autoscaler(workload: str = CART, *, uid: str = "", name: str = "", **spec: Any) -> PredictiveAutoscaler:
+    """An object in mode Auto with the workload's name, up to 20 replicas."""
+    namespace, kind, short = workload.split("/")
+    wishes: dict[str, Any] = {"max_replicas": 20, "mode": Mode.AUTO}
+    return PredictiveAutoscaler(
+        namespace=namespace,
+        name=name or short,
+        uid=uid or f"object of {workload}",
+        generation=1,
+        target=TargetRef("apps/v1", kind, short),
+        **(wishes | spec),
     )
 
 
@@ -89,17 +105,21 @@ class ScalingParts:
     """What a controller is made of: by default one workload with 3 replicas of 1 core that is idle before a rush."""
 
     usage_by_workload: Mapping[str, FloatArray] = field(default_factory=lambda: {CART: noon_rush(2.0, 5.6)})
-    workloads: tuple[ManagedWorkload, ...] = field(default_factory=lambda: (a_workload(),))
+    targets: tuple[TargetWorkload, ...] = field(default_factory=lambda: (a_target(),))
+    autoscalers: tuple[PredictiveAutoscaler, ...] | None = None
+    """By default one of each target."""
     settings: ScalingSettings = field(default_factory=ScalingSettings)
     clock: ManualClock = field(default_factory=lambda: ManualClock(float(NOON_SECONDS)))
     resource: Resource = Resource.CPU
-    act: bool = True
+    is_dry_run: bool = False
 
     def __post_init__(self) -> None:
         panel = a_panel(self.usage_by_workload, self.resource)
         self.source = SwitchableSource(panel)
         self.store: MemoryBundleStore = a_store(panel, START_SECONDS + 7 * 86_400)
-        self.cluster = MemoryCluster({w.name: w for w in self.workloads})
+        objects = [an_autoscaler(t.name) for t in self.targets] if self.autoscalers is None else self.autoscalers
+        self.cluster = MemoryCluster({a.uid: a for a in objects}, {t.name: t for t in self.targets})
+        self.leadership = MemoryLeadership()
         self.predictor = Predictor(
             source=self.source,
             store=self.store,
@@ -112,4 +132,24 @@ class ScalingParts:
 
     def controller(self) -> Controller:
         """The controller, nothing decided yet."""
-        return Controller(self.cluster, self.cluster, self.predictor, self.settings, self.clock, act=self.act)
+        return Controller(
+            self.cluster,
+            self.cluster,
+            self.predictor,
+            self.settings,
+            self.clock,
+            self.leadership,
+            is_dry_run=self.is_dry_run,
+        )
+
+    def replicas(self, workload: str = CART) -> int:
+        """What a workload's scale asks for."""
+        return self.cluster.targets[workload].replicas
+
+    def status(self, workload: str = CART) -> dict[str, Any]:
+        """The status of the object of that target."""
+        return next(a.status for a in self.cluster.autoscalers.values() if a.workload == workload)
+
+    def condition(self, kind: str, workload: str = CART) -> tuple[str, str]:
+        """Status and reason of one of the conditions."""
+        return next((c["status"], c["reason"]) for c in self.status(workload)["conditions"] if c["type"] == kind)

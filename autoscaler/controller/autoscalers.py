@@ -1,0 +1,246 @@
+"""What a PredictiveAutoscaler asks for and what its status remembers, as values. No client, no clock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.cluster.snapshot import Rung
+from autoscaler.decisions.guardrails import NO_MEMORY, ReplicaMemory, ScalingPolicy, Select
+from predictor.usage.panel import Resource
+
+API_VERSION = "foresize.io/v1alpha1"
+KIND = "PredictiveAutoscaler"
+PAUSED_ANNOTATION = "foresize.io/paused"
+
+
+class Mode(StrEnum):
+    """Whether decisions are carried out."""
+
+    OBSERVE = "Observe"
+    AUTO = "Auto"
+
+
+class Actuator(StrEnum):
+    """What is written to carry a decision out."""
+
+    SCALE = "Scale"
+    """The target's scale sub-resource."""
+    HPA_MIN_REPLICAS = "HPAMinReplicas"
+    """`minReplicas` of the HorizontalPodAutoscaler that is in charge of the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRef:
+    """A workload in the namespace of the object that names it."""
+
+    api_version: str
+    kind: str
+    name: str
+
+    @property
+    def group(self) -> str:
+        """The API group; empty for the core."""
+        return self.api_version.rpartition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRules:
+    """What an object says of the guardrails in one direction; None is not given."""
+
+    stabilisation_seconds: float | None = None
+    policies: tuple[ScalingPolicy, ...] | None = None
+    select: Select = Select.MAX
+    tolerance: float | None = None
+
+
+NO_RULES = GivenRules()
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledFloor:
+    """Fewest replicas during an event that comes round by a cron expression."""
+
+    name: str
+    start: str
+    """Cron expression of five fields."""
+    duration_seconds: float
+    min_replicas: int
+    time_zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        CronSim(self.start, datetime(2000, 1, 1, tzinfo=ZoneInfo(self.time_zone)))
+
+    def is_active(self, now_seconds: float, lead_seconds: float) -> bool:
+        """Whether an event is under way, or begins within the lead time, so that its replicas are to be ordered."""
+        begun = _last_start(self.start, self.time_zone, int((now_seconds + lead_seconds) // 60))
+        return begun is not None and begun + self.duration_seconds > now_seconds
+
+
+@lru_cache(maxsize=10_000)
+def _last_start(expression: str, time_zone: str, minute: int) -> float | None:
+    """Epoch second of the last moment that a cron expression names, up to and with a minute since the epoch."""
+    after = datetime.fromtimestamp(60 * minute, ZoneInfo(time_zone)) + timedelta(minutes=1)
+    begun = next(CronSim(expression, after, reverse=True), None)
+    return None if begun is None else begun.timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What is known of the past of one object: kept from cycle to cycle, and in its status for the next leader."""
+
+    replicas: ReplicaMemory = NO_MEMORY
+    target_uid: str = ""
+    """Of the target that all this is about: one that was made anew has no past."""
+    last_replicas: int | None = None
+    """What the target's scale asked for when it was last seen, or was set to by us."""
+    changed_by_others_at_seconds: float | None = None
+    """When the scale was last found changed by somebody else."""
+    last_scale_seconds: float | None = None
+    """When we last changed it."""
+    rung: Rung | None = None
+    lead_seconds: float | None = None
+    """The lead time that was measured last."""
+
+
+NOTHING_REMEMBERED = Remembered()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictiveAutoscaler:
+    """One object as the API server has it."""
+
+    namespace: str
+    name: str
+    uid: str
+    """Changes when the object is deleted and made again under the same name."""
+    generation: int
+    """Counts changes of the spec."""
+    target: TargetRef
+    max_replicas: int
+    min_replicas: int = 1
+    mode: Mode = Mode.OBSERVE
+    actuator: Actuator = Actuator.SCALE
+    percentile: float | None = None
+    """None: the controller's setting."""
+    resource: Resource = Resource.CPU
+    """What demand is."""
+    target_utilisation: float | None = None
+    """Share of its request that one replica should carry; None, with no target value: the controller's setting."""
+    target_value: float | None = None
+    """Demand that one replica should carry, in the resource's base unit."""
+    up: GivenRules = NO_RULES
+    down: GivenRules = NO_RULES
+    schedule: tuple[ScheduledFloor, ...] = ()
+    is_paused: bool = False
+    status: dict[str, Any] = field(default_factory=dict)
+    """Its status as it was last read."""
+    problem: str = ""
+    """Why its spec cannot be followed, where an older schema let it in."""
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def workload(self) -> str:
+        """The target as `namespace/kind/name`."""
+        return f"{self.namespace}/{self.target.kind}/{self.target.name}"
+
+    def floor(self, now_seconds: float, lead_seconds: float) -> tuple[int, str]:
+        """Fewest replicas now, and the name of the event that asks for them; empty where it is `minReplicas`."""
+        events = [(each.min_replicas, each.name) for each in self.schedule if each.is_active(now_seconds, lead_seconds)]
+        highest = max(events, default=(0, ""))
+        return highest if highest[0] > self.min_replicas else (self.min_replicas, "")
+
+
+class RivalKind(StrEnum):
+    """What else can steer a workload."""
+
+    HPA = "HorizontalPodAutoscaler"
+    VPA = "VerticalPodAutoscaler"
+    SCALED_OBJECT = "ScaledObject"
+    PREDICTIVE = KIND
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another object that steers a workload's size."""
+
+    kind: RivalKind
+    namespace: str
+    name: str
+    target: TargetRef
+    uid: str = ""
+    resources: tuple[Resource, ...] = ()
+    """What a vertical one changes the requests of; empty is all that it can."""
+    min_replicas: int = 1
+    """Of a HorizontalPodAutoscaler."""
+    max_replicas: int = 0
+    owner: str = ""
+    """Kind and name of the object that made this one and keeps it, such as `ScaledObject/cart`."""
+
+    @property
+    def shown(self) -> str:
+        """For a reader."""
+        return f"{self.kind.value} {self.name}"
+
+
+def conflict(autoscaler: PredictiveAutoscaler, rivals: Sequence[Rival]) -> Hold | None:
+    """Why nothing may be written for an object: what else steers its target. None where nothing does.
+
+    `rivals` steer the same target; the object itself is not among them. With `HPAMinReplicas` exactly one
+    HorizontalPodAutoscaler must be there, and one that another object keeps as it wants cannot be steered.
+    """
+    hpas = [each for each in rivals if each.kind is RivalKind.HPA]
+    others = [each for each in rivals if each.kind is not RivalKind.HPA and _disturbs(autoscaler, each)]
+    if autoscaler.actuator is Actuator.SCALE:
+        kept = {each.name for each in others if each.kind is RivalKind.SCALED_OBJECT}
+        # KEDA makes an HPA of each ScaledObject: naming both says the same twice.
+        others += [each for each in hpas if each.owner.partition("/")[2] not in kept]
+    elif not others:
+        if not hpas:
+            return _conflict(
+                f"actuator {autoscaler.actuator.value} needs a HorizontalPodAutoscaler of {autoscaler.workload}"
+            )
+        if len(hpas) > 1:
+            return _conflict(f"{len(hpas)} HorizontalPodAutoscalers steer {autoscaler.workload}")
+        if hpas[0].owner:
+            return _conflict(f"{hpas[0].shown} is kept by {hpas[0].owner}, which would undo every change of it")
+    if not others:
+        return None
+    names = ", ".join(each.shown for each in others)
+    return _conflict(f"{names} also steers {autoscaler.workload}; nothing is written until only one does")
+
+
+def _disturbs(autoscaler: PredictiveAutoscaler, rival: Rival) -> bool:
+    """A vertical autoscaler that changes the requests of what demand is would move what one replica carries."""
+    if rival.kind is not RivalKind.VPA:
+        return True
+    return autoscaler.target_value is None and (not rival.resources or autoscaler.resource in rival.resources)
+
+
+def _conflict(message: str) -> Hold:
+    return Hold(Reason(ReasonCode.CONFLICT, message))
+
+
+def as_time(seconds: float) -> str:
+    """An epoch second as Kubernetes writes times, to the second."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def as_micro_time(seconds: float) -> str:
+    """An epoch second as Kubernetes writes times that need more than seconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def seconds_of(time: str) -> float:
+    """The epoch second of a time as Kubernetes writes it. Raises ValueError."""
+    return datetime.fromisoformat(time).timestamp()

@@ -1,0 +1,133 @@
+"""What holds for one object now: its spec over the controller's settings, its schedule and its target's requests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.cluster.resources import Resources
+from autoscaler.controller.autoscalers import GivenRules, PredictiveAutoscaler, Remembered
+from autoscaler.decisions.guardrails import DOWN_DEFAULT, UP_DEFAULT, Behaviour, ScalingRules
+from autoscaler.decisions.replicas import ReplicaRules
+from autoscaler.settings import ScalingSettings
+from predictor.usage.panel import Resource
+
+DEMAND_RESOURCES = (Resource.CPU, Resource.REQUESTS, Resource.GPU, Resource.MEMORY)
+"""What demand can be."""
+LEAST_PODS = 5
+"""With fewer pods seen to get Ready the lead time is not taken from them."""
+LEAD_SHARE = 0.95
+"""Share of the pods that must have been Ready within the lead time."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadPolicy:
+    """What holds for one object at one instant."""
+
+    min_replicas: int
+    max_replicas: int
+    event: str
+    """Name of the scheduled event that the minimum comes from; empty where it is the spec's own."""
+    resource: Resource
+    capacity_per_replica: float | Hold
+    capacity_source: str
+    """Where the capacity comes from, for a person."""
+    level: float
+    """Quantile level at which demand must fit what is ready."""
+    rules: ReplicaRules
+    lead_seconds: float
+    lead_source: str
+    """Where the lead time comes from, for a person."""
+
+
+def policy_of(
+    autoscaler: PredictiveAutoscaler,
+    request_per_replica: Resources,
+    ready_seconds: Sequence[float],
+    remembered: Remembered,
+    *,
+    settings: ScalingSettings,
+    now_seconds: float,
+) -> WorkloadPolicy:
+    """The policy of an object whose target's pods request so much each and took so long to get Ready."""
+    lead, lead_source = lead_time(ready_seconds, remembered.lead_seconds, settings)
+    minimum, event = autoscaler.floor(now_seconds, lead)
+    capacity, source = _capacity(autoscaler, request_per_replica, settings)
+    percentile = settings.sla_percentile if autoscaler.percentile is None else autoscaler.percentile
+    return WorkloadPolicy(
+        min_replicas=min(minimum, autoscaler.max_replicas),
+        max_replicas=autoscaler.max_replicas,
+        event=event,
+        resource=autoscaler.resource,
+        capacity_per_replica=capacity,
+        capacity_source=source,
+        level=level_of(percentile),
+        rules=replica_rules(behaviour_of(autoscaler.up, autoscaler.down, settings), settings),
+        lead_seconds=lead,
+        lead_source=lead_source,
+    )
+
+
+def level_of(percentile: float) -> float:
+    """The quantile level that an SLA percentile stands for."""
+    return round(percentile / 100.0, 10)
+
+
+def lead_time(
+    ready_seconds: Sequence[float], last_seconds: float | None, settings: ScalingSettings
+) -> tuple[float, str]:
+    """How far ahead capacity is to be ordered, in seconds, and where that comes from.
+
+    What all but one pod in twenty of the target took from creation to Ready, and the time to the next decision, at
+    most the longest that is allowed; what was measured last, or the setting, where too few pods were seen.
+    """
+    interval, longest = settings.interval.total_seconds(), settings.longest_lead_time.total_seconds()
+    count = len(ready_seconds)
+    if count < LEAST_PODS:
+        if last_seconds is not None:
+            return min(last_seconds, longest), "measured earlier"
+        return min(settings.lead_time.total_seconds(), longest), f"scaling.lead_time, as only {count} pods were seen"
+    slowest = sorted(ready_seconds)[ceil(LEAD_SHARE * count) - 1]
+    measured = slowest + interval
+    source = f"{LEAD_SHARE:.0%} of {count} pods were Ready within {slowest:.0f} s, and {interval:.0f} s to decide"
+    return (measured, source) if measured <= longest else (longest, f"scaling.longest_lead_time; {source}")
+
+
+def behaviour_of(up: GivenRules, down: GivenRules, settings: ScalingSettings) -> Behaviour:
+    """The guardrails that an object gives, and for what it does not give the settings' and the HPA's own."""
+    stabilised = replace(DOWN_DEFAULT, stabilisation_seconds=settings.scale_down_stabilisation.total_seconds())
+    return Behaviour(_rules(up, UP_DEFAULT, settings.tolerance), _rules(down, stabilised, settings.tolerance))
+
+
+def replica_rules(behaviour: Behaviour, settings: ScalingSettings) -> ReplicaRules:
+    """What `decide_replicas` needs beside the snapshot."""
+    return ReplicaRules(
+        behaviour=behaviour,
+        stale_after_seconds=settings.stale_after.total_seconds(),
+        reactive_share=settings.reactive_utilisation / settings.target_utilisation,
+    )
+
+
+def _rules(given: GivenRules, default: ScalingRules, tolerance: float) -> ScalingRules:
+    return ScalingRules(
+        default.stabilisation_seconds if given.stabilisation_seconds is None else given.stabilisation_seconds,
+        given.policies or default.policies,
+        given.select,
+        tolerance if given.tolerance is None else given.tolerance,
+    )
+
+
+def _capacity(
+    autoscaler: PredictiveAutoscaler, request_per_replica: Resources, settings: ScalingSettings
+) -> tuple[float | Hold, str]:
+    if autoscaler.target_value is not None:
+        return autoscaler.target_value, "spec.horizontal.target.averageValue"
+    kind = autoscaler.resource.value
+    share, source = autoscaler.target_utilisation, "averageUtilization"
+    if share is None:
+        share, source = settings.target_utilisation, "target utilisation"
+    requested = request_per_replica.amount(autoscaler.resource)
+    if requested > 0:
+        return requested * share, f"request of {requested:g} × {source} {share:g}"
+    message = f"its containers request no {kind}; set a {kind} request or spec.horizontal.target.averageValue"
+    return Hold(Reason(ReasonCode.NO_CAPACITY, message)), ""

@@ -1,0 +1,291 @@
+"""What an object's status says after a decision, and whether it is worth a write. Values in, values out.
+
+Its conditions are the HorizontalPodAutoscaler's, with its reasons where the meaning is the same, and two of our own.
+What a new leader needs to go on from is in it too: see `recorded` and `remembered_from`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from enum import IntEnum
+from typing import Any
+
+from autoscaler.cluster.commands import ScaleReplicas
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.cluster.snapshot import Rung
+from autoscaler.controller.autoscalers import (
+    NOTHING_REMEMBERED,
+    Actuator,
+    Mode,
+    Remembered,
+    as_micro_time,
+    as_time,
+    seconds_of,
+)
+from autoscaler.controller.planning import Plan
+from autoscaler.controller.records import ActResult, Outcome
+from autoscaler.decisions.guardrails import Recommendation, ReplicaMemory, ScaleEvent
+
+JsonObject = dict[str, Any]
+
+DECISIONS_KEPT = 5
+"""How many of the last changes a status shows."""
+REFRESH_SECONDS = 600.0
+"""Figures that change with every step of the history are brought up to date this often, when there is time."""
+LIMITS = (
+    ReasonCode.TOO_MANY_REPLICAS,
+    ReasonCode.TOO_FEW_REPLICAS,
+    ReasonCode.SCALE_UP_LIMIT,
+    ReasonCode.SCALE_DOWN_LIMIT,
+)
+SUSPENDED = (ReasonCode.PAUSED, ReasonCode.CONFLICT, ReasonCode.CHANGED_BY_OTHERS)
+STABILISED = (ReasonCode.SCALE_DOWN_STABILIZED, ReasonCode.SCALE_UP_STABILIZED)
+ESSENTIAL = (
+    "observedGeneration",
+    "rung",
+    "reason",
+    "currentReplicas",
+    "desiredReplicas",
+    "lastScaleTime",
+    "modelVersion",
+)
+"""Plain fields that are written as soon as they change."""
+
+
+class Importance(IntEnum):
+    """How much a new status has to say."""
+
+    NOTHING = 0
+    FIGURES = 1
+    """Only figures and sentences have moved."""
+    CHANGE = 2
+    """Something that a person or a new leader must know."""
+
+
+def status_of(plan: Plan, result: ActResult, before: Mapping[str, Any], now_seconds: float) -> JsonObject:
+    """The whole status; `before` is the one that it takes the place of."""
+    decision = plan.decision
+    status: JsonObject = {
+        "observedGeneration": plan.autoscaler.generation,
+        "rung": decision.rung.value,
+        "reason": decision.reason.code.value,
+        "conditions": _conditions(plan, result, before.get("conditions") or (), now_seconds),
+        "stabilization": recorded(plan.remembered),
+    }
+    target = plan.workload.target
+    if not isinstance(target, Hold):
+        is_set = result.outcome is Outcome.APPLIED and plan.autoscaler.actuator is Actuator.SCALE
+        status["currentReplicas"] = decision.desired if is_set else target.replicas
+        status["desiredReplicas"] = decision.desired
+    if plan.remembered.last_scale_seconds is not None:
+        status["lastScaleTime"] = as_time(plan.remembered.last_scale_seconds)
+    if plan.policy is not None:
+        status["leadTimeSeconds"] = round(plan.policy.lead_seconds)
+    forecast, observed = decision.forecast, decision.observed
+    if not isinstance(forecast, Hold):
+        status["modelVersion"] = forecast.model_version
+        status["forecast"] = {
+            "value": _short(forecast.value),
+            "quantile": forecast.level,
+            "windowStart": as_time(forecast.cutoff_seconds),
+            "windowEnd": as_time(forecast.cutoff_seconds + forecast.horizon_seconds),
+            "forecaster": forecast.forecaster,
+        }
+    if not isinstance(observed, Hold):
+        status["observed"] = {"value": _short(observed.value), "time": as_time(observed.measured_at_seconds)}
+    status["decisions"] = _decisions(plan, result, before.get("decisions") or [], now_seconds)
+    return status
+
+
+def importance(before: Mapping[str, Any], after: Mapping[str, Any]) -> Importance:
+    """How much a new status says that the old one does not."""
+    if _essence(before) != _essence(after):
+        return Importance.CHANGE
+    return Importance.NOTHING if before == after else Importance.FIGURES
+
+
+def recorded(remembered: Remembered) -> JsonObject:
+    """What a new leader must know, as data."""
+    memory = remembered.replicas
+    answer: JsonObject = {"targetUid": remembered.target_uid}
+    for name, kept in (("highest", memory.highs), ("lowest", memory.lows)):
+        if kept:
+            answer[name] = [{"time": as_micro_time(each.at_seconds), "replicas": each.replicas} for each in kept]
+    if memory.events:
+        answer["changes"] = [{"time": as_micro_time(each.at_seconds), "by": each.change} for each in memory.events]
+    if remembered.last_replicas is not None:
+        answer["lastReplicas"] = remembered.last_replicas
+    for name, moment in (
+        ("changedByOthers", remembered.changed_by_others_at_seconds),
+        ("lastScale", remembered.last_scale_seconds),
+    ):
+        if moment is not None:
+            answer[name] = as_micro_time(moment)
+    if remembered.lead_seconds is not None:
+        answer["leadSeconds"] = round(remembered.lead_seconds, 3)
+    return answer
+
+
+def remembered_from(status: Mapping[str, Any], now_seconds: float) -> Remembered:
+    """What the status of an object says of its past.
+
+    The newest recommendation is written only when it changes: whoever reads it takes it as made just now, so that
+    nothing is removed earlier than the leader before would have. What cannot be read is not remembered.
+    """
+    kept = status.get("stabilization")
+    if not isinstance(kept, Mapping):
+        return NOTHING_REMEMBERED
+    try:
+        memory = ReplicaMemory(
+            highs=_recommendations(kept.get("highest") or (), now_seconds),
+            lows=_recommendations(kept.get("lowest") or (), now_seconds),
+            events=tuple(ScaleEvent(seconds_of(each["time"]), int(each["by"])) for each in kept.get("changes") or ()),
+        )
+        changed, scaled, last = kept.get("changedByOthers"), kept.get("lastScale"), kept.get("lastReplicas")
+        lead, rung = kept.get("leadSeconds"), status.get("rung")
+        return Remembered(
+            replicas=memory,
+            target_uid=str(kept.get("targetUid", "")),
+            last_replicas=None if last is None else int(last),
+            changed_by_others_at_seconds=None if changed is None else seconds_of(changed),
+            last_scale_seconds=None if scaled is None else seconds_of(scaled),
+            lead_seconds=None if lead is None else float(lead),
+            rung=Rung(rung) if rung in set(Rung) else None,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return replace(NOTHING_REMEMBERED)
+
+
+def _recommendations(kept: Iterable[Mapping[str, Any]], now_seconds: float) -> tuple[Recommendation, ...]:
+    read = [Recommendation(seconds_of(each["time"]), int(each["replicas"])) for each in kept]
+    return (*read[:-1], read[-1]._replace(at_seconds=now_seconds)) if read else ()
+
+
+def _conditions(
+    plan: Plan, result: ActResult, before: Iterable[Mapping[str, Any]], now_seconds: float
+) -> list[JsonObject]:
+    former = {each["type"]: each for each in before}
+    answer = []
+    for kind, (holds, reason, message) in _verdicts(plan, result).items():
+        status = "True" if holds else "False"
+        was = former.get(kind, {})
+        since = was["lastTransitionTime"] if was.get("status") == status else as_time(now_seconds)
+        answer.append(
+            {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since}
+        )
+    return answer
+
+
+def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]:
+    decision = plan.decision
+    conditions = {
+        "AbleToScale": _able(plan, result),
+        "ScalingActive": _active(plan),
+        "ScalingLimited": _first(
+            decision.reasons, LIMITS, (False, "DesiredWithinRange", "the desired replicas are within what is allowed")
+        ),
+    }
+    forecast = decision.forecast
+    if isinstance(forecast, Hold):
+        conditions["ForecastAvailable"] = (False, forecast.reason.code.value, forecast.reason.message)
+    else:
+        served = f"model version {forecast.model_version}" if forecast.model_version else "no model"
+        message = f"{served}: {forecast.forecaster}" + (f"; {forecast.because}" if forecast.because else "")
+        conditions["ForecastAvailable"] = (True, f"{forecast.rung.value.title()}Serves", message)
+    conditions["Conflict"] = _conflicting(plan)
+    return conditions
+
+
+def _conflicting(plan: Plan) -> tuple[bool, str, str]:
+    clash = plan.conflict
+    if clash is None:
+        return False, "NoConflict", f"nothing else steers {plan.autoscaler.workload}"
+    if plan.autoscaler.mode is Mode.OBSERVE:
+        return False, Mode.OBSERVE.value, f"in mode Auto: {clash.reason.message}"
+    return True, clash.reason.code.value, clash.reason.message
+
+
+def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
+    decision = plan.decision
+    if plan.policy is None:
+        return False, decision.reason.code.value, decision.reason.message
+    if result.outcome is Outcome.APPLIED:
+        return True, "SucceededRescale", f"set {decision.desired} replicas, from {decision.current}"
+    if result.outcome is Outcome.FAILED:
+        return False, "FailedUpdateScale", result.detail
+    if decision.reason.code in SUSPENDED:
+        return False, decision.reason.code.value, decision.reason.message
+    if result.outcome is Outcome.SKIPPED:
+        return True, "DecidedAnew", result.detail
+    if plan.autoscaler.mode is Mode.OBSERVE:
+        wanted = f"{decision.desired} replicas would be set" if _is_command(plan) else "nothing would be changed"
+        return True, Mode.OBSERVE.value, f"{wanted}; spec.mode Auto carries decisions out"
+    return _first(
+        decision.reasons,
+        (*STABILISED, ReasonCode.ROLLOUT),
+        (True, ReasonCode.READY_FOR_NEW_SCALE.value, "replicas can be changed"),
+    )
+
+
+def _active(plan: Plan) -> tuple[bool, str, str]:
+    decision = plan.decision
+    if decision.rung is Rung.HOLD:
+        # A pause or a conflict says nothing of the metrics: the reason before it does.
+        of_metrics = [reason for reason in decision.reasons if reason.code not in SUSPENDED]
+        reason = of_metrics[-1] if of_metrics else decision.reason
+        return False, reason.code.value, reason.message
+    sources = [r for r in decision.reasons if r.code in (ReasonCode.FORECAST_PEAK, ReasonCode.OBSERVED_DEMAND)]
+    return True, "ValidMetricFound", "; ".join(r.message for r in sources)
+
+
+def _first(
+    reasons: Iterable[Reason], wanted: tuple[ReasonCode, ...], otherwise: tuple[bool, str, str]
+) -> tuple[bool, str, str]:
+    """The first reason of those wanted as a condition that holds."""
+    for reason in reasons:
+        if reason.code in wanted:
+            return True, reason.code.value, reason.message
+    return otherwise
+
+
+def _is_command(plan: Plan) -> bool:
+    return isinstance(plan.decision.outcome, ScaleReplicas)
+
+
+def _decisions(plan: Plan, result: ActResult, before: list[JsonObject], now_seconds: float) -> list[JsonObject]:
+    """The last changes with the newest in front; the same one decided again and not carried out counts once."""
+    decision = plan.decision
+    if not _is_command(plan):
+        return list(before)
+    entry: JsonObject = {
+        "time": as_time(now_seconds),
+        "from": decision.current,
+        "to": decision.desired,
+        "reason": decision.reason.code.value,
+        "message": decision.reason.message,
+        "outcome": result.outcome.value,
+    }
+    same = ("from", "to", "reason", "outcome")
+    if result.outcome is not Outcome.APPLIED and before and all(before[0].get(k) == entry[k] for k in same):
+        return list(before)
+    return [entry, *before][:DECISIONS_KEPT]
+
+
+def _essence(status: Mapping[str, Any]) -> JsonObject:
+    """What of a status is worth a write at once."""
+    kept = status.get("stabilization") or {}
+    return {
+        **{name: status.get(name) for name in ESSENTIAL},
+        "conditions": [(c.get("type"), c.get("status"), c.get("reason")) for c in status.get("conditions") or ()],
+        "decisions": [(d.get("time"), d.get("to"), d.get("outcome")) for d in status.get("decisions") or ()],
+        # A recommendation that only grew older is not a new one.
+        "kept": [
+            *(((kept.get(name) or [{}])[-1]).get("replicas") for name in ("highest", "lowest")),
+            kept.get("changes"),
+            *(kept.get(name) for name in ("targetUid", "lastReplicas", "changedByOthers")),
+        ],
+    }
+
+
+def _short(value: float) -> float:
+    """A figure to six digits, as people read it."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,237 @@
+"""API objects to values: what is kept of each kind, and the only place that knows their fields."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cronsim import CronSimError
+
+from autoscaler.cluster.resources import Resources
+from autoscaler.controller.autoscalers import (
+    PAUSED_ANNOTATION,
+    Actuator,
+    GivenRules,
+    Mode,
+    PredictiveAutoscaler,
+    Rival,
+    RivalKind,
+    ScheduledFloor,
+    TargetRef,
+    seconds_of,
+)
+from autoscaler.controller.ports import TargetWorkload
+from autoscaler.decisions.guardrails import PolicyKind, ScalingPolicy, Select
+from predictor.usage.panel import Resource
+
+JsonObject = dict[str, Any]
+GPU = "nvidia.com/gpu"
+TEMPLATE_HASHES = ("pod-template-hash", "rollouts-pod-template-hash")
+"""Labels by which a ReplicaSet's pods show what its own name adds to that of its Deployment or Rollout."""
+
+
+def quantity(text: str) -> float:
+    """A Kubernetes quantity such as `500m`, `1.5` or `2Gi` in its base unit. Raises ValueError."""
+    from kubernetes.utils import quantity as official
+
+    parse: Any = official.parse_quantity  # it has no types
+    value = float(parse(text))
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{text!r} is not a finite amount of at least 0")
+    return value
+
+
+# --- PredictiveAutoscaler
+
+
+def autoscaler_of(item: JsonObject) -> PredictiveAutoscaler:
+    """The object; one that an older schema let in and that cannot be followed carries its problem."""
+    metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
+    horizontal, ref = spec.get("horizontal") or {}, spec.get("targetRef") or {}
+    identity: dict[str, Any] = {
+        "namespace": str(metadata["namespace"]),
+        "name": str(metadata["name"]),
+        "uid": str(metadata["uid"]),
+        "generation": int(metadata.get("generation", 0)),
+        "target": TargetRef(str(ref.get("apiVersion", "")), str(ref.get("kind", "")), str(ref.get("name", ""))),
+        "is_paused": (metadata.get("annotations") or {}).get(PAUSED_ANNOTATION) == "true",
+        "status": status,
+    }
+    try:
+        return PredictiveAutoscaler(**identity, **_wishes(spec, horizontal))
+    except (KeyError, ValueError, TypeError, AttributeError, CronSimError) as error:
+        problem = f"spec cannot be followed: {type(error).__name__} {error}; apply it again to see what the API refuses"
+        return PredictiveAutoscaler(**identity, max_replicas=1, problem=problem)
+
+
+def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
+    target, behaviour = horizontal.get("target") or {}, horizontal.get("behavior") or {}
+    percentile, utilisation = (spec.get("sla") or {}).get("percentile"), target.get("averageUtilization")
+    value = target.get("averageValue")
+    return {
+        "mode": Mode(spec.get("mode", Mode.OBSERVE)),
+        "actuator": Actuator(spec.get("actuator", Actuator.SCALE)),
+        "percentile": None if percentile is None else float(percentile),
+        "min_replicas": int(horizontal.get("minReplicas", 1)),
+        "max_replicas": int(horizontal["maxReplicas"]),
+        "resource": Resource((horizontal.get("metric") or {}).get("resource", Resource.CPU)),
+        "target_utilisation": None if utilisation is None else int(utilisation) / 100,
+        "target_value": None if value is None else quantity(str(value)),
+        "up": _rules(behaviour.get("scaleUp") or {}),
+        "down": _rules(behaviour.get("scaleDown") or {}),
+        "schedule": tuple(
+            ScheduledFloor(
+                str(each["name"]),
+                str(each["start"]),
+                float(each["durationSeconds"]),
+                int(each["minReplicas"]),
+                str(each.get("timeZone", "UTC")),
+            )
+            for each in spec.get("schedule") or ()
+        ),
+    }
+
+
+def _rules(given: JsonObject) -> GivenRules:
+    window, tolerance, policies = (given.get(k) for k in ("stabilizationWindowSeconds", "tolerance", "policies"))
+    return GivenRules(
+        None if window is None else float(window),
+        tuple(
+            ScalingPolicy(PolicyKind(each["type"]), int(each["value"]), float(each["periodSeconds"]))
+            for each in policies or ()
+        )
+        or None,
+        Select(given.get("selectPolicy", Select.MAX)),
+        None if tolerance is None else quantity(str(tolerance)),
+    )
+
+
+# --- what is steered
+
+
+def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload]:
+    """How objects of a kind become targets. Raises ValueError for one without replicas."""
+
+    def reduce(item: JsonObject) -> TargetWorkload:
+        metadata, spec, status = item["metadata"], item["spec"], item.get("status") or {}
+        template = (spec.get("template") or {}).get("spec") or {}
+        return TargetWorkload(
+            name=f"{metadata['namespace']}/{kind}/{metadata['name']}",
+            uid=str(metadata["uid"]),
+            replicas=int(spec.get("replicas", 1)),
+            ready_replicas=int(status.get("readyReplicas") or 0),
+            request_per_replica=_requests(template),
+            rollout=_rollout(status),
+        )
+
+    return reduce
+
+
+def _rollout(status: Mapping[str, Any]) -> str:
+    """What is in progress: pods of more than one version, where the kind counts those of the newest."""
+    there, updated = int(status.get("replicas") or 0), status.get("updatedReplicas")
+    if status.get("currentRevision") is not None and status.get("currentRevision") == status.get("updateRevision"):
+        return ""  # a StatefulSet counts only while it updates
+    newest = int(updated or 0)
+    if newest >= there:
+        return ""
+    return f"a rollout is in progress: {newest} of {there} pods are of the new version; none are removed meanwhile"
+
+
+def _requests(pod: Mapping[str, Any]) -> Resources:
+    """What one pod requests: its containers, and the init containers that go on running beside them (sidecars)."""
+    sidecars = [c for c in pod.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    total = Resources()
+    for container in [*(pod.get("containers") or ()), *sidecars]:
+        resources = container.get("resources") or {}
+        # Extended resources cannot be overcommitted: their limit is their request.
+        wanted = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+        total += Resources(
+            cpu_cores=quantity(str(wanted.get("cpu", "0"))),
+            memory_bytes=quantity(str(wanted.get("memory", "0"))),
+            gpu_devices=quantity(str(wanted.get(GPU, "0"))),
+        )
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyPod:
+    """How long one pod took to get Ready."""
+
+    workload: str
+    """`namespace/kind/name` of what it belongs to."""
+    created_seconds: float
+    ready_seconds: float
+    """From its creation to Ready."""
+
+
+def ready_pod_of(item: JsonObject) -> ReadyPod | None:
+    """The pod, where it is Ready and never restarted: a container that came back tells nothing of how long it took."""
+    metadata, status = item["metadata"], item.get("status") or {}
+    ready: JsonObject = next((c for c in status.get("conditions") or () if c.get("type") == "Ready"), {})
+    restarts = sum(int(c.get("restartCount") or 0) for c in status.get("containerStatuses") or ())
+    workload = _workload_of(metadata)
+    if ready.get("status") != "True" or restarts or not workload or not ready.get("lastTransitionTime"):
+        return None
+    created = seconds_of(metadata["creationTimestamp"])
+    return ReadyPod(workload, created, max(0.0, seconds_of(ready["lastTransitionTime"]) - created))
+
+
+def _workload_of(metadata: Mapping[str, Any]) -> str:
+    owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
+    if owner is None:
+        return ""
+    kind, name = str(owner["kind"]), str(owner["name"])
+    if kind == "ReplicaSet":
+        labels = metadata.get("labels") or {}
+        for label, above in zip(TEMPLATE_HASHES, ("Deployment", "Rollout"), strict=True):
+            if label in labels and name.endswith(f"-{labels[label]}"):
+                kind, name = above, name.removesuffix(f"-{labels[label]}")
+                break
+    return f"{metadata['namespace']}/{kind}/{name}"
+
+
+# --- what else steers it
+
+
+def hpa_of(item: JsonObject) -> Rival:
+    """A HorizontalPodAutoscaler."""
+    spec = item["spec"]
+    return _rival(
+        RivalKind.HPA,
+        item,
+        spec["scaleTargetRef"],
+        min_replicas=int(spec.get("minReplicas", 1)),
+        max_replicas=int(spec["maxReplicas"]),
+    )
+
+
+def vpa_of(item: JsonObject) -> Rival | None:
+    """A VerticalPodAutoscaler that changes pods; one that only recommends steers nothing."""
+    spec = item["spec"]
+    if (spec.get("updatePolicy") or {}).get("updateMode", "Auto") == "Off" or not spec.get("targetRef"):
+        return None
+    policies = [p for p in (spec.get("resourcePolicy") or {}).get("containerPolicies") or () if p.get("mode") != "Off"]
+    named = [p.get("controlledResources") or ["cpu", "memory"] for p in policies] or [["cpu", "memory"]]
+    resources = sorted({Resource(r) for names in named for r in names if r in set(Resource)})
+    return _rival(RivalKind.VPA, item, spec["targetRef"], resources=tuple(resources))
+
+
+def scaled_object_of(item: JsonObject) -> Rival:
+    """KEDA's ScaledObject; without a kind its target is a Deployment."""
+    return _rival(
+        RivalKind.SCALED_OBJECT, item, {"kind": "Deployment", "apiVersion": "apps/v1"} | item["spec"]["scaleTargetRef"]
+    )
+
+
+def _rival(kind: RivalKind, item: JsonObject, ref: Mapping[str, Any], **more: Any) -> Rival:
+    metadata = item["metadata"]
+    owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
+    return Rival(
+        kind,
+        str(metadata["namespace"]),
+        str(metadata["name"]),
+        TargetRef(str(ref.get("apiVersion", "")), str(ref["kind"]), str(ref["name"])),
+        uid=str(metadata["uid"]),
+        owner="" if owner is None else f"{owner['kind']}/{owner['name']}",
+        **more,
+    )

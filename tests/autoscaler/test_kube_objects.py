@@ -1,0 +1,197 @@
+"""API objects become values: every field that a decision needs, and nothing that cannot be followed in silence."""
+
+from typing import Any
+
+import pytest
+
+from autoscaler.controller.autoscalers import Actuator, Mode, RivalKind, TargetRef
+from autoscaler.decisions.guardrails import PolicyKind, ScalingPolicy, Select
+from autoscaler.kube.objects import (
+    autoscaler_of,
+    hpa_of,
+    quantity,
+    ready_pod_of,
+    scaled_object_of,
+    target_of,
+    vpa_of,
+)
+from predictor.usage.panel import Resource
+
+REF = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "cart"}
+
+
+def an_object(spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"namespace": "shop", "name": "cart", "uid": "u1", "generation": 3} | metadata, "spec": spec}
+
+
+def test_an_object_that_says_the_least_has_the_defaults() -> None:
+    """A target and a maximum: observed only, CPU, from one replica on."""
+    read = autoscaler_of(an_object({"targetRef": REF, "horizontal": {"maxReplicas": 9}}))
+
+    assert (read.key, read.workload, read.generation) == ("shop/cart", "shop/Deployment/cart", 3)
+    assert (read.mode, read.actuator, read.resource) == (Mode.OBSERVE, Actuator.SCALE, Resource.CPU)
+    assert (read.min_replicas, read.max_replicas, read.percentile) == (1, 9, None)
+    assert not read.problem
+
+
+def test_everything_that_an_object_can_say_is_read() -> None:
+    """In base units, shares and seconds."""
+    spec = {
+        "targetRef": REF,
+        "mode": "Auto",
+        "actuator": "HPAMinReplicas",
+        "sla": {"percentile": 99.5},
+        "horizontal": {
+            "minReplicas": 2,
+            "maxReplicas": 40,
+            "metric": {"resource": "memory"},
+            "target": {"averageValue": "2Gi"},
+            "behavior": {
+                "scaleUp": {"tolerance": "50m", "selectPolicy": "Min"},
+                "scaleDown": {
+                    "stabilizationWindowSeconds": 60,
+                    "policies": [{"type": "Pods", "value": 2, "periodSeconds": 30}],
+                },
+            },
+        },
+        "schedule": [{"name": "sale", "start": "0 8 * * FRI", "durationSeconds": 3600, "minReplicas": 10}],
+    }
+
+    read = autoscaler_of(an_object(spec, annotations={"foresize.io/paused": "true"}))
+
+    assert (read.mode, read.actuator, read.percentile) == (Mode.AUTO, Actuator.HPA_MIN_REPLICAS, 99.5)
+    assert (read.resource, read.target_value, read.target_utilisation) == (Resource.MEMORY, 2.0 * 2**30, None)
+    assert (read.up.tolerance, read.up.select, read.up.policies) == (0.05, Select.MIN, None)
+    assert read.down.stabilisation_seconds == 60
+    assert read.down.policies == (ScalingPolicy(PolicyKind.PODS, 2, 30.0),)
+    assert read.schedule[0].min_replicas == 10
+    assert read.is_paused
+
+
+@pytest.mark.parametrize(
+    "horizontal",
+    [{}, {"maxReplicas": 3, "metric": {"resource": "coffee"}}, {"maxReplicas": 3, "target": {"averageValue": "much"}}],
+    ids=["no maximum", "unknown resource", "no quantity"],
+)
+def test_what_an_older_schema_let_in_is_named_and_not_followed(horizontal: dict[str, Any]) -> None:
+    """No exception: one bad object must not hide the others."""
+    read = autoscaler_of(an_object({"targetRef": REF, "horizontal": horizontal}))
+
+    assert read.problem.startswith("spec cannot be followed: ")
+
+
+def test_a_schedule_that_no_clock_knows_is_a_problem() -> None:
+    """A cron expression or a time zone that does not exist."""
+    event = {"name": "sale", "start": "0 8 * * FRI", "durationSeconds": 3600, "minReplicas": 10}
+    spec = {"targetRef": REF, "horizontal": {"maxReplicas": 9}}
+
+    for change in ({"start": "0 25 * * *"}, {"timeZone": "Europe/Atlantis"}):
+        assert autoscaler_of(an_object(spec | {"schedule": [event | change]})).problem
+
+
+def test_a_pod_requests_what_its_containers_and_sidecars_do() -> None:
+    """Init containers that end do not count; a limit without a request is the request."""
+    sidecar = {"name": "mesh", "restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}}
+    pod = {
+        "initContainers": [{"name": "migrate", "resources": {"requests": {"cpu": "8"}}}, sidecar],
+        "containers": [
+            {"name": "app", "resources": {"requests": {"cpu": "1500m", "memory": "2Gi"}}},
+            {"name": "gpu", "resources": {"limits": {"nvidia.com/gpu": "2", "memory": "1G"}}},
+            {"name": "bare"},
+        ],
+    }
+
+    read = target_of("Deployment")(an_object({"template": {"spec": pod}}))
+
+    assert read.name == "shop/Deployment/cart"
+    assert read.request_per_replica.cpu_cores == pytest.approx(1.6)
+    assert read.request_per_replica.memory_bytes == 2 * 2**30 + 1e9
+    assert read.request_per_replica.gpu_devices == 2
+    assert (read.replicas, read.ready_replicas) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_rolling_out"),
+    [
+        ({"replicas": 4, "updatedReplicas": 4}, False),
+        ({"replicas": 5, "updatedReplicas": 1}, True),
+        ({"replicas": 5}, True),
+        ({}, False),
+        ({"replicas": 3, "currentRevision": "a", "updateRevision": "a"}, False),
+        ({"replicas": 3, "currentRevision": "a", "updateRevision": "b", "updatedReplicas": 1}, True),
+    ],
+)
+def test_pods_of_two_versions_are_a_rollout(status: dict[str, Any], is_rolling_out: bool) -> None:
+    """A StatefulSet counts its new pods only while it updates."""
+    item = an_object({"template": {"spec": {}}}) | {"status": status}
+
+    assert bool(target_of("StatefulSet")(item).rollout) is is_rolling_out
+
+
+def a_pod(owner: tuple[str, str], labels: dict[str, str], *, ready: str = "True", restarts: int = 0) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "namespace": "shop",
+            "name": "x",
+            "creationTimestamp": "2026-01-01T10:00:00Z",
+            "labels": labels,
+            "ownerReferences": [{"kind": owner[0], "name": owner[1], "controller": True}],
+        },
+        "status": {
+            "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T10:00:42Z"}],
+            "containerStatuses": [{"restartCount": restarts}],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("owner", "labels", "workload"),
+    [
+        (("ReplicaSet", "cart-5c9f"), {"pod-template-hash": "5c9f"}, "shop/Deployment/cart"),
+        (("ReplicaSet", "cart-77"), {"rollouts-pod-template-hash": "77"}, "shop/Rollout/cart"),
+        (("ReplicaSet", "alone"), {}, "shop/ReplicaSet/alone"),
+        (("StatefulSet", "db"), {}, "shop/StatefulSet/db"),
+    ],
+)
+def test_a_ready_pod_tells_how_long_it_took(owner: tuple[str, str], labels: dict[str, str], workload: str) -> None:
+    """From its creation to Ready, for the workload above its ReplicaSet."""
+    read = ready_pod_of(a_pod(owner, labels))
+
+    assert read is not None
+    assert (read.workload, read.ready_seconds) == (workload, 42.0)
+
+
+def test_a_pod_that_is_not_ready_or_came_back_tells_nothing() -> None:
+    """After a restart the time is that of the last container, not of the first."""
+    assert ready_pod_of(a_pod(("StatefulSet", "db"), {}, ready="False")) is None
+    assert ready_pod_of(a_pod(("StatefulSet", "db"), {}, restarts=1)) is None
+
+
+def test_what_else_can_steer_a_workload_is_recognised() -> None:
+    """An HPA with who keeps it, a VPA that acts, KEDA's object with its default target."""
+    owned = [{"kind": "ScaledObject", "name": "cart", "controller": True}]
+    hpa = hpa_of(an_object({"scaleTargetRef": REF, "maxReplicas": 7}, ownerReferences=owned))
+    vpa = vpa_of(an_object({"targetRef": REF}))
+    memory_only = {"containerPolicies": [{"containerName": "*", "controlledResources": ["memory"]}]}
+    narrow = vpa_of(an_object({"targetRef": REF, "resourcePolicy": memory_only}))
+    keda = scaled_object_of(an_object({"scaleTargetRef": {"name": "cart"}}))
+
+    assert (hpa.kind, hpa.owner, hpa.min_replicas, hpa.max_replicas) == (RivalKind.HPA, "ScaledObject/cart", 1, 7)
+    assert vpa is not None
+    assert vpa.resources == (Resource.CPU, Resource.MEMORY)
+    assert narrow is not None
+    assert narrow.resources == (Resource.MEMORY,)
+    assert keda.target == TargetRef("apps/v1", "Deployment", "cart")
+
+
+def test_a_vpa_that_only_recommends_steers_nothing() -> None:
+    """Its mode is Off."""
+    assert vpa_of(an_object({"targetRef": REF, "updatePolicy": {"updateMode": "Off"}})) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("250m", 0.25), ("2", 2.0), ("1.5k", 1500.0), ("2Gi", 2.0 * 2**30), ("1e3", 1000.0)]
+)
+def test_quantities_are_read_as_kubernetes_writes_them(text: str, value: float) -> None:
+    """In base units."""
+    assert quantity(text) == value
