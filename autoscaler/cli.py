@@ -132,11 +132,13 @@ def _run_until_stopped(
 
     from autoscaler.api.app import build_app
     from autoscaler.api.server import start_server
+    from predictor.wiring import build_protection
 
     log = structlog.get_logger("autoscaler.run")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: controller.stop.set())
-    server = start_server(build_app(controller), settings.serving.host, settings.scaling.metrics_port)
+    protection = build_protection(settings)
+    server = start_server(build_app(controller), settings.serving.host, settings.scaling.metrics_port, protection)
     log.info(
         "started",
         address=server.address,
@@ -154,6 +156,8 @@ def _run_until_stopped(
 @click.command()
 @click.argument("workload", metavar="NAMESPACE/NAME")
 @click.option("--url", metavar="URL", help="Ask a running controller, such as http://127.0.0.1:8081.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="Token that the running controller asks for.")
+@click.option("--ca-file", type=click.Path(path_type=Path), help="Who signed the running controller's certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
 @_cluster_options
 @click.pass_obj
@@ -162,6 +166,8 @@ def explain(
     *,
     workload: str,
     url: str | None,
+    token_file: Path | None,
+    ca_file: Path | None,
     as_json: bool,
     kubeconfig: Path | None,
     context: str | None,
@@ -178,9 +184,10 @@ def explain(
       foresize explain shop/cart
       foresize explain shop/StatefulSet/db --context staging
       foresize explain shop/cart --url http://127.0.0.1:8081
+      foresize explain shop/cart --url https://foresize.foresize:8081 --token-file token --ca-file ca.pem
     """
     if url is not None:
-        record = _asked(url, workload)
+        record = _asked(url, workload, token_file, ca_file)
     else:
         record = _decided_afresh(load({("prometheus", "url"): prometheus}), workload, kubeconfig, context, history)
     if as_json:
@@ -193,7 +200,8 @@ def explain(
     click.echo(explanation(record))
 
 
-def _asked(url: str, workload: str) -> dict[str, Any]:
+def _asked(url: str, workload: str, token_file: Path | None, ca_file: Path | None) -> dict[str, Any]:
+    import ssl
     from urllib.parse import quote
 
     import httpx2
@@ -202,9 +210,13 @@ def _asked(url: str, workload: str) -> dict[str, Any]:
 
     address = f"{url.rstrip('/')}/decisions/{quote(workload)}"
     try:
-        answer = httpx2.get(address, timeout=10.0)
+        headers = {"Authorization": f"Bearer {token_file.read_text().strip()}"} if token_file else {}
+        verify = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+        answer = httpx2.get(address, headers=headers, verify=verify, timeout=10.0)
+        if answer.status_code == 401:  # its words name a setting of the controller's, not of this command's
+            raise click.ClickException(f"{address} asks for a token: name its file with --token-file")
         content = answer.json()
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as error:
         raise ControllerUnreachable(f"{address}: {error}; is that the address of a `foresize run`?") from error
     if answer.status_code != 200 or not isinstance(content, dict) or "workload" not in content:
         said = content.get("error") if isinstance(content, dict) else None

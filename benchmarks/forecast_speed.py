@@ -58,7 +58,7 @@ def main() -> None:
             made = {each: _measured([*command, each, str(series), "--profile", *options]) for each in OURS}
         else:
             made = _measured([sys.executable, "-m", "benchmarks.speed_cases", case, str(series), *options])
-        stored.setdefault(case, {})[str(series)] = made | _circumstances(asked.seed, asked.threads)
+        stored.setdefault(case, {})[str(series)] = made | circumstances(asked.seed, asked.threads)
         file.write_text(json.dumps(stored, indent=1))
         (RESULTS / "speed.md").write_text(page(stored))
         print(f"{case}, {series} series: {made.get('parts', 'profiled')}", flush=True)
@@ -106,7 +106,8 @@ def _measured(command: Sequence[str]) -> dict[str, Any]:
     return made
 
 
-def _circumstances(seed: int, threads: int) -> dict[str, Any]:
+def circumstances(seed: int, threads: int) -> dict[str, Any]:
+    """What a figure depends on besides the code."""
     versions = {name: metadata.version(name) for name in ("foresize", "numpy", "lightgbm")}
     return {
         "seed": seed,

@@ -207,7 +207,7 @@ def serve(load: LoadSettings, host: str | None, port: int | None, history: Path 
     from predictor.api import server
     from predictor.api.app import build_app
     from predictor.sources.files import FileSource
-    from predictor.wiring import build_service, build_source
+    from predictor.wiring import build_protection, build_service, build_source
 
     settings = load({("serving", "host"): host, ("serving", "port"): port, ("prometheus", "url"): prometheus})
     structlog.configure(
@@ -220,6 +220,7 @@ def serve(load: LoadSettings, host: str | None, port: int | None, history: Path 
     )
     # Before anything slow: a port in use is known at once.
     listening = server.listen(settings.serving.host, settings.serving.port)
+    protection = build_protection(settings)
     source = build_source(settings, history)
     clock = time.time
     if isinstance(source, FileSource):
@@ -233,5 +234,9 @@ def serve(load: LoadSettings, host: str | None, port: int | None, history: Path 
     name, bound = listening.getsockname()[:2]
     shown = f"[{name}]" if ":" in name else name
     server.serve(
-        service, build_app(service), listening, lambda: click.echo(f"serving on http://{shown}:{bound} (Ctrl-C stops)")
+        service,
+        build_app(service),
+        listening,
+        lambda: click.echo(f"serving on {protection.scheme}://{shown}:{bound} (Ctrl-C stops)"),
+        protection,
     )

@@ -171,6 +171,12 @@ class ServingSettings(Section):
     """Address to listen on."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """Port of `foresize serve`; 0 takes a free one."""
+    token_file: Path | None = None
+    """File with the token that all but `/healthz` and `/readyz` ask for; read again when it changes."""
+    tls_cert_file: Path | None = None
+    """Certificate chain in PEM with which the services speak HTTPS; read again when it changes."""
+    tls_key_file: Path | None = None
+    """Its private key."""
     refresh: Duration = timedelta(minutes=1)
     """How often forecasts and their realised accuracy are brought up to date."""
     threads: int = Field(default=2, ge=1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from predictor.api.protection import Protection
     from predictor.api.service import ForecastService
     from predictor.registry.last_good import LastGoodStore
     from predictor.serving.ports import UsageSource
@@ -123,6 +124,14 @@ def build_predictor(
             else None
         ),
     )
+
+
+def build_protection(settings: "PredictorSettings") -> "Protection":
+    """Who may read the HTTP services. Raises ProtectionFailed for files that cannot be used."""
+    from predictor.api.protection import Protection
+
+    given = settings.serving
+    return Protection(given.token_file, given.tls_cert_file, given.tls_key_file)
 
 
 def build_service(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autoscaler.errors import AutoscalerError
+from predictor.api.protection import Protection
 
 if TYPE_CHECKING:
     import uvicorn
@@ -34,7 +35,7 @@ class RunningServer:
         self.thread.join(START_SECONDS)
 
 
-def start_server(app: Starlette, host: str, port: int) -> RunningServer:
+def start_server(app: Starlette, host: str, port: int, protection: Protection | None = None) -> RunningServer:
     """The application at `host:port`, answering once this returns; port 0 takes a free one. Raises AddressInUse."""
     import uvicorn
 
@@ -46,8 +47,9 @@ def start_server(app: Starlette, host: str, port: int) -> RunningServer:
         raise AddressInUse(
             f"cannot listen on {host}:{port}: {why}; choose another with --port, or 0 for a free one"
         ) from error
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
+    protection = protection or Protection()
+    server = uvicorn.Server(protection.config(app, grace_seconds=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
     thread.start()
     shown = f"[{host}]" if ":" in host else host
-    return RunningServer(f"http://{shown}:{listener.getsockname()[1]}", server, thread)
+    return RunningServer(f"{protection.scheme}://{shown}:{listener.getsockname()[1]}", server, thread)

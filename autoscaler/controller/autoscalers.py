@@ -199,6 +199,8 @@ def conflict(autoscaler: PredictiveAutoscaler, rivals: Sequence[Rival]) -> Hold 
     `rivals` steer the same target; the object itself is not among them. With `HPAMinReplicas` exactly one
     HorizontalPodAutoscaler must be there, and one that another object keeps as it wants cannot be steered.
     """
+    if not rivals and autoscaler.actuator is Actuator.SCALE:
+        return None
     hpas = [each for each in rivals if each.kind is RivalKind.HPA]
     others = [each for each in rivals if each.kind is not RivalKind.HPA and _disturbs(autoscaler, each)]
     if autoscaler.actuator is Actuator.SCALE:

@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from predictor.api.protection import Protection
 from predictor.api.service import ForecastService
 from predictor.errors import PredictorError
 
@@ -31,11 +32,17 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(service: ForecastService, app: ASGIApp, listening: socket.socket, started: Callable[[], None]) -> None:
+def serve(
+    service: ForecastService,
+    app: ASGIApp,
+    listening: socket.socket,
+    started: Callable[[], None],
+    protection: Protection | None = None,
+) -> None:
     """Serves until SIGTERM or SIGINT, refreshing in the background; then stops both and returns."""
     stop = threading.Event()
     refreshing = threading.Thread(target=service.run, args=(stop,), name="refresh", daemon=True)
-    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+    server = _Server((protection or Protection()).config(app, grace_seconds=5))
     refreshing.start()
     started()
     try:
