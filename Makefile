@@ -53,8 +53,9 @@ bench-peaks: setup ## peaks on public traces, beside the highest usage ever seen
 bench-speed: setup ## speed of forecasts and training on made-up fleets: make bench-speed SIZES="1000 10000"
 	$(BIN)/python -m benchmarks.forecast_speed $(or $(SIZES),1000)
 
-docs: setup ## regenerate docs/settings.md
+docs: setup ## regenerate docs/settings.md and docs/api-reference.md
 	$(BIN)/python -m tools.settings_page > docs/settings.md
+	$(BIN)/python -m tools.crd_page > docs/api-reference.md
 
 slim: ## what the controller's profile costs: install size, import time, memory
 	bash tools/slim.sh

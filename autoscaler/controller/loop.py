@@ -339,7 +339,7 @@ class Controller:
             metrics.cycles.labels("failed").inc()
             return
         metrics.cycles.labels("standby" if report.is_standby else "complete" if report.is_complete else "held").inc()
-        if report.is_complete:
+        if report.is_complete and not report.is_standby:
             metrics.last_complete_cycle.set(report.started_at_seconds)
         for record in report.records:
             decision = record.plan.decision

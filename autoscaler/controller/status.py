@@ -92,7 +92,9 @@ def status_of(plan: Plan, result: ActResult, before: Mapping[str, Any], now_seco
         }
     if not isinstance(observed, Hold):
         status["observed"] = {"value": _short(observed.value), "time": as_time(observed.measured_at_seconds)}
-    status["decisions"] = _decisions(plan, result, before.get("decisions") or [], now_seconds)
+    decisions = _decisions(plan, result, before.get("decisions") or [], now_seconds)
+    if decisions:
+        status["decisions"] = decisions
     return status
 
 
@@ -106,7 +108,7 @@ def importance(before: Mapping[str, Any], after: Mapping[str, Any]) -> Importanc
 def recorded(remembered: Remembered) -> JsonObject:
     """What a new leader must know, as data."""
     memory = remembered.replicas
-    answer: JsonObject = {"targetUid": remembered.target_uid}
+    answer: JsonObject = {"targetUid": remembered.target_uid} if remembered.target_uid else {}
     for name, kept in (("highest", memory.highs), ("lowest", memory.lows)):
         if kept:
             answer[name] = [{"time": as_micro_time(each.at_seconds), "replicas": each.replicas} for each in kept]
@@ -177,9 +179,10 @@ def _conditions(
 
 def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]:
     decision = plan.decision
-    conditions = {
-        "AbleToScale": _able(plan, result),
-        "ScalingActive": _active(plan),
+    conditions = {"AbleToScale": _able(plan, result), "ScalingActive": _active(plan)}
+    if plan.policy is None:
+        return conditions  # nothing else can be known
+    conditions |= {
         "ScalingLimited": _first(
             decision.reasons, LIMITS, (False, "DesiredWithinRange", "the desired replicas are within what is allowed")
         ),

@@ -118,7 +118,7 @@ def _advised(
         capacity = Hold(Reason(ReasonCode.NO_CAPACITY, f"one replica carries {capacity:g}, which is no amount above 0"))
     if isinstance(capacity, Hold):
         return _Advice(current, Rung.HOLD, capacity.reason, (capacity.reason,))
-    unit = workload.resource.value
+    unit = workload.resource.unit
     reasons: tuple[Reason, ...]
     if isinstance(forecast, Hold):
         if isinstance(observed, Hold):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tools import crd_page
 from tools.settings_page import page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -10,6 +11,18 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_setting_is_documented_as_it_is() -> None:
     """docs/settings.md is what `make docs` writes; a new setting without its line fails here."""
     assert (ROOT / "docs" / "settings.md").read_text() == page()
+
+
+def test_every_field_of_the_api_is_documented_as_it_is() -> None:
+    """docs/api-reference.md is what `make docs` writes from the CRD."""
+    assert (ROOT / "docs" / "api-reference.md").read_text() == crd_page.page()
+
+
+def test_every_field_of_the_api_has_a_meaning() -> None:
+    """No row of the page is without a sentence."""
+    rows = [line for line in crd_page.page().splitlines() if line.startswith("| `")]
+
+    assert [row for row in rows if row.endswith("|  |")] == []
 
 
 def test_every_setting_has_a_meaning() -> None:
