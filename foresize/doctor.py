@@ -39,6 +39,7 @@ PERMISSIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("see", "foresize.io", ("predictiveautoscalers",), ("list", "watch")),
     ("see", "apps", ("deployments", "statefulsets"), ("list", "watch")),
     ("see", "", ("pods",), ("list", "watch")),
+    ("see", "policy", ("poddisruptionbudgets",), ("list", "watch")),
     ("see", "autoscaling", ("horizontalpodautoscalers",), ("list", "watch")),
     ("see", "autoscaling.k8s.io", ("verticalpodautoscalers",), ("list", "watch")),
     ("see", "keda.sh", ("scaledobjects",), ("list", "watch")),

@@ -53,6 +53,8 @@ class ReasonCode(StrEnum):
     """Somebody else has just set the replicas: decided, but not to be acted on for a while."""
     ROLLOUT = "RolloutInProgress"
     """A rollout is in progress: no replicas are removed meanwhile."""
+    DISRUPTION_BUDGET = "DisruptionBudget"
+    """A PodDisruptionBudget allows no more pods to go now."""
     PREDICTED_PEAK = "PredictedPeak"
     """The predicted peak of a pool decided its oversubscription ratio."""
     PEAK_ABOVE_REQUESTS = "PeakAboveRequests"

@@ -54,6 +54,14 @@ class DemandForecast:
 
 
 @dataclass(frozen=True, slots=True)
+class RemovalLimit:
+    """How many replicas may be removed at most, and why no more."""
+
+    most: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadSnapshot:
     """One workload as it stands."""
 
@@ -73,8 +81,8 @@ class WorkloadSnapshot:
     """Demand now, of all replicas together."""
     suspended: Hold | None = None
     """Why decisions about it must not be acted on."""
-    keeps: Reason | None = None
-    """Why none of its replicas may be removed now."""
+    removal: RemovalLimit | None = None
+    """How many of its replicas may be removed now; None is no limit beyond the guardrails."""
     request_per_replica: Resources = field(default_factory=Resources)
     node_pool: str = ""
     """Pool that most of its pods run in; empty where that is not known."""

@@ -22,6 +22,7 @@ GUARDRAILS = frozenset(
         ReasonCode.TOO_FEW_REPLICAS,
         ReasonCode.SCALING_DISABLED,
         ReasonCode.ROLLOUT,
+        ReasonCode.DISRUPTION_BUDGET,
         ReasonCode.PAUSED,
         ReasonCode.CONFLICT,
         ReasonCode.CHANGED_BY_OTHERS,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from autoscaler.cluster.commands import Decision
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
-from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, Rung, WorkloadSnapshot
+from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, Rung, WorkloadSnapshot
 from autoscaler.controller.autoscalers import (
     NOTHING_REMEMBERED,
     Actuator,
@@ -88,7 +88,7 @@ def plan(
         capacity_per_replica=policy.capacity_per_replica,
         observed=observed,
         suspended=_suspended(autoscaler, clash, remembered, settings, now_seconds),
-        keeps=Reason(ReasonCode.ROLLOUT, target.rollout) if target.rollout and hpa is None else None,
+        removal=_removal(target) if hpa is None else None,
         request_per_replica=target.request_per_replica,
     )
     forecast = demand_forecast(forecasts, key, policy.level, now_seconds + policy.lead_seconds)
@@ -98,6 +98,17 @@ def plan(
     measured = policy.lead_seconds if target.ready_seconds else remembered.lead_seconds
     kept = replace(remembered, replicas=outcome.memory, lead_seconds=measured, rung=outcome.decision.rung)
     return Plan(workload, policy, outcome.decision, kept, age, share, clash)
+
+
+def _removal(target: TargetWorkload) -> RemovalLimit | None:
+    """None while versions change hands, and no more at once than the pods' disruption budgets allow."""
+    if target.rollout:
+        return RemovalLimit(0, Reason(ReasonCode.ROLLOUT, target.rollout))
+    budget = min(target.budgets, key=lambda each: each.allowed, default=None)
+    if budget is None:
+        return None
+    text = f"PodDisruptionBudget {budget.name} allows {budget.allowed} of its pods to go now"
+    return RemovalLimit(budget.allowed, Reason(ReasonCode.DISRUPTION_BUDGET, text))
 
 
 def steered_hpa(workload: ManagedWorkload) -> Rival | None:

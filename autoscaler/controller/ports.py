@@ -13,6 +13,15 @@ JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class DisruptionBudget:
+    """A PodDisruptionBudget over pods of a workload."""
+
+    name: str
+    allowed: int
+    """How many of its pods may go now."""
+
+
+@dataclass(frozen=True, slots=True)
 class TargetWorkload:
     """The workload that an object names, as the cluster has it."""
 
@@ -29,9 +38,14 @@ class TargetWorkload:
     ready_seconds: tuple[float, ...] = ()
     """What its newest pods took from creation to Ready."""
 
-    def with_ready_seconds(self, ready_seconds: tuple[float, ...]) -> Self:
-        """The same with what its newest pods took."""
-        return replace(self, ready_seconds=ready_seconds)
+    pod_labels: tuple[tuple[str, str], ...] = ()
+    """What its pods are selected by."""
+    budgets: tuple[DisruptionBudget, ...] = ()
+    """Those that select its pods."""
+
+    def beside(self, ready_seconds: tuple[float, ...], budgets: tuple[DisruptionBudget, ...]) -> Self:
+        """The same with what other objects say of its pods."""
+        return replace(self, ready_seconds=ready_seconds, budgets=budgets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,7 @@ def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
         return True, Mode.OBSERVE.value, f"{wanted}; spec.mode Auto carries decisions out"
     return _first(
         decision.reasons,
-        (*STABILISED, ReasonCode.ROLLOUT),
+        (*STABILISED, ReasonCode.ROLLOUT, ReasonCode.DISRUPTION_BUDGET),
         (True, ReasonCode.READY_FOR_NEW_SCALE.value, "replicas can be changed"),
     )
 

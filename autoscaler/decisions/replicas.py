@@ -89,9 +89,10 @@ def decide_replicas(
     result = guarded(current, advice.replicas, bounds, memory, rules.behaviour, now_seconds=now_seconds)
     desired = result.replicas
     reasons = advice.reasons + result.reasons
-    if workload.keeps is not None and desired < current <= workload.max_replicas:
-        reasons += (workload.keeps,)
-        desired = current
+    removal = workload.removal
+    if removal is not None and desired < current - removal.most and current <= workload.max_replicas:
+        reasons += (removal.reason,)
+        desired = current - removal.most
     outcome: ScaleReplicas | Hold
     if workload.suspended is not None:
         reasons += (workload.suspended.reason,)

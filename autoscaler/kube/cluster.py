@@ -26,7 +26,9 @@ from autoscaler.kube.client import JsonObject, KubeClient
 from autoscaler.kube.clocks import seconds_since_boot
 from autoscaler.kube.objects import (
     ReadyPod,
+    SelectingBudget,
     autoscaler_of,
+    budget_of,
     hpa_of,
     ready_pod_of,
     scaled_object_of,
@@ -40,12 +42,14 @@ HPAS = "/apis/autoscaling/v2/horizontalpodautoscalers"
 VPAS = "/apis/autoscaling.k8s.io/v1/verticalpodautoscalers"
 SCALED_OBJECTS = "/apis/keda.sh/v1alpha1/scaledobjects"
 PODS = "/api/v1/pods"
+BUDGETS = "/apis/policy/v1/poddisruptionbudgets"
 ALWAYS_WATCHED: Mapping[str, Callable[[JsonObject], object]] = {
     AUTOSCALERS: autoscaler_of,
     HPAS: hpa_of,
     VPAS: vpa_of,
     SCALED_OBJECTS: scaled_object_of,
     PODS: ready_pod_of,
+    BUDGETS: budget_of,
 }
 FIELD_MANAGER = "foresize"
 REPORTER = "foresize.io/controller"
@@ -100,12 +104,24 @@ class KubeCluster:
             targets |= {target.name: target for target in self._current(collection)}
         ready = self._ready_seconds({each.workload for each in autoscalers})
         rivals = self._rivals(autoscalers)
+        budgets: dict[str, list[SelectingBudget]] = {}
+        for budget in self._current(BUDGETS):
+            budgets.setdefault(budget.namespace, []).append(budget)
+
+        def seen(each: PredictiveAutoscaler) -> TargetWorkload | Hold:
+            target = _target(each, targets, problems)
+            if isinstance(target, Hold):
+                return target
+            labels = dict(target.pod_labels)
+            over = tuple(b.budget for b in budgets.get(each.namespace, ()) if b.selects(labels))
+            return target.beside(ready.get(target.name, ()), over)
+
         return ClusterObservation(
             now_seconds,
             tuple(
                 ManagedWorkload(
                     each,
-                    _target(each, targets, problems, ready),
+                    seen(each),
                     tuple(rival for rival in rivals.get(each.workload, ()) if rival.uid != each.uid),
                 )
                 for each in autoscalers
@@ -247,7 +263,6 @@ def _target(
     autoscaler: PredictiveAutoscaler,
     targets: Mapping[str, TargetWorkload],
     problems: Mapping[tuple[str, str], Hold],
-    ready: Mapping[str, tuple[float, ...]],
 ) -> TargetWorkload | Hold:
     ref = autoscaler.target
     problem = problems.get((ref.api_version, ref.kind))
@@ -256,7 +271,7 @@ def _target(
     found = targets.get(autoscaler.workload)
     if found is None:
         return _no_scale(f"there is no {ref.kind} {ref.name} in namespace {autoscaler.namespace}")
-    return found.with_ready_seconds(ready.get(found.name, ()))
+    return found
 
 
 def _no_scale(message: str) -> Hold:

@@ -19,7 +19,7 @@ from autoscaler.controller.autoscalers import (
     TargetRef,
     seconds_of,
 )
-from autoscaler.controller.ports import TargetWorkload
+from autoscaler.controller.ports import DisruptionBudget, TargetWorkload
 from autoscaler.decisions.guardrails import PolicyKind, ScalingPolicy, Select
 from predictor.usage.panel import Resource
 
@@ -121,6 +121,7 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload]:
             ready_replicas=int(status.get("readyReplicas") or 0),
             request_per_replica=_requests(template),
             rollout=_rollout(status),
+            pod_labels=tuple(((spec.get("template") or {}).get("metadata", {}).get("labels") or {}).items()),
         )
 
     return reduce
@@ -188,6 +189,47 @@ def _workload_of(metadata: Mapping[str, Any]) -> str:
                 kind, name = above, name.removesuffix(f"-{labels[label]}")
                 break
     return f"{metadata['namespace']}/{kind}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class SelectingBudget:
+    """A PodDisruptionBudget and whom it is about."""
+
+    namespace: str
+    budget: DisruptionBudget
+    labels: frozenset[tuple[str, str]]
+    expressions: tuple[tuple[str, str, tuple[str, ...]], ...]
+    """Key, operator and values, as label selectors have them."""
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether pods with these labels are among its pods."""
+        return self.labels <= labels.items() and all(_meets(labels, *each) for each in self.expressions)
+
+
+def budget_of(item: JsonObject) -> SelectingBudget:
+    """A PodDisruptionBudget."""
+    metadata, selector, status = item["metadata"], item["spec"].get("selector") or {}, item.get("status") or {}
+    return SelectingBudget(
+        str(metadata["namespace"]),
+        DisruptionBudget(str(metadata["name"]), int(status.get("disruptionsAllowed") or 0)),
+        frozenset((selector.get("matchLabels") or {}).items()),
+        tuple(
+            (str(each["key"]), str(each["operator"]), tuple(each.get("values") or ()))
+            for each in selector.get("matchExpressions") or ()
+        ),
+    )
+
+
+def _meets(labels: Mapping[str, str], key: str, operator: str, values: tuple[str, ...]) -> bool:
+    match operator:
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case _:
+            return key not in labels
 
 
 # --- what else steers it

@@ -23,6 +23,7 @@ from autoscaler.controller.autoscalers import (
     seconds_of,
 )
 from autoscaler.controller.policy import behaviour_of, lead_time, policy_of
+from autoscaler.controller.ports import DisruptionBudget
 from autoscaler.controller.records import DecisionRecord, Outcome
 from autoscaler.controller.status import recorded, remembered_from
 from autoscaler.decisions.guardrails import (
@@ -271,6 +272,25 @@ def test_a_rollout_keeps_its_pods() -> None:
     parts.cluster.put(replace(parts.cluster.targets[CART], rollout=""))
     controller.cycle()
     assert parts.replicas() < 15
+
+
+def test_no_more_replicas_are_removed_than_a_disruption_budget_allows() -> None:
+    """The tightest of those that select its pods; one that allows none keeps all."""
+    parts = idle(15)
+    controller = parts.controller()
+    controller.cycle()
+    parts.clock.now += WINDOW
+    budgets = (DisruptionBudget("loose", 9), DisruptionBudget("tight", 2))
+    parts.cluster.put(replace(parts.cluster.targets[CART], budgets=budgets))
+
+    (record,) = controller.cycle().records
+    assert parts.replicas() == 13
+    assert ReasonCode.DISRUPTION_BUDGET in {reason.code for reason in record.plan.decision.reasons}
+
+    parts.cluster.put(replace(parts.cluster.targets[CART], budgets=(DisruptionBudget("none", 0),)))
+    parts.clock.now += 30
+    controller.cycle()
+    assert parts.replicas() == 13
 
 
 def test_a_target_that_is_not_there_is_said_to_be_missing() -> None:

@@ -8,6 +8,7 @@ from autoscaler.controller.autoscalers import Actuator, Mode, RivalKind, TargetR
 from autoscaler.decisions.guardrails import PolicyKind, ScalingPolicy, Select
 from autoscaler.kube.objects import (
     autoscaler_of,
+    budget_of,
     hpa_of,
     quantity,
     ready_pod_of,
@@ -187,6 +188,26 @@ def test_what_else_can_steer_a_workload_is_recognised() -> None:
 def test_a_vpa_that_only_recommends_steers_nothing() -> None:
     """Its mode is Off."""
     assert vpa_of(an_object({"targetRef": REF, "updatePolicy": {"updateMode": "Off"}})) is None
+
+
+@pytest.mark.parametrize(
+    ("selector", "is_selected"),
+    [
+        ({"matchLabels": {"app": "cart"}}, True),
+        ({"matchLabels": {"app": "cart", "tier": "back"}}, False),
+        ({}, True),
+        ({"matchExpressions": [{"key": "app", "operator": "In", "values": ["cart", "till"]}]}, True),
+        ({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["cart"]}]}, False),
+        ({"matchExpressions": [{"key": "tier", "operator": "Exists"}]}, False),
+        ({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}, True),
+    ],
+)
+def test_a_disruption_budget_selects_pods_as_kubernetes_does(selector: dict[str, Any], is_selected: bool) -> None:
+    """By labels and by expressions; without either, every pod."""
+    read = budget_of(an_object({"selector": selector}) | {"status": {"disruptionsAllowed": 2}})
+
+    assert read.selects({"app": "cart"}) is is_selected
+    assert (read.budget.name, read.budget.allowed) == ("cart", 2)
 
 
 @pytest.mark.parametrize(

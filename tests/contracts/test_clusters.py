@@ -391,6 +391,32 @@ def test_how_long_pods_take_to_get_ready_is_learned(control_plane: ControlPlane)
 
 
 @pytest.mark.e2e
+def test_the_disruption_budgets_of_the_pods_are_seen(control_plane: ControlPlane) -> None:
+    """With what the cluster's own controller says they allow; one over other pods is none of the target's."""
+    control_plane.apply(CRD)
+    with control_plane.namespace("contract") as namespace:
+        control_plane.apply(an_object(namespace))
+        control_plane.apply(deployment("web", namespace, 3))
+        for name, app in (("pdb", "web"), ("other", "else")):
+            control_plane.apply(
+                {
+                    "apiVersion": "policy/v1",
+                    "kind": "PodDisruptionBudget",
+                    "metadata": {"name": name, "namespace": namespace},
+                    "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": app}}},
+                }
+            )
+        cluster = KubeCluster(KubeClient.connect(control_plane.kubeconfig), (namespace,))
+
+        def allowed() -> list[tuple[str, int]]:
+            (seen,) = cluster.observe(1.0).workloads
+            return [] if isinstance(seen.target, Hold) else [(b.name, b.allowed) for b in seen.target.budgets]
+
+        wait_until(lambda: allowed() == [("pdb", 1)], 60, "one pod that may go")
+        cluster.close()
+
+
+@pytest.mark.e2e
 def test_an_api_server_that_restarts_is_read_again(control_plane: ControlPlane) -> None:
     """While it is down a write fails soon; afterwards the same client works and the picture comes back."""
     if control_plane.is_external:

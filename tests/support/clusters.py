@@ -1,7 +1,7 @@
 """Builders for snapshots, forecasts and replays, with defaults that mean something: one workload in mid-life."""
 
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
-from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, Rung, WorkloadSnapshot
+from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, Rung, WorkloadSnapshot
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
 from predictor.usage.panel import Resource
 
@@ -23,7 +23,7 @@ def a_workload(
     min_replicas: int = 1,
     max_replicas: int = 100,
     suspended: Hold | None = None,
-    keeps: Reason | None = None,
+    removal: RemovalLimit | None = None,
 ) -> WorkloadSnapshot:
     """A Deployment whose replicas carry one core each at the target; a bare number is demand measured just now."""
     return WorkloadSnapshot(
@@ -36,7 +36,7 @@ def a_workload(
         capacity_per_replica,
         observed(demand) if isinstance(demand, int | float) else demand,
         suspended,
-        keeps,
+        removal,
     )
 
 
