@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 export OMP_WAIT_POLICY ?= passive
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup prometheus controlplane demo check test lock bench-forecast bench-recipe bench-peaks bench-speed docs package slim clean
+.PHONY: help setup prometheus controlplane demo check test lock bench-forecast bench-recipe bench-peaks bench-speed bench-controller docs package slim clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ bench-peaks: setup ## peaks on public traces, beside the highest usage ever seen
 
 bench-speed: setup ## speed of forecasts and training on made-up fleets: make bench-speed SIZES="1000 10000"
 	$(BIN)/python -m benchmarks.forecast_speed $(or $(SIZES),1000)
+
+bench-controller: setup controlplane ## the controller's tick in memory, and a fleet on a real control plane
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_tick $(or $(SIZES),1000 10000 50000)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_cluster $(or $(OBJECTS),1000)
 
 docs: setup ## regenerate docs/settings.md and docs/api-reference.md
 	$(BIN)/python -m tools.settings_page > docs/settings.md

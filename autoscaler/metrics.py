@@ -197,6 +197,17 @@ class AutoscalerMetrics:
             "1 where decisions are carried out for objects in mode Auto, 0 in a dry run, a pause or on standby.",
             registry=registry,
         )
+        self.api_requests = Counter(
+            "foresize_kubernetes_requests_total",
+            "Answers of the Kubernetes API by method (WATCH is one for each watch that began) and status.",
+            ("method", "status"),
+            registry=registry,
+        )
+        self.snapshot_age = Gauge(
+            "foresize_snapshot_age_seconds",
+            "How long ago the oldest part of the last snapshot was known to be current.",
+            registry=registry,
+        )
         self.leader = Gauge("foresize_leader", "1 where this copy holds the lease.", registry=registry)
         self.statuses_waiting = Gauge(
             "foresize_statuses_waiting",

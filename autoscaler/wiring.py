@@ -52,11 +52,14 @@ def build_controller(
     from autoscaler.kube.clocks import seconds_since_boot
     from autoscaler.kube.cluster import KubeCluster
     from autoscaler.kube.lease import LeaseElector
+    from autoscaler.metrics import AutoscalerMetrics
     from predictor.wiring import build_source
 
     scaling = settings.scaling
     identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    metrics = AutoscalerMetrics()
     client = KubeClient.connect(kubeconfig, context)
+    client.told = lambda method, status: metrics.api_requests.labels(method, str(status)).inc()
     cluster = KubeCluster(client, scaling.namespaces, identity, seconds_since_boot)
     leadership: LeaseElector | MemoryLeadership
     if is_dry_run:
@@ -67,7 +70,7 @@ def build_controller(
         )
         leadership.start()
     predictor = build_predictor_for_scaling(settings, source or build_source(settings), learns_as="controller")
-    return Controller(cluster, cluster, predictor, scaling, time.time, leadership, is_dry_run=is_dry_run)
+    return Controller(cluster, cluster, predictor, scaling, time.time, leadership, metrics, is_dry_run=is_dry_run)
 
 
 def close_controller(controller: "Controller") -> None:

@@ -101,6 +101,7 @@ class Controller:
         self._logged: dict[str, tuple[object, ...]] = {}
         """By uid: what the last line about it said."""
         self._writes_left = 0.0
+        self._term = self.leadership.transitions
         self.started_at_seconds = self.clock()
         self.report: CycleReport | None = None
         """The last cycle that saw the cluster."""
@@ -156,6 +157,9 @@ class Controller:
         if not self.leadership.is_leader:
             self._forget()
             return CycleReport(started, forecasts=forecasts, is_standby=True)
+        if self.leadership.transitions != self._term:
+            self._forget()
+            self._term = self.leadership.transitions
         interval = self.settings.interval.total_seconds()
         self._writes_left = self.settings.writes_per_second * max(interval, 1.0)
         with self.metrics.timed("decide"):
@@ -171,7 +175,9 @@ class Controller:
 
     def _observed(self) -> ClusterObservation:
         with self.metrics.timed("observe"):
-            return self.reader.observe(self.clock())
+            seen = self.reader.observe(self.clock())
+        self.metrics.snapshot_age.set(seen.age_seconds)
+        return seen
 
     def _levels(self, seen: ClusterObservation) -> frozenset[float]:
         """The quantile levels that the objects ask for beside the settings' own."""

@@ -134,6 +134,7 @@ class MemoryLeadership:
     identity: str = "this one"
     other: str = ""
     """Who leads while this one does not."""
+    transitions: int = 0
 
     @property
     def holder(self) -> str:

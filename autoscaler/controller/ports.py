@@ -65,6 +65,8 @@ class ClusterObservation:
 
     observed_at_seconds: float
     workloads: tuple[ManagedWorkload, ...]
+    age_seconds: float = 0.0
+    """How long before that the oldest part of it was last known to be current."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,11 @@ class Leadership(Protocol):
     @property
     def holder(self) -> str:
         """Who leads as far as this one knows; empty where nobody does."""
+        ...
+
+    @property
+    def transitions(self) -> int:
+        """How often it has changed hands: who leads again may have missed what another one did."""
         ...
 
 

@@ -54,6 +54,8 @@ class KubeClient:
     server: str
     timeout_seconds: tuple[float, float] | float = field(default=(CONNECT_SECONDS, READ_SECONDS))
     """To connect and to read; one number is for both together."""
+    told: Callable[[str, int], None] = lambda _method, _status: None
+    """Told of every answer: the method (`WATCH` for a watch) and the status."""
 
     @classmethod
     def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> "KubeClient":
@@ -120,6 +122,7 @@ class KubeClient:
             timeout = (self._connect_seconds, read_timeout_seconds)
             answer = self._with_a_live_connection(lambda: self.api.call_api(*prepared, _request_timeout=timeout))
             content = answer.read() if answer.status >= 400 else b""
+        self.told("WATCH", int(answer.status))
         if answer.status >= 400:
             raise self.refusal("WATCH", path, int(answer.status), _message(content))
         return WatchStream(self, path, answer.response)
@@ -158,6 +161,7 @@ class KubeClient:
                 answer, content = self._with_a_live_connection(lambda: self._sent(prepared))
             else:
                 answer, content = self._sent(prepared)
+        self.told(method, int(answer.status))
         if answer.status >= 400:
             raise self.refusal(method, path, int(answer.status), _message(content))
         return self.decoded(method, path, content)

@@ -126,6 +126,7 @@ class KubeCluster:
                 )
                 for each in autoscalers
             ),
+            max(each.age_seconds() for watches in self._watched.values() for each in watches if not each.is_absent),
         )
 
     def scale_of(self, namespace: str, target: TargetRef) -> Scale:

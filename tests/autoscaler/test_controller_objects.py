@@ -405,6 +405,24 @@ def test_a_new_leader_goes_on_where_the_old_one_stopped() -> None:
     assert parts.replicas() < 15
 
 
+def test_who_leads_again_believes_what_the_other_one_left() -> None:
+    """It lost the lease and got it back between two cycles: its own memory is older than the statuses."""
+    parts = idle(15)
+    first, second = parts.controller(), parts.controller()
+    first.cycle()
+    parts.clock.now += 200
+    second.cycle()
+    parts.cluster.put(replace(parts.cluster.targets[CART], replicas=14))
+    second.cycle()
+    parts.leadership.transitions += 2
+    parts.clock.now += 30
+
+    (record,) = first.cycle().records
+
+    assert record.plan.remembered.last_replicas == 14
+    assert record.plan.remembered.changed_by_others_at_seconds == parts.clock.now - 30
+
+
 def test_an_unchanged_fleet_is_not_written_to() -> None:
     """The second cycle has nothing to say: no replicas, no status, no Event."""
     parts = ScalingParts(usage_by_workload={CART: noon_rush(2.0, 2.0)})
