@@ -23,12 +23,20 @@ from autoscaler.controller.ports import (
     ClusterObservation,
     ClusterReader,
     ClusterWriter,
+    Event,
     Leadership,
     Predicting,
     TargetWorkload,
 )
 from autoscaler.controller.records import ActResult, DecisionRecord, Outcome
-from autoscaler.controller.status import REFRESH_SECONDS, Importance, importance, remembered_from, status_of
+from autoscaler.controller.status import (
+    DECISIONS_KEPT,
+    REFRESH_SECONDS,
+    Importance,
+    importance,
+    remembered_from,
+    status_of,
+)
 from autoscaler.decisions.guardrails import remembered_scale
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.metrics import AutoscalerMetrics
@@ -43,6 +51,8 @@ LOOK_SECONDS = 0.5
 """How often a copy that rests looks whether it has come to lead."""
 FRESH_SECONDS = 2.0
 """A snapshot that is older than this when forecasts are ready is taken anew."""
+SEEN_AGAIN = frozenset({"Conflict", "ConflictResolved"})
+"""Reasons of Events about what the next cycle finds by itself, where the status does not say it yet."""
 NOTHING_TO_DO = ActResult(Outcome.NONE)
 OBSERVING = ActResult(Outcome.DRY_RUN, "mode Observe: spec.mode Auto carries it out")
 DRY_RUN = ActResult(Outcome.DRY_RUN, "the controller runs with --dry-run")
@@ -74,6 +84,18 @@ class CycleReport:
         return any(record.result.outcome is Outcome.FAILED for record in self.records)
 
 
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """What is to be said of one object: its new status, and Events with their times."""
+
+    record: DecisionRecord
+    status: Mapping[str, Any]
+    matters: Importance
+    written_at_seconds: float
+    events: tuple[tuple[Event, float], ...]
+    decided_at_seconds: float
+
+
 @dataclass
 class Controller:
     """Runs cycles. A copy that does not lead keeps itself ready and decides nothing."""
@@ -95,6 +117,8 @@ class Controller:
         """By uid of the object: one that was made anew starts without a past."""
         self._statuses: dict[str, tuple[Mapping[str, Any], float]] = {}
         """By uid: the status that was last written, and when."""
+        self._untold: dict[str, tuple[_Telling, ...]] = {}
+        """By uid, oldest first: what could not be said in its own cycle and must not get lost."""
         self._throttle = Throttle()
         self._told: dict[str, Exception | None] = {}
         """Problems that were already counted and logged: the registry's stays until it is asked again."""
@@ -186,7 +210,7 @@ class Controller:
 
     def _forget(self) -> None:
         """Leaves nothing of an own leadership: the next one starts from what the cluster says."""
-        self.remembered, self._statuses, self._logged = {}, {}, {}
+        self.remembered, self._statuses, self._untold, self._logged = {}, {}, {}, {}
 
     def _decide(self, seen: ClusterObservation, forecasts: Forecasts) -> tuple[dict[str, Remembered], list[Plan]]:
         """What was remembered of each object until now, and what was decided."""
@@ -203,6 +227,7 @@ class Controller:
         # Replaced as a whole: what is gone from the cluster is forgotten.
         self.remembered = {decided.autoscaler.uid: decided.remembered for decided in plans}
         self._statuses = {uid: known for uid, known in self._statuses.items() if uid in before}
+        self._untold = {uid: known for uid, known in self._untold.items() if uid in before}
         self._logged = {uid: known for uid, known in self._logged.items() if uid in before}
         self._throttle.keep_only(before.keys())
         return before, plans
@@ -287,39 +312,59 @@ class Controller:
         if self.is_dry_run:
             return
         now = self.clock()
-        waiting: list[tuple[int, float, DecisionRecord, Mapping[str, Any], bool]] = []
-        for record in records:
-            autoscaler = record.plan.autoscaler
-            old, written_at = self._statuses.get(autoscaler.uid, (autoscaler.status, 0.0))
-            decided = replace(record.plan, remembered=self.remembered[autoscaler.uid])
-            new = status_of(decided, record.result, old, now)
-            matters = importance(old, new)
-            if matters is Importance.CHANGE or (matters and now - written_at >= REFRESH_SECONDS):
-                was_conflict = any(
-                    c.get("type") == "Conflict" and c.get("status") == "True" for c in old.get("conditions") or ()
-                )
-                waiting.append((-int(matters), written_at, record, new, was_conflict))
-        waiting.sort(key=lambda each: each[:2])
-        for _, _, record, status, was_conflict in waiting:
+        waiting = [self._telling(record, before[record.plan.autoscaler.uid], now) for record in records]
+        waiting = [
+            each
+            for each in waiting
+            if each.matters is Importance.CHANGE or (each.matters and now - each.written_at_seconds >= REFRESH_SECONDS)
+        ]
+        waiting.sort(key=lambda each: (-int(each.matters), each.written_at_seconds))
+        for each in waiting:
             if self._writes_left < 1 or self.stop.is_set() or not self.leadership.is_leader:
                 break
-            autoscaler = record.plan.autoscaler
-            told = notices(record.plan, record.result, before[autoscaler.uid], was_conflict)
-            written = self._written(lambda a=autoscaler, s=status: self.writer.set_status(a, s))  # type: ignore[misc]
+            autoscaler = each.record.plan.autoscaler
+            written = self._written(lambda a=autoscaler, s=each.status: self.writer.set_status(a, s))  # type: ignore[misc]
             if isinstance(written, (ClusterUnavailable, ClusterRefused)):
                 break  # the next one would fare no better
             if written is not None:
                 continue
-            self._statuses[autoscaler.uid] = (status, now)
-            for event in told:
+            self._statuses[autoscaler.uid] = (each.status, now)
+            self._untold.pop(autoscaler.uid, None)
+            for event, at_seconds in each.events:
                 if self._throttle.allows(autoscaler.uid, now):
-                    self._written(lambda e=event: self.writer.publish(e, now))  # type: ignore[misc]
+                    self._written(lambda e=event, t=at_seconds: self.writer.publish(e, t))  # type: ignore[misc]
                 else:
                     self.metrics.events_held_back.inc()
-        self.metrics.statuses_waiting.set(sum(1 for each in waiting if self._is_behind(each[2], each[3])))
+        behind = [each for each in waiting if self._is_behind(each)]
+        for each in behind:
+            if any(event.reason not in SEEN_AGAIN for event, at in each.events if at == now):
+                uid = each.record.plan.autoscaler.uid
+                self._untold[uid] = (*self._untold.get(uid, ()), each)[-DECISIONS_KEPT:]
+        self.metrics.statuses_waiting.set(len(behind))
 
-    def _is_behind(self, record: DecisionRecord, status: Mapping[str, Any]) -> bool:
-        return self._statuses.get(record.plan.autoscaler.uid, (None, 0.0))[0] is not status
+    def _telling(self, record: DecisionRecord, before: Remembered, now: float) -> _Telling:
+        """What is to be said of an object, with what earlier cycles could not say any more."""
+        uid = record.plan.autoscaler.uid
+        written, written_at = self._statuses.get(uid, (record.plan.autoscaler.status, 0.0))
+        old = written
+        events: list[tuple[Event, float]] = []
+        for missed in self._untold.get(uid, ()):
+            old = status_of(missed.record.plan, missed.record.result, old, missed.decided_at_seconds)
+            events += [
+                (event, at)
+                for event, at in missed.events
+                if at == missed.decided_at_seconds and event.reason not in SEEN_AGAIN
+            ]
+        was_conflict = any(
+            c.get("type") == "Conflict" and c.get("status") == "True" for c in written.get("conditions") or ()
+        )
+        events += [(event, now) for event in notices(record.plan, record.result, before, was_conflict)]
+        decided = replace(record.plan, remembered=self.remembered[uid])
+        new = status_of(decided, record.result, old, now)
+        return _Telling(record, new, importance(written, new), written_at, tuple(events), now)
+
+    def _is_behind(self, telling: _Telling) -> bool:
+        return self._statuses.get(telling.record.plan.autoscaler.uid, (None, 0.0))[0] is not telling.status
 
     def _written(self, write: Callable[[], None]) -> AutoscalerError | None:
         """Why a status or Event was not written; the next cycle tries again."""

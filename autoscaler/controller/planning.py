@@ -17,6 +17,7 @@ from autoscaler.controller.autoscalers import (
 )
 from autoscaler.controller.policy import WorkloadPolicy, policy_of
 from autoscaler.controller.ports import ManagedWorkload, TargetWorkload
+from autoscaler.decisions.guardrails import ScaleEvent
 from autoscaler.decisions.replicas import decide_replicas
 from autoscaler.settings import ScalingSettings
 from models.forecast import ForecastError
@@ -138,11 +139,19 @@ def _left_alone(workload: ManagedWorkload, remembered: Remembered, hold: Hold, n
 def _of_target(
     remembered: Remembered, autoscaler: PredictiveAutoscaler, target: TargetWorkload, now_seconds: float
 ) -> Remembered:
-    """What is known of the past of this very target, with a change of its replicas by others noticed."""
+    """What is known of the past of this very target, with a change of its replicas noticed.
+
+    One by a copy that ended before it could tell counts as made now; one by others is to be respected.
+    """
     if remembered.target_uid != target.uid:
         return replace(NOTHING_REMEMBERED, target_uid=target.uid, last_replicas=target.replicas, rung=remembered.rung)
     is_ours = autoscaler.mode is Mode.AUTO and autoscaler.actuator is Actuator.SCALE
-    was_changed = remembered.last_replicas not in (None, target.replicas)
+    before = remembered.last_replicas
+    was_changed = before is not None and before != target.replicas
+    if before is not None and was_changed and target.is_set_by_us:
+        untold = ScaleEvent(now_seconds, target.replicas - before)
+        memory = remembered.replicas._replace(events=(*remembered.replicas.events, untold))
+        return replace(remembered, replicas=memory, last_replicas=target.replicas, last_scale_seconds=now_seconds)
     changed_at = now_seconds if was_changed and is_ours else remembered.changed_by_others_at_seconds
     return replace(remembered, last_replicas=target.replicas, changed_by_others_at_seconds=changed_at)
 

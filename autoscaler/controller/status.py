@@ -183,8 +183,11 @@ def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]
     if plan.policy is None:
         return conditions  # nothing else can be known
     conditions |= {
+        # The last one decided: what a rate would allow does not count where the maximum is below it.
         "ScalingLimited": _first(
-            decision.reasons, LIMITS, (False, "DesiredWithinRange", "the desired replicas are within what is allowed")
+            reversed(decision.reasons),
+            LIMITS,
+            (False, "DesiredWithinRange", "the desired replicas are within what is allowed"),
         ),
     }
     forecast = decision.forecast

@@ -25,6 +25,7 @@ from autoscaler.errors import ClusterRefused, ClusterUnavailable, ObjectGone
 from autoscaler.kube.client import JsonObject, KubeClient
 from autoscaler.kube.clocks import seconds_since_boot
 from autoscaler.kube.objects import (
+    FIELD_MANAGER,
     ReadyPod,
     SelectingBudget,
     autoscaler_of,
@@ -51,7 +52,6 @@ ALWAYS_WATCHED: Mapping[str, Callable[[JsonObject], object]] = {
     PODS: ready_pod_of,
     BUDGETS: budget_of,
 }
-FIELD_MANAGER = "foresize"
 REPORTER = "foresize.io/controller"
 NOTE_CHARACTERS = 1024
 """Longest note of an Event that the API takes."""

@@ -195,17 +195,21 @@ class LeaseElector:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            started = self.clock()
+            started, led = self.clock(), self.is_leader
             try:
                 self._turn()
                 self._problem = None
             except CommandConflict:
                 self._problem = None  # somebody else was faster: seen in the next turn
             except AutoscalerError as problem:
+                if self._problem is None:  # said once, not with every turn
+                    log.warning("lease not reached", error=type(problem).__name__, message=str(problem))
                 self._problem = problem
             except Exception as error:  # the thread must not end: nobody would lead any more
                 log.exception("election broke", lease=self.name)
                 self._problem = ClusterUnavailable(f"{self._path} could not be followed: {error!r}")
+            if self.is_leader != led:
+                log.info("lease", leads=self.is_leader, holder=self.holder)
             self._stopping.wait(self._pause_seconds(started))
 
     def _pause_seconds(self, started: float) -> float:

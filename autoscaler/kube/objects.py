@@ -24,6 +24,8 @@ from autoscaler.decisions.guardrails import PolicyKind, ScalingPolicy, Select
 from predictor.usage.panel import Resource
 
 JsonObject = dict[str, Any]
+FIELD_MANAGER = "foresize"
+"""Whom the API server notes as the author of what we write."""
 GPU = "nvidia.com/gpu"
 TEMPLATE_HASHES = ("pod-template-hash", "rollouts-pod-template-hash")
 """Labels by which a ReplicaSet's pods show what its own name adds to that of its Deployment or Rollout."""
@@ -122,9 +124,21 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload]:
             request_per_replica=_requests(template),
             rollout=_rollout(status),
             pod_labels=tuple(((spec.get("template") or {}).get("metadata", {}).get("labels") or {}).items()),
+            is_set_by_us=_is_set_by_us(metadata),
         )
 
     return reduce
+
+
+def _is_set_by_us(metadata: Mapping[str, Any]) -> bool:
+    """Whether we wrote the replicas that are there: whoever changes a field is its manager from then on.
+
+    When that was the API server does not note for what is written through `scale`.
+    """
+    return any(
+        entry.get("manager") == FIELD_MANAGER and "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+        for entry in metadata.get("managedFields") or ()
+    )
 
 
 def _rollout(status: Mapping[str, Any]) -> str:

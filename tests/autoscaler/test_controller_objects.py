@@ -257,6 +257,22 @@ def test_its_own_change_is_nobody_elses() -> None:
     assert again.plan.remembered.changed_by_others_at_seconds is None
 
 
+def test_a_change_that_a_copy_made_and_could_not_tell_is_nobody_elses() -> None:
+    """Killed after the write and before the status: its successor goes on, and the change counts in the rate limits."""
+    parts = before_the_rush()
+    parts.controller().cycle()
+    raised = parts.replicas()
+    parts.cluster.put(replace(parts.cluster.targets[CART], replicas=raised + 2, is_set_by_us=True))
+    parts.clock.now += 30
+
+    (record,) = parts.controller().cycle().records
+
+    assert record.plan.remembered.changed_by_others_at_seconds is None
+    assert record.plan.remembered.last_replicas == raised + 2
+    assert record.plan.remembered.replicas.events[-1] == ScaleEvent(parts.clock.now, 2)
+    assert parts.condition("AbleToScale")[0] == "True"
+
+
 def test_a_rollout_keeps_its_pods() -> None:
     """No replica is removed while one is in progress; more may be added."""
     parts = idle(15)
@@ -469,6 +485,27 @@ def test_more_writes_than_allowed_wait_for_the_next_cycle() -> None:
     assert parts.cluster.writes == 4
     controller.cycle()
     assert all(parts.replicas(name) > 3 for name in usage)
+
+
+def test_what_could_not_be_told_in_its_own_cycle_is_told_in_a_later_one() -> None:
+    """Each change has its Event and its entry in the status, although all writes went into replicas."""
+    usage = {f"shop/Deployment/w{n}": noon_rush(2.0, 5.6) for n in range(6)}
+    parts = ScalingParts(
+        usage_by_workload=usage,
+        targets=tuple(a_target(name) for name in usage),
+        settings=ScalingSettings(writes_per_second=4, interval="1s"),
+        clock=ManualClock(NOW + 60),
+    )
+    controller = parts.controller()
+
+    for _ in range(9):
+        controller.cycle()
+        parts.clock.now += 1
+
+    told = sorted((event.about.workload, event.reason) for event in parts.cluster.events)
+    assert told == [(name, "SuccessfulRescale") for name in usage]
+    assert {len(parts.status(name)["decisions"]) for name in usage} == {1}
+    assert {parts.status(name)["decisions"][0]["outcome"] for name in usage} == {"applied"}
 
 
 def test_each_rung_down_is_told_once() -> None:

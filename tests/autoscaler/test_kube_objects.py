@@ -112,6 +112,22 @@ def test_a_pod_requests_what_its_containers_and_sidecars_do() -> None:
 
 
 @pytest.mark.parametrize(
+    ("manager", "fields", "is_ours"),
+    [
+        ("foresize", {"f:spec": {"f:replicas": {}}}, True),
+        ("foresize", {"f:spec": {"f:template": {}}}, False),
+        ("kubectl", {"f:spec": {"f:replicas": {}}}, False),
+    ],
+)
+def test_whoever_manages_the_replicas_has_set_them(manager: str, fields: dict[str, Any], is_ours: bool) -> None:
+    """As the API server notes it with each object, whoever else wrote other fields."""
+    item = an_object({"replicas": 3})
+    item["metadata"]["managedFields"] = [{"manager": "someone"}, {"manager": manager, "fieldsV1": fields}]
+
+    assert target_of("Deployment")(item).is_set_by_us is is_ours
+
+
+@pytest.mark.parametrize(
     ("status", "is_rolling_out"),
     [
         ({"replicas": 4, "updatedReplicas": 4}, False),

@@ -1,10 +1,11 @@
-"""The control plane that the end-to-end tests share."""
+"""The control plane and the live demand that the end-to-end tests share."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.controlplane import BinariesMissing, ControlPlane
+from tests.support.live_demand import LiveDemand, live_demand
 from tests.support.missing import without
 
 
@@ -23,3 +24,10 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         yield plane
     finally:
         plane.stop()
+
+
+@pytest.fixture(scope="session")
+def demand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveDemand]:
+    """Demand that tests set, in a Prometheus that is one per test run; each test uses its own namespace."""
+    with live_demand(tmp_path_factory.mktemp("live-demand")) as running:
+        yield running

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ class Relay:
 
     upstream: tuple[str, int]
     port: int = 0
+    delay_seconds: float = 0.0
+    """How long what the client says is under way; may be set at any time."""
     _sockets: list[socket.socket] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -78,14 +81,16 @@ class Relay:
                 there.settimeout(None)
                 self._sockets.append(there)
             for source, target in ((here, there), (there, here)):
-                thread = threading.Thread(target=self._pump, args=(source, target), daemon=True)
+                thread = threading.Thread(target=self._pump, args=(source, target, source is here), daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, is_asking: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 self._flows.wait()
+                if self.delay_seconds and is_asking:
+                    time.sleep(self.delay_seconds)
                 target.sendall(data)
         for one in (source, target):
             with contextlib.suppress(OSError):
