@@ -110,7 +110,8 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
     )
     yield _family(
         "foresize_workload_rung",
-        "1 for the rung of the ladder that answered for the workload (champion, fallback, reactive, hold).",
+        "1 for the rung of the ladder that answered for the workload (champion, previous, "
+        "seasonal_naive, reactive, hold).",
         ("namespace", "workload", "rung"),
         [((r.namespace, r.workload, r.rung), 1.0) for r in readings],
     )
@@ -228,7 +229,7 @@ class AutoscalerMetrics:
         )
         self.model = Gauge(
             "foresize_model_info",
-            "1 for the serving model version and where it came from (registry, last_good).",
+            "1 for the serving model version and where it came from (registry, last_good, previous).",
             ("version", "origin"),
             registry=registry,
         )

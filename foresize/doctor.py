@@ -250,7 +250,7 @@ def mlflow_checks(settings: "Settings") -> Checks:
     try:
         version = store.version_of(registry.alias)
     except ModelNotFound as error:
-        advice = "run `foresize train`; until then last week's same hour is the forecast"
+        advice = "run `foresize train`; until then yesterday's same hour is the forecast"
         yield Check("mlflow", "WARN", str(error), advice)
         return
     yield Check("mlflow", "OK", f"{settings.tracking_uri} answers; {named} is version {version}")

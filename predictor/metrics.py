@@ -114,7 +114,7 @@ SERIES = Family(
     "gauge",
     ("resource", "forecaster", "outcome"),
     "Series by the forecaster that serves them and how: warm (chosen and calibrated for the series), cold (unknown to "
-    "the model, served by the fallback) or none (no forecast).",
+    "the model, served by others' weights or the seasonal naive) or none (no forecast).",
 )
 WITHOUT_DETAIL = Family(
     "foresize_predictor_series_without_detail", "gauge", (), "Series that are published in the fleet's sums only."

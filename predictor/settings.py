@@ -157,7 +157,7 @@ class RegistrySettings(Section):
     model_name: str = "foresize"
     """Registered model that bundles are versions of."""
     alias: str = "champion"
-    """Alias of the version that serves."""
+    """Alias of the version that serves; the version before it has the same with `-before`."""
     refresh: Duration = timedelta(minutes=5)
     """How often the controller asks whether the alias has moved."""
     timeout: Duration = timedelta(seconds=10)

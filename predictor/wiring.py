@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from predictor.registry.last_good import LastGoodStore
     from predictor.serving.ports import UsageSource
     from predictor.serving.predictor import Predictor
+    from predictor.serving.previous import PreviousChampion
     from predictor.settings import PredictorSettings, PrometheusSettings
     from predictor.sources.http import PrometheusEndpoint
     from predictor.sources.promql import ClusterLabels
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 ACCURACY_FILE = "accuracy.npz"
 CACHE_FOLDER = "cache"
 LAST_GOOD_FOLDER = "last_good"
+PREVIOUS_FOLDER = "previous"
 LEARNED_FOLDER = "learned"
 
 
@@ -104,6 +106,7 @@ def build_predictor(
     from predictor.usage.panel import Resource
 
     store = build_store(settings)
+    alias = model or settings.registry.alias
     return Predictor(
         source,
         store,
@@ -112,7 +115,7 @@ def build_predictor(
         horizon=settings.forecast.horizon,
         levels=tuple(levels or settings.forecast.levels),
         stale_after=stale_after or timedelta.max,
-        model=model or settings.registry.alias,
+        model=alias,
         refresh=settings.registry.refresh,
         last_good=store.last_good,
         resources=resources or tuple(Resource),
@@ -123,6 +126,36 @@ def build_predictor(
             if learns_as
             else None
         ),
+        previous=None if alias.isdigit() else build_previous(settings, alias, waits=learns_as is None),
+    )
+
+
+def build_previous(settings: "PredictorSettings", alias: str, *, waits: bool) -> "PreviousChampion":
+    """Who knows the version before the alias was moved; kept on disk as the champion is, in a place of its own.
+
+    It is asked for beside the cycles, unless there is only one, which `waits`.
+    """
+    from predictor.registry.kept import KeptModel
+    from predictor.registry.last_good import LastGoodStore
+    from predictor.registry.mlflow import MlflowBundleStore
+    from predictor.serving.ports import StoredBundle, alias_before
+    from predictor.serving.previous import PreviousChampion, beside
+
+    registry = settings.registry
+    inner = MlflowBundleStore(settings.tracking_uri, registry.model_name, registry.timeout)
+    store = LastGoodStore(inner, KeptModel(settings.state_folder / PREVIOUS_FOLDER / registry.model_name))
+
+    def copy() -> StoredBundle | None:
+        kept = store.last_good()
+        return kept.stored if kept is not None else None
+
+    return PreviousChampion(
+        store,
+        alias_before(alias),
+        step_seconds=int(settings.history.step.total_seconds()),
+        refresh_seconds=registry.refresh.total_seconds(),
+        copy=copy,
+        aside=(lambda work: work()) if waits else beside,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from autoscaler.cluster.commands import ScaleReplicas
-from autoscaler.cluster.snapshot import Rung
+from autoscaler.cluster.snapshot import DemandForecast, Rung
 from autoscaler.controller.autoscalers import Mode, Remembered
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.ports import Event
@@ -38,15 +38,17 @@ def notices(plan: Plan, result: ActResult, before: Remembered, was_conflict: boo
 
 
 def _why(plan: Plan) -> str:
-    """Why the decision stands on its rung: what is missing on those above."""
+    """Why the decision stands on its rung: what is missing on those above, or wrong with them."""
     decision = plan.decision
     if plan.policy is None:
         return str(decision.reason)
-    missing = [part.reason for part in (decision.forecast, decision.observed) if not hasattr(part, "value")]
+    missing = [str(part.reason) for part in (decision.forecast, decision.observed) if not hasattr(part, "value")]
+    if isinstance(decision.forecast, DemandForecast) and decision.rung in (Rung.PREVIOUS, Rung.SEASONAL_NAIVE):
+        missing.append(decision.forecast.because)
     capacity = plan.policy.capacity_per_replica
     if decision.rung is Rung.HOLD and hasattr(capacity, "reason"):
-        missing.append(capacity.reason)
-    return "; ".join(str(reason) for reason in missing)
+        missing.append(str(capacity.reason))
+    return "; ".join(missing)
 
 
 @dataclass

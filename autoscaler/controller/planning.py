@@ -22,7 +22,7 @@ from autoscaler.decisions.replicas import decide_replicas
 from autoscaler.settings import ScalingSettings
 from models.forecast import ForecastError
 from predictor.serving.bundle import NoForecast
-from predictor.serving.predictor import Forecasts, ServedForecast
+from predictor.serving.predictor import Forecasts, Origin, ServedForecast
 from predictor.usage.panel import SeriesKey
 
 
@@ -208,4 +208,6 @@ def demand_forecast(forecasts: Forecasts, key: SeriesKey, level: float, until_se
 
 
 def _rung(served: ServedForecast) -> Rung:
-    return Rung.FALLBACK if served.series.served.is_cold else Rung.CHAMPION
+    if served.series.served.is_baseline:
+        return Rung.SEASONAL_NAIVE
+    return Rung.PREVIOUS if served.model.origin is Origin.PREVIOUS else Rung.CHAMPION

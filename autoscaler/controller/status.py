@@ -196,7 +196,8 @@ def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]
     else:
         served = f"model version {forecast.model_version}" if forecast.model_version else "no model"
         message = f"{served}: {forecast.forecaster}" + (f"; {forecast.because}" if forecast.because else "")
-        conditions["ForecastAvailable"] = (True, f"{forecast.rung.value.title()}Serves", message)
+        serves = forecast.rung.value.title().replace("_", "")
+        conditions["ForecastAvailable"] = (True, f"{serves}Serves", message)
     conditions["Conflict"] = _conflicting(plan)
     return conditions
 

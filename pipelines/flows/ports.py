@@ -29,7 +29,7 @@ class TrackedRun(Protocol):
     def promote(self, version: str, expected: str | None) -> bool:
         """Point the alias to the version if it still points to `expected` (None: to nothing); whether it did.
 
-        Raises TrackingUnavailable.
+        Then `alias_before` points to what the alias pointed to until now. Raises TrackingUnavailable.
         """
         ...
 

@@ -13,6 +13,8 @@ import numpy as np
 from models.calibration import Calibration, part_coverage
 from models.combination import Combination, combined, loss_unit, part_losses
 from models.forecast import FloatArray, Forecaster, History
+from models.gate import LARGEST_LOSS
+from models.gate import largest_loss as largest_loss_over
 from pipelines.steps.fit import Fitted, resources_of
 from pipelines.steps.plan import Mapped, Plan, Progress, Question, untold
 from predictor.serving.blocks import Rows, answered_in_blocks
@@ -21,11 +23,6 @@ from predictor.serving.siblings import siblings
 from predictor.usage.kin import UNKNOWN_KIN
 from predictor.usage.panel import Resource, SeriesKey
 
-LARGEST_LOSS = 1.05
-"""The combination serves a series unless it lost this many times the baseline there: less may be chance. It always
-serves a peak: few windows fit into the calibration days, and quiet ones say nothing against having been prepared."""
-CHANCE_HORIZONS = 10.0
-"""Over so few horizons end to end, twice that excess may be chance; over n of them 1 + CHANCE_HORIZONS / n times."""
 WARM_UP = 3
 """The first of so many parts of the cutoffs only fills the record: what serves is chosen and calibrated on the rest."""
 
@@ -154,13 +151,17 @@ def rehearsed(
 
 
 def largest_loss(plan: Plan) -> float:
-    """How many times the baseline's loss the combination may have had on the calibration days and still serves."""
+    """How many times the baseline's loss the combination may have had on the calibration days and still serves.
+
+    It always serves a peak: few windows fit into the calibration days, and quiet ones say nothing against having been
+    prepared.
+    """
     if plan.question.target.is_peak:
         return np.inf
     cutoffs = plan.split.calibration_cutoffs
     scored_seconds = cutoffs[-1] - cutoffs[len(cutoffs) // WARM_UP]
     horizons = 1 + scored_seconds / (plan.question.horizon_steps * plan.panel.step_seconds)
-    return 1 + (LARGEST_LOSS - 1) * (1 + CHANCE_HORIZONS / horizons)
+    return largest_loss_over(horizons)
 
 
 def chosen(

@@ -172,6 +172,7 @@ def part_for(bundle: Bundle, lane: Lane) -> Bundle:
         series={key: each for key, each in whole.series.items() if key.resource == resource},
         combinations={key: each for key, each in whole.combinations.items() if key == resource},
         calibrations={key: each for key, each in whole.calibrations.items() if key == resource},
+        gates={key: each for key, each in whole.gates.items() if key == resource},
     )
 
 
@@ -192,5 +193,6 @@ def _joined(parts: Sequence[Bundle]) -> Bundle:
         series={key: each for part in parts for key, each in part.series.items()},
         combinations={key: each for part in parts for key, each in part.combinations.items()},
         calibrations={key: each for part in parts for key, each in part.calibrations.items()},
+        gates={key: each for part in parts for key, each in part.gates.items()},
         learned_until_seconds=max(part.learned_until_seconds for part in parts),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pipelines.steps.record import Record, Submission
 from predictor.errors import ModelNotFound
 from predictor.registry.memory import MemoryBundleStore
+from predictor.serving.ports import alias_before
 
 
 @dataclass
@@ -37,9 +38,12 @@ class MemoryRun:
             held: str | None = self.store.version_of(self.alias)
         except ModelNotFound:
             held = None
-        if held == expected:
-            self.store.set_alias(self.alias, version)
-        return held == expected
+        if held != expected:
+            return False
+        self.store.set_alias(self.alias, version)
+        if held is not None and held != version:
+            self.store.set_alias(alias_before(self.alias), held)
+        return True
 
 
 @dataclass

@@ -27,6 +27,7 @@ from predictor.registry.mlflow import (
     sqlite_file,
     store_problems,
 )
+from predictor.serving.ports import alias_before
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -152,7 +153,10 @@ class MlflowRun:
             return str(version.version)
 
     def promote(self, version: str, expected: str | None) -> bool:
-        """Move the alias unless another cycle has moved it."""
+        """Move the alias unless another cycle has moved it, and then the alias of the version before.
+
+        In this order: stopped in between, the alias of the version before points to an older one, never to the new one.
+        """
         from mlflow.exceptions import MlflowException
 
         with _telling(self.tracker.tracking_uri):
@@ -166,6 +170,8 @@ class MlflowRun:
             if held != expected:
                 return False
             self.client.set_registered_model_alias(name, alias, version)
+            if held is not None and held != version:
+                self.client.set_registered_model_alias(name, alias_before(alias), held)
             return True
 
     def end(self, status: str) -> None:

@@ -27,6 +27,7 @@ from models.forecast import (
     checked_levels,
     monotone,
 )
+from models.gate import Gate
 from predictor.errors import CorruptModel
 from predictor.serving.blocks import Rows, answered_in_blocks
 from predictor.serving.siblings import KINSHIPS, Tie, siblings, ties
@@ -34,7 +35,8 @@ from predictor.usage.kin import NO_KIN, UNKNOWN_KIN, Kin
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
 FALLBACK = "seasonal_naive"
-"""Serves a series of a resource that the bundle was not trained on."""
+"""The baseline on the lowest rung with a forecast: serves a resource that the bundle was not trained on, and a series
+whose gate is closed."""
 COMBINATION = "combination"
 """Serves a series by all forecasters of its resource, weighted by what each has cost it lately."""
 LEARNING_SECONDS = 3600
@@ -73,8 +75,10 @@ class Served:
 
     forecaster: str
     is_cold: bool
-    """Whether the series is unknown to the bundle, so that others' weights or the fallback served it."""
+    """Whether the series is unknown to the bundle, so that others' weights or the baseline served it."""
     reason: str
+    is_baseline: bool = False
+    """Whether the baseline served, for want of a model of the resource or as the model did worse on the series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,9 @@ class Bundle:
     """Epoch second of the last cutoff whose whole horizon is in the records."""
     peaks: "tuple[Bundle, ...]" = ()
     """The same for the peaks of windows of some lengths, shortest first."""
+    gates: Mapping[Resource, Gate] = field(default_factory=dict)
+    """What became of each resource's series since they are served by the bundle, in the order of `series`; all are open
+    where there is none yet. Those of the steps speak for peaks too, which have none of their own."""
     threads: int = field(default=1, compare=False)
     """How many threads forecast and learn, each for some of the series; not saved with the model."""
 
@@ -180,6 +187,9 @@ class Bundle:
                 raise ValueError(
                     f"{key} has scores that are no numbers; leave out what was not measured: {model.scores}"
                 )
+        for resource, gate in self.gates.items():
+            if len(gate.evidence) != (rows := len(self._keys_of(resource))):
+                raise ValueError(f"the gates of {resource.value} need {rows} series, got {len(gate.evidence)}")
         for resource, calibration in self.calibrations.items():
             if len(calibration.covered) != (rows := len(self._keys_of(resource))):
                 raise ValueError(
@@ -201,9 +211,9 @@ class Bundle:
         are the bundle's.
 
         A series unknown to the bundle is served by what its siblings or the fleet have shown, and marked cold; one of a
-        resource unknown to it by the fallback, uncalibrated. One with fewer than MINIMUM_SAMPLES samples gets
-        NoForecast. A peak is answered by the bundle's part for it. Raises ForecastError for another step length, for
-        impossible levels, and for a peak that it has no part for.
+        resource unknown to it, and one whose gate is closed, by the baseline, uncalibrated. One with fewer than
+        MINIMUM_SAMPLES samples gets NoForecast. A peak is answered by the bundle's part for it. Raises ForecastError
+        for another step length, for impossible levels, and for a peak that it has no part for.
         """
         return self.forecast_history(panel.keys, panel.history(), target, levels, kin=panel.kin)
 
@@ -215,14 +225,17 @@ class Bundle:
         levels: Sequence[float] | None = None,
         *,
         kin: Mapping[str, Kin] = NO_KIN,
+        closed: Mapping[SeriesKey, str] | None = None,
     ) -> PanelForecast:
         """The same for bare arrays, row i belonging to `keys[i]`; what a backtest of the bundle calls.
 
         `kin` is what is known of workloads by their names; it counts for those that the bundle was not trained on.
+        `closed` stands in for the bundle's own: a peak is served by the baseline where the steps are.
         """
         asked = target or self.target
+        closed = self.closed if closed is None else closed
         if asked.is_peak and asked != self.target:
-            return self.peak(asked).forecast_history(keys, history, asked, levels, kin=kin)
+            return self.peak(asked).forecast_history(keys, history, asked, levels, kin=kin, closed=closed)
         if history.step_seconds != self.step_seconds:
             raise ForecastError(
                 f"the model was trained on steps of {self.step_seconds} s and cannot forecast steps of "
@@ -231,16 +244,25 @@ class Bundle:
         wanted = tuple(checked_levels(self.levels if levels is None else levels).tolist())
         values = np.full((len(keys), len(wanted), len(asked.ahead)), np.nan)
         outcomes = [
-            self._outcome(key, kin, int(n), remark)
+            self._outcome(key, kin, int(n), remark, closed.get(key))
             for key, n, remark in zip(keys, _sample_counts(history), _remarks(history), strict=True)
         ]
-        rows_by_forecaster: dict[tuple[Resource, str], list[int]] = {}
+        rows_by_forecaster: dict[tuple[Resource, str, bool], list[int]] = {}
         for row, outcome in enumerate(outcomes):
             if isinstance(outcome, Served):
-                rows_by_forecaster.setdefault((keys[row].resource, outcome.forecaster), []).append(row)
-        for served_by, rows in rows_by_forecaster.items():
+                # What is known of a closed series' coverage is the model's, not the baseline's.
+                served_by = keys[row].resource, outcome.forecaster, keys[row] in closed
+                rows_by_forecaster.setdefault(served_by, []).append(row)
+        for (resource, name, is_as_stated), rows in rows_by_forecaster.items():
             values[rows] = self._values(
-                served_by, keys, history, np.asarray(rows), target=asked, levels=wanted, kin=kin
+                (resource, name),
+                keys,
+                history,
+                np.asarray(rows),
+                target=asked,
+                levels=wanted,
+                kin=kin,
+                calibration=None if is_as_stated else self.calibrations.get(resource),
             )
         made_at = QuantileForecast(wanted, values, history.end_seconds, history.step_seconds, asked)
         return PanelForecast(tuple(keys), made_at, tuple(outcomes))
@@ -255,11 +277,11 @@ class Bundle:
         target: Target,
         levels: tuple[float, ...],
         kin: Mapping[str, Kin],
+        calibration: Calibration | None,
     ) -> FloatArray:
         """Quantiles of those rows of a history that one forecaster of a resource serves, [rows, levels, outcomes]."""
         resource, name = served_by
         known = [keys[row] for row in rows]
-        calibration = self.calibrations.get(resource)
         grid = levels if calibration is None else tuple(sorted({*calibration.levels, *levels}))
         instead = self.asked_levels(resource, known, levels)
         weights = self._weights_for(resource, known, kin) if name == COMBINATION else None
@@ -324,14 +346,24 @@ class Bundle:
             return self if is_same else replace(self, peaks=peaks)
         past = history.until(cutoff)
         actual, is_bound = self.target.after(history, cutoff), self.target.bounds_after(history, cutoff)
-        records, calibrations = {}, dict(self.calibrations)
+        records, calibrations, gates = {}, dict(self.calibrations), dict(self.gates)
         for resource, record in self.combinations.items():
             reach_seconds = self.target.ahead[np.asarray(record.part_ends) - 1] * float(self.step_seconds)
-            lost, covered = self._lesson(resource, keys, past, actual, is_bound)
+            lost, covered, judged = self._lesson(resource, keys, past, actual, is_bound)
             records[resource] = record.realised(lost, elapsed, reach_seconds)
             if resource in self.calibrations:
                 calibrations[resource] = self.calibrations[resource].realised(covered, elapsed, reach_seconds)
-        return replace(self, combinations=records, calibrations=calibrations, learned_until_seconds=cutoff, peaks=peaks)
+            if judged is not None:
+                gate = self.gates.get(resource) or Gate.without_record(len(judged))
+                gates[resource] = gate.realised(judged, elapsed, float(reach_seconds[-1]))
+        return replace(
+            self,
+            combinations=records,
+            calibrations=calibrations,
+            gates=gates,
+            learned_until_seconds=cutoff,
+            peaks=peaks,
+        )
 
     def _lesson(
         self,
@@ -340,11 +372,13 @@ class Bundle:
         past: History,
         actual: FloatArray,
         is_bound: BoolArray | None,
-    ) -> tuple[FloatArray, FloatArray]:
-        """What a cutoff has cost each forecaster, and how much lay under what was served, for a resource's series.
+    ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+        """What a cutoff has cost each forecaster, how much lay under what was served, and what that and the baseline
+        have cost, for a resource's series.
 
-        As the records take it: [series, forecasters, parts, levels] in units of the series' size, and [series, parts,
-        grid]; NaN for a series that is not among the keys.
+        As the records take it: [series, forecasters, parts, levels] in units of the series' size, [series, parts,
+        grid], and [series, 2] in the same units, None where nothing is gated; NaN for a series that is not among the
+        keys. Weights and calibration are today's, as for a forecast made now.
         """
         record = self.combinations[resource]
         calibration = self.calibrations.get(resource)
@@ -355,6 +389,12 @@ class Bundle:
         row_of = {key: row for row, key in enumerate(keys)}
         here = [place for place, key in enumerate(known) if key in row_of]
         rows = np.asarray([row_of[known[place]] for place in here], dtype=np.intp)
+        gated = None
+        if not self.target.is_peak and FALLBACK in record.forecasters:
+            gated = np.full((len(known), 2), np.nan)
+        instead = None
+        if gated is not None and resource in self.calibrations:
+            instead = calibration.asked(self.levels, beyond=self.target.is_peak)
         stated, weights = [grid.index(level) for level in self.levels], self.weights[resource]
 
         def learn(block: Rows) -> None:
@@ -371,9 +411,26 @@ class Bundle:
                 if (name := self.series[known[place]].forecaster) != COMBINATION:
                     said[row] = made[record.forecasters.index(name)][row]
             covered[places] = part_coverage(happened, said, grid, ends, cut_off)
+            # A series with less past than this would not have been forecast.
+            enough = np.flatnonzero(_sample_counts(asked) >= MINIMUM_SAMPLES)
+            if gated is not None and enough.size:
+                known_past, at = asked.select(enough), np.asarray(places, dtype=np.intp)[enough]
+                served = said[enough]
+                served = served[:, stated] if instead is None else monotone(at_levels(served, grid, instead[at], ends))
+                alone = made[record.forecasters.index(FALLBACK)][enough][:, stated]
+                gated[at] = _whole_losses(
+                    known_past,
+                    happened[enough],
+                    (served, alone),
+                    self.levels,
+                    cut_off if cut_off is None else cut_off[enough],
+                )
 
         answered_in_blocks(learn, np.arange(len(here)), self.threads)
-        return lost, covered
+        if gated is not None:
+            # Where the baseline serves already there is nothing to close.
+            gated[[not self.series[key].gate_passed for key in known]] = np.nan
+        return lost, covered, gated
 
     def _combined(
         self, resource: Resource, weights: FloatArray, past: History, target: Target, levels: tuple[float, ...]
@@ -426,6 +483,16 @@ class Bundle:
         }
 
     @cached_property
+    def closed(self) -> Mapping[SeriesKey, str]:
+        """The series whose gate has closed while serving, and why."""
+        return {
+            key: gate.said(row, FALLBACK)
+            for resource, gate in self.gates.items()
+            for row, key in enumerate(self._keys_of(resource))
+            if gate.is_closed[row]
+        }
+
+    @cached_property
     def _rows_by_tie(self) -> Mapping[Resource, tuple[Mapping[Tie, list[int]], ...]]:
         kin, found = self._kin, {}
         for resource in self.combinations:
@@ -468,18 +535,22 @@ class Bundle:
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise CorruptModel(f"the model in {folder} is damaged: {error}; keep the last good one") from error
 
-    def _outcome(self, key: SeriesKey, kin: Mapping[str, Kin], samples: int, remark: str) -> Served | NoForecast:
+    def _outcome(
+        self, key: SeriesKey, kin: Mapping[str, Kin], samples: int, remark: str, closed: str | None
+    ) -> Served | NoForecast:
         if samples < MINIMUM_SAMPLES:
             return NoForecast(f"too little history: {samples} samples, {MINIMUM_SAMPLES} are needed")
+        if closed:
+            return Served(FALLBACK, False, _sentences(f"{closed}: {FALLBACK} serves", remark), is_baseline=True)
         model = self.series.get(key)
         if model is None:
             cold = f"cold: not among the {len(self.series)} series the model was trained on"
             if key.resource not in self.combinations:
-                return Served(FALLBACK, True, _sentences(cold, remark))
+                return Served(FALLBACK, True, _sentences(cold, remark), is_baseline=True)
             kinship, rows = self._nearest_siblings(key, kin)
             whose = f"{len(rows)} workload{'s' if len(rows) > 1 else ''} {kinship}" if rows else "the whole fleet"
             return Served(COMBINATION, True, _sentences(cold, f"weights of {whose}", remark))
-        return Served(model.forecaster, False, _sentences(model.reason, remark))
+        return Served(model.forecaster, False, _sentences(model.reason, remark), is_baseline=not model.gate_passed)
 
 
 def within_sight(values: FloatArray, past: History, levels: Sequence[float]) -> FloatArray:
@@ -492,6 +563,19 @@ def within_sight(values: FloatArray, past: History, levels: Sequence[float]) -> 
     is_upper = (np.asarray(levels) >= UPPER_LEVEL)[:, None]
     lifted = np.where(is_upper, np.maximum(values, newest), values)
     return np.where(np.isfinite(values), np.minimum(lifted, LARGEST_MULTIPLE * highest), values)
+
+
+def _whole_losses(
+    past: History,
+    happened: FloatArray,
+    forecasts: Sequence[FloatArray],
+    levels: Sequence[float],
+    is_bound: BoolArray | None,
+) -> FloatArray:
+    """What forecasts lost as they are served, at all levels and outcomes, ÷ the series' size, [series, forecasts]."""
+    held = [within_sight(each, past, levels) for each in forecasts]
+    losses = part_losses(happened, held, levels, (happened.shape[1],), is_bound)
+    return np.asarray(losses.mean(axis=(2, 3)) / loss_unit(past)[:, None])
 
 
 def _remarks(history: History) -> list[str]:

@@ -16,9 +16,10 @@ from models.forecast import JsonValue
 from predictor.errors import CorruptModel
 
 FORMAT = "foresize-bundle"
-VERSION = 4
-READABLE = (3, VERSION)
-"""Version 3 knew neither images nor owners; what it holds is read as if none were known."""
+VERSION = 5
+READABLE = (3, 4, VERSION)
+"""Version 3 knew neither images nor owners, version 4 no gates: what they hold is read as if none were known, and all
+gates are open."""
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.npz"
 BOOSTERS = "boosters"
@@ -86,7 +87,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("version") not in READABLE:
         raise CorruptModel(
             f"the model in {folder} has format version {manifest.get('version')}, this foresize reads "
-            f"{' and '.join(map(str, READABLE))}; "
+            f"{', '.join(map(str, READABLE))}; "
             "use the foresize that wrote it, or train again"
         )
     return manifest

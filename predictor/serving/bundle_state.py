@@ -10,6 +10,7 @@ from models import catalog
 from models.calibration import Calibration
 from models.combination import Combination
 from models.forecast import Forecaster, ForecasterState, JsonValue, Target
+from models.gate import Gate
 from predictor.serving.bundle import Bundle, SeriesModel
 from predictor.serving.bundle_files import Parts
 from predictor.usage.kin import Kin
@@ -64,6 +65,13 @@ def parts_of(bundle: Bundle) -> Parts:
             f"{resource.value}/covered": calibration.covered,
             f"{resource.value}/scored": calibration.evidence,
         }
+    for resource, gate in bundle.gates.items():
+        arrays |= {
+            f"{resource.value}/gate_served": gate.served,
+            f"{resource.value}/gate_baseline": gate.baseline,
+            f"{resource.value}/gate_evidence": gate.evidence,
+            f"{resource.value}/gate_is_closed": gate.is_closed,
+        }
     peaks: list[JsonValue] = []
     for each in bundle.peaks:
         part, prefix = parts_of(each), f"peak_{each.target.steps}/"
@@ -79,6 +87,7 @@ def parts_of(bundle: Bundle) -> Parts:
         "series": rows,
         "combinations": combinations,
         "calibrations": calibrations,
+        "gates": [resource.value for resource in bundle.gates],
         "learned_until_seconds": bundle.learned_until_seconds,
         "peaks": peaks,
     }
@@ -125,6 +134,16 @@ def bundle_from(parts: Parts) -> Bundle:
         )
         for row in content["calibrations"]
     }
+    gates = {
+        Resource(name): Gate(
+            np.asarray(parts.arrays[f"{name}/gate_served"], dtype=np.float64),
+            np.asarray(parts.arrays[f"{name}/gate_baseline"], dtype=np.float64),
+            np.asarray(parts.arrays[f"{name}/gate_evidence"], dtype=np.float64),
+            np.asarray(parts.arrays[f"{name}/gate_is_closed"], dtype=np.bool_),
+        )
+        # Versions before 5 had none.
+        for name in content.get("gates", ())
+    }
     peaks = []
     for row in content["peaks"]:
         prefix = f"peak_{row['target']['steps']}/"
@@ -140,6 +159,7 @@ def bundle_from(parts: Parts) -> Bundle:
         calibrations,
         content["learned_until_seconds"],
         tuple(peaks),
+        gates,
     )
 
 

@@ -41,6 +41,11 @@ class StoredBundle:
     bundle: "Bundle"
 
 
+def alias_before(alias: str) -> str:
+    """The alias of the version that another alias pointed to before it was last moved, as `champion-before`."""
+    return f"{alias}-before"
+
+
 class BundleStore(Protocol):
     """Where fitted bundles are kept under versions and aliases such as `champion`."""
 

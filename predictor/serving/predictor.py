@@ -2,8 +2,9 @@
 
 It asks its two ports, a source of usage and a store of models, and does no other IO; the time is an argument.
 Nothing here fails a caller's cycle: a source that is gone makes every answer a NoForecast with the reason, a
-registry that is gone leaves the last model in force, with its age. The ladder, best rung first: the champion, the
-last good copy of it, the seasonal naive where there is no model at all, no answer.
+registry that is gone leaves the last model in force, with its age. The ladder, best rung first: the champion or the
+last good copy of it; the version that was champion before, where there is neither, and for a series that the champion
+does not know or did badly on; the seasonal naive; no answer.
 """
 
 import math
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from models import catalog
 from models.forecast import ForecastError, Target
 from predictor.errors import CorruptModel, ModelNotFound, PredictorError, RegistryUnavailable, UnknownWorkload
-from predictor.serving.bundle import FALLBACK, Bundle, NoForecast, PanelForecast, SeriesForecast
+from predictor.serving.bundle import FALLBACK, Bundle, NoForecast, PanelForecast, SeriesForecast, Served
 from predictor.serving.ports import BundleStore, StoredBundle, UsageSource
+from predictor.serving.previous import PreviousChampion
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel, unknown_workload
 
 
@@ -32,8 +34,10 @@ class Origin(StrEnum):
     """The registry named it, and it was loaded by this process."""
     LAST_GOOD = "last_good"
     """The registry has not answered since the start; this is the copy kept on disk."""
+    PREVIOUS = "previous"
+    """The version that was champion before: the champion cannot be used, or not for this series."""
     NONE = "none"
-    """There is no model: last week's same hour is the forecast."""
+    """There is no model: yesterday's same hour is the forecast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,17 @@ class ModelInUse:
         """The version and where it came from, in words."""
         if self.origin is Origin.NONE:
             return f"no model ({FALLBACK})"
-        copy = " (last good copy)" if self.origin is Origin.LAST_GOOD else ""
-        return f"model version {self.version}{copy}"
+        remark = {Origin.LAST_GOOD: " (last good copy)", Origin.PREVIOUS: " (the champion before)"}
+        return f"model version {self.version}{remark.get(self.origin, '')}"
+
+    @property
+    def because(self) -> str:
+        """Why this is not the champion, in words; empty where it is."""
+        if self.origin is Origin.NONE:
+            return f"there is no model: {self.problem}"
+        if self.origin is Origin.PREVIOUS and self.problem is not None:
+            return f"version {self.version}, the champion before, serves: the champion cannot be used: {self.problem}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,7 @@ class ServedForecast:
 
     series: SeriesForecast
     model: ModelInUse
+    """Which model and version served this series."""
     data_age_seconds: float
     """Age of the newest sample the forecast was made from."""
     peaks: tuple[SeriesForecast, ...] = ()
@@ -124,6 +138,10 @@ class Forecasts:
     """End of the newest sample of any series, also of the last answer that the source gave."""
     peaks: tuple[PanelForecast, ...] = ()
     """Forecasts of peaks, the shortest window first."""
+    previous: ModelInUse | None = None
+    """The version that was champion before, where it served some of the series instead of `model`."""
+    by_previous: frozenset[SeriesKey] = frozenset()
+    """The series that it served."""
 
     @cached_property
     def _rows(self) -> dict[SeriesKey, int]:
@@ -171,11 +189,15 @@ class Forecasts:
         series = self.made if isinstance(self.made, NoForecast) else self.made.of(key)
         if isinstance(series, NoForecast):
             return series
+        model = self.previous if self.previous is not None and key in self.by_previous else self.model
         if not np.isfinite(series.values).all():
-            return NoForecast(f"{self.model.description} forecasts NaN or infinity for {key}")
+            return NoForecast(f"{model.description} forecasts NaN or infinity for {key}")
+        if model.because:
+            reason = f"{model.because}; {series.served.reason}"
+            series = replace(series, served=replace(series.served, reason=reason))
         peaks = [each.of(key) for each in self.peaks]
         known = tuple(each for each in peaks if isinstance(each, SeriesForecast) and np.isfinite(each.values).all())
-        return ServedForecast(series, self.model, max(0.0, self.now_seconds - observed.measured_at_seconds), known)
+        return ServedForecast(series, model, max(0.0, self.now_seconds - observed.measured_at_seconds), known)
 
     def is_stale(self, key: SeriesKey) -> bool:
         """Whether the series was observed, but too long ago."""
@@ -265,6 +287,8 @@ class Predictor:
     """How many threads forecast and learn."""
     learned_copy: LearnedCopy | None = None
     """Where what is learned is kept across restarts; by default it is lost."""
+    previous: PreviousChampion | None = None
+    """Who knows the version that was champion before; by default nobody, and it never serves."""
 
     def __post_init__(self) -> None:
         self._in_use: ModelInUse | None = None
@@ -274,6 +298,8 @@ class Predictor:
         self._newest_sample_seconds: int | None = None
         self._learning: tuple[Bundle, Bundle] | None = None
         """The model that was loaded, and what it has become by what happened since."""
+        self._learning_previous: tuple[Bundle, Bundle] | None = None
+        """The same of the version before, in so far as it is needed."""
 
     def predict(self, now_seconds: float, *, levels: Collection[float] = ()) -> Forecasts:
         """Forecasts of every series from the last complete step before `now_seconds` on, at `levels` too.
@@ -304,9 +330,16 @@ class Predictor:
         except PredictorError as problem:
             nothing = NoForecast("nothing was observed")
             return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, problem))
-        made, *peaks = self._forecasts(model, panel, asked)
         self._levels_answered = asked
-        return self._kept(Forecasts(now, stale_after_seconds, model, panel, made, peaks=tuple(peaks)))
+        try:
+            made, known = self._forecasts(model, panel, asked)
+        except ForecastError as error:
+            nothing = NoForecast(f"{model.description} cannot forecast: {error}")
+            return self._kept(Forecasts(now, stale_after_seconds, model, panel, nothing))
+        if not made:
+            return self._kept(Forecasts(now, stale_after_seconds, model, panel, NoForecast("no workload was observed")))
+        answer = Forecasts(now, stale_after_seconds, model, panel, made[0], peaks=made[1:])
+        return self._kept(self._completed(answer, made, known))
 
     def _kept(self, answer: Forecasts) -> Forecasts:
         if answer.panel is not None and (answer._last_columns >= 0).any():
@@ -317,20 +350,78 @@ class Predictor:
 
     def _forecasts(
         self, model: ModelInUse, panel: UsagePanel, levels: tuple[float, ...]
-    ) -> "tuple[PanelForecast | NoForecast, *tuple[PanelForecast, ...]]":
-        """The forecast of the steps, then those of peaks."""
-        if not panel.keys:
-            return (NoForecast("no workload was observed"),)
+    ) -> tuple[tuple[PanelForecast, ...], Bundle]:
+        """The forecast of the steps, then those of peaks, none without a series; and the model as it has learned.
+
+        Raises ForecastError.
+        """
         before = self._known(model)
+        if not panel.keys:
+            return (), before
+        known = before.learned(panel.keys, panel.history())
+        self._learning = model.bundle, known
+        if known is not before and self.learned_copy is not None and model.version:
+            self.learned_copy.keep(model.version, known)
+        targets = (Target(self._horizon_steps), *(part.target for part in known.peaks))
+        return tuple(known.forecast(panel, target, levels) for target in targets), known
+
+    def _completed(self, answer: Forecasts, made: tuple[PanelForecast, ...], champion: Bundle) -> Forecasts:
+        """The answer with the version before in the place of the champion, where that is better than what there is.
+
+        It is for series that the champion does not know, or whose gate is closed, and only asked for if there are any.
+        """
+        wanting = [
+            row
+            for row, (key, outcome) in enumerate(zip(made[0].keys, made[0].outcomes, strict=True))
+            if isinstance(outcome, Served) and (outcome.is_cold or key in champion.closed)
+        ]
+        if not wanting or self.previous is None or answer.model.origin in (Origin.NONE, Origin.PREVIOUS):
+            return answer
+        stored = self.previous.at_hand(answer.now_seconds, answer.model.version)
+        if stored is None:
+            return answer
+        model = ModelInUse(stored.version, Origin.PREVIOUS, stored.bundle, answer.now_seconds)
         try:
-            known = before.learned(panel.keys, panel.history())
-            self._learning = model.bundle, known
-            if known is not before and self.learned_copy is not None and model.version:
-                self.learned_copy.keep(model.version, known)
-            peaks = [known.forecast(panel, part.target, levels) for part in known.peaks]
-            return (known.forecast(panel, Target(self._horizon_steps), levels), *peaks)
-        except ForecastError as error:
-            return (NoForecast(f"{model.description} cannot forecast: {error}"),)
+            return self._with_previous(answer, made, champion, np.asarray(wanting, dtype=np.intp), model)
+        except ForecastError:
+            # Not for this question, as with a peak that it has no part for.
+            return answer
+
+    def _with_previous(
+        self,
+        answer: Forecasts,
+        made: tuple[PanelForecast, ...],
+        champion: Bundle,
+        rows: NDArray[np.intp],
+        model: ModelInUse,
+    ) -> Forecasts:
+        """The answer with the version before for those of the rows that it knows and does not do badly on.
+
+        It learns from these series alone, which costs as much as they are few, and only in this process: so one that it
+        does worse on than the seasonal naive is left to that.
+        """
+        assert answer.panel is not None
+        held = self._learning_previous
+        before = held[1] if held is not None and held[0] is model.bundle else self._as_served(model.bundle)
+        rows = np.asarray([row for row in rows.tolist() if made[0].keys[row] in before.series], dtype=np.intp)
+        if not rows.size:
+            return answer
+        known_of = answer.panel.select(rows)
+        known = before.learned(known_of.keys, known_of.history())
+        self._learning_previous = model.bundle, known
+        rows = np.asarray([row for row in rows.tolist() if _may_serve(known, made[0].keys[row])], dtype=np.intp)
+        if not rows.size:
+            return answer
+        served = answer.panel.select(rows)
+        serves = f"version {model.version}, the champion before, serves"
+        unknown = f"version {answer.model.version} does not know it"
+        why = [f"{champion.closed.get(key, unknown)}: {serves}" for key in served.keys]
+        replaced = [
+            _replaced(each, rows, known.forecast(served, each.forecast.target, each.forecast.levels), why)
+            for each in made
+        ]
+        keys = frozenset(served.keys)
+        return replace(answer, made=replaced[0], peaks=tuple(replaced[1:]), previous=model, by_previous=keys)
 
     def _known(self, model: ModelInUse) -> Bundle:
         """The model with what has been learned since it was trained, by this process or by the one before it."""
@@ -356,6 +447,8 @@ class Predictor:
     def _model(self, now: int) -> ModelInUse:
         due = self._asked_at_seconds is None or now - self._asked_at_seconds >= self.refresh.total_seconds()
         if self._in_use is not None and not due:
+            if self._in_use.origin is Origin.NONE:
+                self._in_use = self._or_previous(now, self._in_use)
             return self._in_use
         self._asked_at_seconds = now
         try:
@@ -391,7 +484,17 @@ class Predictor:
         ):
             return ModelInUse(kept.stored.version, Origin.LAST_GOOD, kept.stored.bundle, kept.kept_at_seconds, problem)
         bundle = held.bundle if held is not None else self._untrained()
-        return ModelInUse("", Origin.NONE, bundle, now, problem)
+        return self._or_previous(now, ModelInUse("", Origin.NONE, bundle, now, problem))
+
+    def _or_previous(self, now: int, nothing: ModelInUse) -> ModelInUse:
+        """The version before in the place of no model at all, once it is at hand."""
+        # A version that was asked for by number is never replaced by another one.
+        if self.previous is None or self.model.isdigit():
+            return nothing
+        stored = self.previous.at_hand(now, "")
+        if stored is None:
+            return nothing
+        return ModelInUse(stored.version, Origin.PREVIOUS, stored.bundle, now, nothing.problem)
 
     def _untrained(self) -> Bundle:
         return Bundle(
@@ -414,6 +517,21 @@ def _goes_on_from(learned: Bundle, bundle: Bundle) -> bool:
         and learned.series.keys() == bundle.series.keys()
         and learned.learned_until_seconds >= bundle.learned_until_seconds
     )
+
+
+def _may_serve(bundle: Bundle, key: SeriesKey) -> bool:
+    """Whether a bundle's own model, not its baseline, serves a series that it knows."""
+    return bundle.series[key].gate_passed and key not in bundle.closed
+
+
+def _replaced(made: PanelForecast, rows: NDArray[np.intp], others: PanelForecast, why: Sequence[str]) -> PanelForecast:
+    """The forecasts with those of some rows from another model, and why."""
+    values, outcomes = made.forecast.values.copy(), list(made.outcomes)
+    values[rows] = others.forecast.values
+    for row, reason, outcome in zip(rows.tolist(), why, others.outcomes, strict=True):
+        is_served = isinstance(outcome, Served)
+        outcomes[row] = replace(outcome, reason=f"{reason}; {outcome.reason}") if is_served else outcome
+    return replace(made, forecast=replace(made.forecast, values=values), outcomes=tuple(outcomes))
 
 
 def _is_named(name: list[str], wanted: list[str], is_equal: bool) -> bool:

@@ -271,9 +271,9 @@ def test_the_unit_of_demand_does_not_matter(demand: float, peak: float, replicas
     assert scaled.desired == decide(a_workload(replicas=replicas, demand=demand), a_forecast(peak), calm(1)).desired
 
 
-def test_the_fallback_rung_is_carried_into_the_decision() -> None:
+def test_a_lower_rung_is_carried_into_the_decision() -> None:
     """A reader sees that a simpler forecaster served."""
-    assert decide(a_workload(), a_forecast(9.0, rung=Rung.FALLBACK)).rung is Rung.FALLBACK
+    assert decide(a_workload(), a_forecast(9.0, rung=Rung.PREVIOUS)).rung is Rung.PREVIOUS
 
 
 def test_without_a_forecast_the_headroom_is_larger() -> None:

@@ -94,7 +94,7 @@ def test_the_same_data_again_keeps_the_champion() -> None:
     report = a_cycle(tracker, noisy_then_learnable())
 
     assert (report.version, report.promoted, report.champion_before) == ("2", False, "1")
-    assert tracker.store.version_of("champion") == "1"
+    assert tracker.store.aliases == {"champion": "1"}
     assert report.fingerprint == tracker.runs[0].records[0].tags["foresize.fingerprint"]
 
 
@@ -109,6 +109,9 @@ def test_a_better_challenger_takes_the_champions_place() -> None:
 
     assert report.promoted
     assert any("gain" in reason for reason in report.verdict.reasons)
+    assert tracker.store.aliases == {"champion": report.version, "champion-before": report.champion_before}
+    assert not a_cycle(tracker, panel).promoted
+    assert tracker.store.aliases == {"champion": report.version, "champion-before": report.champion_before}
 
 
 def test_a_model_that_does_not_beat_the_baseline_is_not_promoted() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from models.forecast import FloatArray
 from pipelines.errors import TrackingUnavailable
 from pipelines.flows.train import TrainingReport, train
 from pipelines.tracking.mlflow import MlflowTracker
@@ -21,7 +22,7 @@ from predictor.registry.mlflow import MlflowBundleStore, prepare_mlflow
 from predictor.sources.files import MemorySource
 from predictor.usage.table import table_from_panel
 from tests.support.mlflow_server import free_port
-from tests.support.panels import a_fleet, a_settings
+from tests.support.panels import DAY_STEPS, a_fleet, a_panel, a_settings
 
 SETTINGS = a_settings(forecasters=["decaying_histogram"])
 SLOW_TRAINING = dedent(
@@ -186,6 +187,37 @@ def test_a_cycle_after_a_killed_one_registers_as_ever(uri: str, report: Training
     assert int(again.version) > int(report.version)
     assert again.fingerprint == report.fingerprint
     assert not again.promoted
+
+
+def test_two_promotions_leave_the_version_before_under_its_alias(tmp_path: Path) -> None:
+    """The first champion has none before it; a challenger that is not promoted moves neither alias."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    rng = np.random.default_rng(3)
+    steps = a_fleet().steps
+    # Its distribution is soon known; then a rhythm, which the first model has not seen, comes to it.
+    noise = 5 + rng.exponential(1.0, (3, steps))
+    rhythm = noise + 20 * (1 + np.sin(2 * np.pi * np.arange(steps) / DAY_STEPS))
+
+    def a_cycle_on(usage: FloatArray, *forecasters: str) -> TrainingReport:
+        panel = a_panel(usage)
+        settings = a_settings(forecasters=list(forecasters), peaks=())
+        return train(settings, MemorySource(panel), a_store(uri), a_tracker(uri), end_seconds=panel.end_seconds)
+
+    def aliases() -> dict[str, str]:
+        found = a_client(uri).get_registered_model("foresize").aliases
+        return {name: str(version) for name, version in found.items()}
+
+    first = a_cycle_on(noise, "trailing_24h")
+    assert first.promoted
+    assert aliases() == {"champion": "1"}
+
+    second = a_cycle_on(rhythm, "hour_of_day")
+    assert second.promoted
+    assert aliases() == {"champion": "2", "champion-before": "1"}
+
+    third = a_cycle_on(rhythm, "hour_of_day")
+    assert not third.promoted
+    assert aliases() == {"champion": "2", "champion-before": "1"}
 
 
 def test_a_version_registered_by_a_failed_run_is_taken_back(uri: str, report: TrainingReport) -> None:

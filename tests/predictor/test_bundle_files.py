@@ -185,7 +185,7 @@ def truncate_with_a_fitting_checksum(folder: Path) -> None:
         (edit(lambda m: m["files"].update({"../../outside": "0"})), "lies outside"),
         (edit(lambda m: m.update(format="other")), "holds no foresize-bundle"),
         (lambda f: (f / "manifest.json").write_text("[]"), "holds no foresize-bundle"),
-        (edit(lambda m: m.update(version=5)), "has format version 5, this foresize reads 3 and 4"),
+        (edit(lambda m: m.update(version=6)), "has format version 6, this foresize reads 3, 4, 5"),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
