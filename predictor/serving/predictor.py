@@ -210,7 +210,8 @@ class Forecasts:
     def named(self, workload: str, resource: Resource) -> SeriesKey:
         """The key of a workload given as `namespace/name` or `namespace/kind/name`; the kind may be in lower case.
 
-        Raises UnknownWorkload with the nearest names, and for a short name that two kinds share.
+        Raises UnknownWorkload with the nearest names, for a short name that two kinds share, and for one that was left
+        out, with what was found in it.
         """
         wanted = workload.split("/")
         matches = [
@@ -222,6 +223,8 @@ class Forecasts:
             return matches[0]
         if matches:
             raise unknown_workload(workload, [key.workload for key in matches])
+        if left_out := self._left_out(workload, resource):
+            raise UnknownWorkload(left_out)
         others = sorted({k.resource.value for k in self.keys if _is_named(k.workload.split("/"), wanted, False)})
         if others:
             raise unknown_workload(f"{workload} {resource.value}", [f"{workload} {other}" for other in others])
@@ -229,6 +232,16 @@ class Forecasts:
         if not held:
             raise UnknownWorkload(f"no {resource.value} usage of any workload was observed; look for another resource")
         raise unknown_workload(workload, held)
+
+    def _left_out(self, workload: str, resource: Resource) -> str:
+        """Why there are no samples to forecast a workload from although there are some of it; empty where that is not so.
+        """
+        wanted = workload.split("/")
+        for found in sorted(self.panel.findings if self.panel else (), key=lambda each: each.severity is not BROKEN):
+            is_meant = _is_named(found.workload.split("/"), wanted, found.workload == workload)
+            if is_meant and found.resource == resource.value:
+                return f"{found.workload} {found.resource} is left out: {found.message}"
+        return ""
 
     def _no_source(self) -> NoForecast:
         newest = self.newest_sample_seconds

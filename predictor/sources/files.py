@@ -12,7 +12,7 @@ from models.forecast import FloatArray
 from predictor.errors import InvalidUsage, SourceUnavailable
 from predictor.serving.ports import Progress
 from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
-from predictor.usage.table import checked_series, panel_from_table
+from predictor.usage.table import TEXT_COLUMNS, checked_series, panel_from_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ def read_table(path: Path) -> "pd.DataFrame":
     try:
         if name.endswith((".parquet", ".pq")):
             return pd.read_parquet(path)
-        return pd.read_csv(path)
+        return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
     except FileNotFoundError as error:
         raise SourceUnavailable(f"there is no file {path}") from error
     except OSError as error:

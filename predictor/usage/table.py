@@ -1,10 +1,11 @@
 """The long usage table and the way between it and aligned arrays. Checked once, here, at the border.
 
 Columns: `workload` (`namespace/kind/name`), `resource`, `timestamp` (UTC), `usage`, and optionally `request`,
-`limit`, `capacity`, `replicas`, `node_pool`, `image` (of all containers, joined by commas) and `owner` (of the workload
-itself, such as `Kafka/orders`). pandas is imported inside the functions: the controller never needs a frame.
+`limit`, `capacity`, `replicas`, `node_pool`, `image` (of all containers, as a list or joined by commas) and `owner` (of
+the workload itself, such as `Kafka/orders`). pandas is imported inside the functions: the controller needs no frame.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 IntArray = NDArray[np.int64]
 
 REQUIRED_COLUMNS: tuple[str, ...] = ("workload", "resource", "timestamp", "usage")
-OPTIONAL_COLUMNS: tuple[str, ...] = (*ATTRIBUTES, "node_pool", "image", "owner")
+NAME_COLUMNS: tuple[str, ...] = ("node_pool", "image", "owner")
+OPTIONAL_COLUMNS: tuple[str, ...] = (*ATTRIBUTES, *NAME_COLUMNS)
+TEXT_COLUMNS: tuple[str, ...] = ("workload", "resource", *NAME_COLUMNS)
+"""A file in which nothing says of which type a column is must not make numbers of these."""
 MIN_SAMPLES = 4
 """Fewer samples than this make a series unusable: nothing can be learned or checked from them."""
 LARGE_GAP_SECONDS = 6 * 3600
@@ -33,6 +37,8 @@ LEAST_CLOCK_CHANGE_SECONDS = 20 * 86_400
 """Daylight saving time begins and ends farther apart than this, and moves a clock by no more than …"""
 LARGEST_CLOCK_CHANGE_SECONDS = 2 * 3600
 MAX_SOURCE_STEPS = 2_000_000
+LONGEST_SHOWN = 60
+"""Characters of a cell that cannot be used, in the message that says so."""
 
 
 def panel_from_table(
@@ -100,6 +106,9 @@ def _rows(table: "pd.DataFrame", now_seconds: int | None) -> _Rows:
     for name in ATTRIBUTES:
         if name in frame:
             frame[name] = _numbers(frame[name], name)
+    for name in NAME_COLUMNS:
+        if name in frame:
+            frame[name] = _names(frame[name], frame["workload"])
     resources = frame["resource"].astype(str)
     known = {r.value for r in Resource}
     foreign = sorted(set(resources.unique()) - known)
@@ -143,8 +152,7 @@ def _on_steps(rows: _Rows, step: int) -> UsagePanel:
         for name in ATTRIBUTES
         if name in frame
     }
-    images = {name: repositories(image.split(",")) for name, image in _most_common(frame, "image").items()}
-    kin = kin_by_workload(images, _most_common(frame, "owner"))
+    kin = kin_by_workload(_newest(frame, "image", _repositories), _newest(frame, "owner", str.strip))
     return UsagePanel(keys, start, step, usage, attributes, tuple(findings), _most_common(frame, "node_pool"), kin)
 
 
@@ -155,6 +163,23 @@ def _most_common(frame: "pd.DataFrame", column: str) -> dict[str, str]:
     named = frame.dropna(subset=[column])
     modes = named.groupby(named["workload"].astype(str))[column].agg(lambda names: str(names.mode().iloc[0]))
     return {str(workload): str(name) for workload, name in modes.items()}
+
+
+def _newest(frame: "pd.DataFrame", column: str, said: Callable[[str], str]) -> dict[str, str]:
+    """What a column of names says last of each workload, as Prometheus is asked at the end of the time; without those
+    of which it says nothing. Of several at the same time it is the last by name: the order of rows means nothing.
+    """
+    if column not in frame:
+        return {}
+    meant = frame[column].map({name: said(name) for name in frame[column].dropna().unique()})
+    named = frame[["workload", "timestamp"]].assign(name=meant).loc[(meant.notna() & (meant != "")).to_numpy()]
+    ordered = named.sort_values(["timestamp", "name"])
+    last = ordered.groupby(ordered["workload"].astype(str).to_numpy())["name"].last()
+    return {str(workload): str(name) for workload, name in last.items()}
+
+
+def _repositories(images: str) -> str:
+    return repositories(images.split(","))
 
 
 def checked_series(panel: UsagePanel) -> tuple[UsagePanel, tuple[Finding, ...]]:
@@ -334,6 +359,37 @@ def _numbers(column: "pd.Series", name: str) -> "pd.Series":
         return pd.to_numeric(column).astype(np.float64)
     except (ValueError, TypeError) as error:
         raise InvalidUsage(f"column {name!r} holds something that is not a number: {error}") from error
+
+
+def _names(column: "pd.Series", workloads: "pd.Series") -> "pd.Series":
+    """A column of names as text: of several, as of a workload's containers, all joined by commas; None where empty."""
+    import pandas as pd
+
+    made: list[str | None] = []
+    is_empty = column.isna().to_numpy()
+    for place, cell in enumerate(column.tolist()):
+        name = "" if is_empty[place] else _name(cell)
+        if name is None:
+            shown = repr(cell) if len(repr(cell)) <= LONGEST_SHOWN else f"{repr(cell)[:LONGEST_SHOWN]}…"
+            raise InvalidUsage(
+                f"column {column.name!r} holds {shown} in row {place + 1}, of {workloads.iloc[place]}; write text such "
+                "as 'shop/cart:v1', a list of such texts for several, or nothing where it is not known"
+            )
+        made.append(name or None)
+    return pd.Series(made, index=column.index, dtype=object)
+
+
+def _name(cell: object) -> str | None:
+    """A cell of a column of names as text; None for what is no name."""
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, list | tuple | np.ndarray):
+        parts = list(cell)
+        return ",".join(sorted(parts)) if all(isinstance(part, str) for part in parts) else None
+    # An empty cell among numbers makes numbers with a point of all others.
+    if isinstance(cell, int | float) and not isinstance(cell, bool) and float(cell).is_integer():
+        return str(int(cell))
+    return None
 
 
 def _without_future(frame: "pd.DataFrame", now_seconds: int, findings: list[Finding]) -> "pd.DataFrame":

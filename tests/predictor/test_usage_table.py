@@ -76,7 +76,7 @@ def test_there_and_back_loses_nothing() -> None:
 
 
 def test_images_and_owners_go_there_and_back() -> None:
-    """The repositories of the most common images, without their versions; a workload without either is not in it."""
+    """The repositories of the newest images, without their versions; a workload without either is not in it."""
     other, bare = "shop/StatefulSet/db", "shop/Job/seed"
     images = ["eu.io:5000/shop/cart:v1,istio/proxyv2"] + ["istio/proxyv2@sha256:00,eu.io:5000/shop/cart:v2"] * 4
     table = pd.concat(
@@ -96,6 +96,47 @@ def test_images_and_owners_go_there_and_back() -> None:
     assert panel_from_table(table.iloc[::-1]).kin == panel.kin
     assert panel_from_table(table_from_panel(panel)).kin == panel.kin
     assert {"image", "owner"}.isdisjoint(table_from_panel(panel_from_table(a_table())).columns)
+
+
+def test_the_newest_image_and_owner_that_are_known_count() -> None:
+    """As from Prometheus, which is asked at the end of the time; what is empty or a bare digest says nothing."""
+    images = ["shop/cart:v1", "shop/cart:v1", "shop/cart:v1", "shop/basket:v1", f"sha256:{'0' * 64}"]
+    table = a_table().assign(image=images, owner=["Store/old", "Store/old", "Store/new", "", ""])
+
+    assert panel_from_table(table).kin == {CART: Kin("shop/basket", "Store/new")}
+    assert panel_from_table(table.iloc[::-1]).kin == panel_from_table(table).kin
+
+
+def test_several_images_may_be_a_list(tmp_path: Path) -> None:
+    """The natural form for several containers, as Parquet holds it, is the same as the text joined by commas."""
+    images = pd.Series([["istio/proxyv2", "shop/cart:v1"]] * 4 + [None], dtype=object)
+    lists = a_table().assign(image=images, owner=pd.Series([["Store/main"]] * 5))
+    lists.to_parquet(tmp_path / "usage.parquet")
+
+    assert FileSource(tmp_path / "usage.parquet").panel().kin == {CART: Kin("istio/proxyv2,shop/cart", "Store/main")}
+    assert panel_from_table(lists).kin == panel_from_table(lists.assign(image="shop/cart:v2,istio/proxyv2")).kin
+
+
+@pytest.mark.parametrize("cell", [{"cart": "shop/cart:v1"}, [1, 2], ["shop/cart", None], True, 1.5])
+@pytest.mark.parametrize("column", ["image", "owner", "node_pool"])
+def test_what_is_no_name_is_refused_with_its_place(column: str, cell: object) -> None:
+    """The message says which column, row and workload, and what to write instead."""
+    table = a_table().assign(**{column: pd.Series(["shop/cart", None, cell, None, None], dtype=object)})
+
+    with pytest.raises(InvalidUsage, match=rf"column '{column}' holds .* in row 3, of {CART}; write text such as"):
+        panel_from_table(table)
+
+
+def test_an_owner_that_is_a_number_is_the_same_with_and_without_gaps(tmp_path: Path) -> None:
+    """An empty cell must not make another owner of the number; so in CSV, and in Parquet where it is a number."""
+    found = []
+    for name, owners in (("whole", [7, 7, 7, 7, 7]), ("torn", [7, None, 7, 7, None])):
+        numbers = pd.Series(owners, dtype="Int64")
+        a_table().assign(owner=numbers).to_csv(tmp_path / f"{name}.csv", index=False)
+        a_table().assign(owner=numbers.astype(np.float64)).to_parquet(tmp_path / f"{name}.parquet")
+        found += [FileSource(tmp_path / f"{name}.{ending}").panel().kin for ending in ("csv", "parquet")]
+
+    assert found == [{CART: Kin(owner="7")}] * 4
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
