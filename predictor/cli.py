@@ -23,6 +23,7 @@ RESOURCES = ("cpu", "memory", "gpu", "gpu_memory", "requests")
 @click.option("--prometheus", metavar="URL", help="Base address of Prometheus.")
 @click.option("--model", metavar="ALIAS|VERSION", help="Which registered model (default: the alias in the settings).")
 @click.option("--horizon", metavar="DURATION", help="How far ahead, such as 2h.")
+@click.option("--step", metavar="DURATION", help="Spacing of samples and forecast steps, such as 5m: the model's own.")
 @click.option(
     "--level",
     "levels",
@@ -43,6 +44,7 @@ def forecast(
     prometheus: str | None,
     model: str | None,
     horizon: str | None,
+    step: str | None,
     levels: tuple[float, ...],
     out: str,
 ) -> None:
@@ -71,6 +73,7 @@ def forecast(
     settings = load(
         {
             ("prometheus", "url"): prometheus,
+            ("history", "step"): step,
             ("forecast", "horizon"): horizon,
             ("forecast", "levels"): sorted(set(levels)) or None,
         }
@@ -79,8 +82,8 @@ def forecast(
     source = build_source(settings, history)
     now = time.time()
     if isinstance(source, FileSource):
-        step = int(settings.history.step.total_seconds())
-        now = source.panel(step).end_seconds + step
+        step_seconds = int(settings.history.step.total_seconds())
+        now = source.panel(step_seconds).end_seconds + step_seconds
     predictor = build_predictor(settings, source, model=model, resources=(wanted,), peaks_within=timedelta.max)
     answers = predictor.predict(now)
     if answers.source_problem is not None:

@@ -24,7 +24,7 @@ from predictor.errors import CorruptModel, ModelNotFound, PredictorError, Regist
 from predictor.serving.bundle import FALLBACK, Bundle, NoForecast, PanelForecast, SeriesForecast, Served
 from predictor.serving.ports import BundleStore, StoredBundle, UsageSource
 from predictor.serving.previous import PreviousChampion
-from predictor.usage.panel import Resource, SeriesKey, UsagePanel, unknown_workload
+from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel, unknown_workload
 
 
 class Origin(StrEnum):
@@ -234,10 +234,9 @@ class Forecasts:
         raise unknown_workload(workload, held)
 
     def _left_out(self, workload: str, resource: Resource) -> str:
-        """Why there are no samples to forecast a workload from although there are some of it; empty where that is not so.
-        """
+        """Why a workload that has samples is not among the series; empty where none was left out."""
         wanted = workload.split("/")
-        for found in sorted(self.panel.findings if self.panel else (), key=lambda each: each.severity is not BROKEN):
+        for found in sorted(self.panel.findings if self.panel else (), key=_is_mild):
             is_meant = _is_named(found.workload.split("/"), wanted, found.workload == workload)
             if is_meant and found.resource == resource.value:
                 return f"{found.workload} {found.resource} is left out: {found.message}"
@@ -545,6 +544,10 @@ def _replaced(made: PanelForecast, rows: NDArray[np.intp], others: PanelForecast
         is_served = isinstance(outcome, Served)
         outcomes[row] = replace(outcome, reason=f"{reason}; {outcome.reason}") if is_served else outcome
     return replace(made, forecast=replace(made.forecast, values=values), outcomes=tuple(outcomes))
+
+
+def _is_mild(finding: Finding) -> bool:
+    return finding.severity is not Severity.BROKEN
 
 
 def _is_named(name: list[str], wanted: list[str], is_equal: bool) -> bool:

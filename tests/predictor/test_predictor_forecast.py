@@ -96,6 +96,34 @@ def test_json_says_where_the_model_came_from(tmp_path: Path, history: Path) -> N
     assert content["timestamps"][0] == "2025-10-19T00:00:00Z"
 
 
+def test_a_workload_that_was_left_out_is_not_called_unknown(tmp_path: Path) -> None:
+    """What is said is what was found in its samples, whether or not there are other workloads to name instead."""
+    usage = {CART: noon_rush(2.0, 5.6), DB: noon_rush(2e6, 5e6)}
+    for name, table in (("some", usage), ("all", {DB: usage[DB]})):
+        path = tmp_path / f"{name}.csv"
+        table_from_panel(a_panel(table)).to_csv(path, index=False)
+
+        problem = invoke(tmp_path, "shop/statefulset/db", "--history", str(path)).exception
+
+        assert isinstance(problem, UnknownWorkload)
+        assert f"{DB} cpu is left out: median 2e+06 cannot be cpu in base units" in str(problem)
+        assert "did you mean" not in str(problem)
+
+
+def test_the_step_can_be_asked_for(tmp_path: Path, history: Path) -> None:
+    """As the message to a history that is too coarse for the settings' step advises."""
+    coarse = tmp_path / "coarse.csv"
+    rows = list(csv.DictReader(history.read_text().splitlines()))
+    kept = [row for row in rows if ":00:00" in row["timestamp"] or ":30:00" in row["timestamp"]]
+    coarse.write_text("\n".join([",".join(kept[0]), *(",".join(row.values()) for row in kept)]))
+
+    refused = invoke(tmp_path, "shop/cart", "--history", str(coarse)).exception
+    result = invoke(tmp_path, "shop/cart", "--history", str(coarse), "--step", "1800s", "--out", "json")
+
+    assert "use --step 1800s" in str(refused)
+    assert json.loads(result.stdout)["timestamps"][:2] == ["2025-10-19T00:00:00Z", "2025-10-19T00:30:00Z"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
