@@ -144,19 +144,21 @@ def backtest(
                 told=told,
                 said=lambda sentence: click.echo(sentence, err=True),
             )
-        for line in [*summary.backtest_lines(made, str(out)), *backtest_text.method_lines(made)]:
-            click.echo(line)
-        for line in ["", *summary.finding_lines(made.findings)]:
-            click.echo(line)
+        # Files first: who reads what is printed may have gone away.
         try:
             if json_path is not None:
                 replace_file(json_path, json.dumps(backtest_text.json_values(made), indent=1, ensure_ascii=False))
             if report is not None:
                 write_page(backtest_text.page(made), report)
-                click.echo(f"report: {report}")
         except OSError as error:
             raise BadInput(f"{error.filename or report}: cannot be written: {error.strerror}") from error
         partial.remove()
+        for line in [*summary.backtest_lines(made, str(out)), *backtest_text.method_lines(made)]:
+            click.echo(line)
+        for line in ["", *summary.finding_lines(made.findings)]:
+            click.echo(line)
+        if report is not None:
+            click.echo(f"report: {report}")
 
 
 @contextmanager

@@ -100,10 +100,12 @@ def simulate(
             workloads=workloads,
             told=told,
         )
-    for line in [*simulation_text.text_lines(made), "", *summary.finding_lines(made.findings)]:
-        click.echo(line)
+    # Files first: who reads what is printed may have gone away.
     if json_path is not None:
         replace_file(json_path, json.dumps(simulation_text.json_values(made), indent=1, ensure_ascii=False))
     if report is not None:
         write_page(simulation_text.page(made), report)
+    for line in [*simulation_text.text_lines(made), "", *summary.finding_lines(made.findings)]:
+        click.echo(line)
+    if report is not None:
         click.echo(f"report: {report}")

@@ -93,9 +93,10 @@ def train(
             workloads=workloads,
             told=told,
         )
-    for line in summary.training_lines(report, settings.tracking_uri):
-        click.echo(line)
+    # The file first: who reads what is printed may have gone away.
     if json_path is not None:
         from predictor.registry.folder import replace_file
 
         replace_file(json_path, json.dumps(summary.training_json(report), indent=1, ensure_ascii=False))
+    for line in summary.training_lines(report, settings.tracking_uri):
+        click.echo(line)

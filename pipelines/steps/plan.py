@@ -12,7 +12,7 @@ from pipelines.errors import NotEnoughHistory
 from pipelines.settings import Settings, TrainingSettings
 from pipelines.steps.split import Split, warm_keys, warm_samples
 from predictor.errors import InvalidUsage
-from predictor.serving.bundle import FALLBACK
+from predictor.serving.bundle import FALLBACK, MINIMUM_SAMPLES
 from predictor.settings import ForecastSettings, duration_text
 from predictor.usage.panel import Finding, SeriesKey, Severity, UsagePanel
 
@@ -124,14 +124,22 @@ def planned(panel: UsagePanel, split: Split, question: Question, training: Train
             "read more (history.span, or --span), or hold out less (training.held_out, training.calibration)"
         )
     known = set(warm)
-    cold = f"cold: fewer than {needed} samples to fit on; served by what its siblings, or the fleet, have shown"
+    cold = f"cold: fewer than {needed} samples to fit on"
     findings = list(split.findings)
     for key, values in zip(panel.keys, panel.usage, strict=True):
         if key not in known:
-            findings.append(_finding(key, cold))
+            findings.append(_finding(key, f"{cold}; {_served_cold(values[-question.past_steps :])}"))
         elif not _is_observed_after(panel, values, split.fitted_until_seconds):
             findings.append(_finding(key, "has ended: no sample since the part that is fitted on; it is not scored"))
     return Plan(panel, split, warm, question, training, tuple(findings))
+
+
+def _served_cold(past: FloatArray) -> str:
+    """What a cold series is served, with the past that a forecast is made from."""
+    samples = int(np.sum(~np.isnan(past)))
+    if samples < MINIMUM_SAMPLES:
+        return f"no forecast before there are {MINIMUM_SAMPLES} samples, and there are {samples}"
+    return "served by what its siblings, or the fleet, have shown"
 
 
 def _finding(key: SeriesKey, message: str) -> Finding:

@@ -212,6 +212,21 @@ def test_a_stopped_process_is_continued_by_the_same_command(tmp_path: Path, how:
     assert not (tmp_path / "f.parquet.partial").exists()
 
 
+def test_who_stops_reading_what_is_printed_loses_no_file(tmp_path: Path) -> None:
+    """As with `| head -1`: every file is there before the first line, and nothing is left of the run."""
+    history = written(a_fleet(), tmp_path / "usage.parquet")
+    command = [str(Path(sys.executable).with_name("foresize")), "backtest", "--history", str(history)]
+    command += ["--step", "15m", "--horizon", "2h", "--held-out", "2d", "--cutoffs", "2", "--jobs", "1"]
+    command += ["--forecasters", "decaying_histogram", "--out", "f.parquet", "--json", "f.json", "--report", "f.html"]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+
+    subprocess.run(command, stdout=write_end, cwd=tmp_path, check=False)
+    os.close(write_end)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"usage.parquet", "f.parquet", "f.json", "f.html"}
+
+
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     """It only has the name."""
     history, out = written(a_fleet(), tmp_path / "usage.parquet"), tmp_path / "f.parquet"

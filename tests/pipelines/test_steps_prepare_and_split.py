@@ -200,7 +200,12 @@ def test_a_workload_born_yesterday_is_cold_and_listed() -> None:
     plan = planned(panel, split_in_time(panel, 8, training), QUESTION, training)
 
     assert [key.workload for key in plan.cold] == ["new/Job/young"]
-    assert any(f.workload == "new/Job/young" and "cold" in f.message for f in plan.findings)
+    assert any(f.workload == "new/Job/young" and "served by what its siblings" in f.message for f in plan.findings)
+    usage = panel.usage.copy()
+    usage[[key.workload == "new/Job/young" for key in panel.keys], :-8] = np.nan
+    of_two_hours = planned(replace(panel, usage=usage), plan.split, QUESTION, training)
+    found = [f.message for f in of_two_hours.findings if f.workload == "new/Job/young"]
+    assert found == ["cold: fewer than 12 samples to fit on; no forecast before there are 12 samples, and there are 8"]
 
 
 def test_a_fleet_of_newborns_cannot_be_trained_on() -> None:
