@@ -41,14 +41,17 @@ lock: setup ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --extra pipelines --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
 
-bench-forecast: setup ## accuracy on public traces: make bench-forecast TRACES=folder
-	$(BIN)/python -m benchmarks.forecast $(TRACES)
+# Tasks with a stored result are skipped unless AGAIN=1; ONLY="name …" are those whose names begin so.
+WHICH = $(addprefix --only ,$(ONLY)) $(if $(AGAIN),--again)
+
+bench-forecast: setup ## accuracy on public traces: make bench-forecast TRACES=folder [ONLY="nasa crane"] [AGAIN=1]
+	$(BIN)/python -m benchmarks.forecast $(TRACES) $(WHICH)
 
 bench-recipe: setup ## an earlier prototype's recipe on the same tasks: make bench-recipe TRACES=folder
-	$(BIN)/python -m benchmarks.recipe $(TRACES)
+	$(BIN)/python -m benchmarks.recipe $(TRACES) $(WHICH)
 
 bench-peaks: setup ## peaks on public traces, beside the highest usage ever seen: make bench-peaks TRACES=folder
-	$(BIN)/python -m benchmarks.peaks $(TRACES)
+	$(BIN)/python -m benchmarks.peaks $(TRACES) $(WHICH)
 
 bench-speed: setup ## speed of forecasts and training on made-up fleets: make bench-speed SIZES="1000 10000"
 	$(BIN)/python -m benchmarks.forecast_speed $(or $(SIZES),1000)

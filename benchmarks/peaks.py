@@ -100,25 +100,34 @@ def historical_maximum(past: History, target: Target) -> QuantileForecast:
 
 
 def table(stored: dict[str, Any]) -> str:
-    """The stored results as Markdown."""
+    """The stored results as Markdown, what falls short of the best other method at one of the levels by most first."""
     heads = [
-        "| task | series × windows | method | pinball ÷ historical maximum's at .9 / .95 / .99 | equal weight "
-        "| coverage | worst tenth of series |",
-        "|---|---|---|---|---|---|---|",
+        "| task | series × windows | method | pinball ÷ historical maximum's at .9 / .95 / .99 "
+        "| ours ÷ best other's at each | equal weight | coverage | worst tenth of series |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     rows = []
-    for name, result in stored.items():
+    for name, result in sorted(stored.items(), key=lambda item: -max(shortfall(item[1]["methods"]))):
         methods = result["methods"]
+        behind = _joined(shortfall(methods))
         others = sorted((n for n in methods if n != FORESIZE), key=lambda n: sum(methods[n]["pinball_ratio"][1:]))
         for method in (FORESIZE, *others[:2]):
             figures = methods[method]
             title = f"{name}{' †' if result['tuned_on'] else ''} | {result['series']} × {result['windows']}"
             rows.append(
                 f"| {title if method == FORESIZE else ' | '} | {method} | {_joined(figures['pinball_ratio'][1:])} "
-                f"| {_joined(figures['equal_ratio'][1:])} | {shares(figures['coverage'][1:])} "
-                f"| {shares(figures['worst_tenth'][1:])} |"
+                f"| {behind if method == FORESIZE else ''} | {_joined(figures['equal_ratio'][1:])} "
+                f"| {shares(figures['coverage'][1:])} | {shares(figures['worst_tenth'][1:])} |"
             )
     return "\n".join([*heads, *rows]) + "\n"
+
+
+def shortfall(methods: dict[str, Any]) -> list[float]:
+    """Our loss at each of the upper levels ÷ that of the other method that lost least there."""
+    by_level = zip(
+        *(figures["pinball_ratio"][1:] for name, figures in methods.items() if name != FORESIZE), strict=True
+    )
+    return [ours / min(others) for ours, others in zip(methods[FORESIZE]["pinball_ratio"][1:], by_level, strict=True)]
 
 
 def _joined(values: list[float]) -> str:

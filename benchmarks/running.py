@@ -2,12 +2,13 @@
 
 import argparse
 import json
-import platform
+import os
 import time
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from benchmarks.forecast_speed import circumstances
 
 RESULTS = Path(__file__).with_name("results")
 Stored = dict[str, Any]
@@ -32,11 +33,13 @@ def run(
         wall, cpu = time.perf_counter(), time.process_time()
         result = measured(asked.traces)
         taken = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-        stored[task] = result | {key: round(value, 1) for key, value in taken.items()} | _machine()
+        stored[task] = result | {key: round(value, 1) for key, value in taken.items()}
+        stored[task] |= circumstances(result["seed"], int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
         (RESULTS / f"{name}.json").write_text(json.dumps(stored, indent=1))
         print(f"{task}: {taken['cpu_seconds']:.0f} s CPU", flush=True)
-    (RESULTS / f"{name}.md").write_text(table(stored))
-    print(table(stored))
+    page = f"{table(stored)}\n{made_with(stored)}\n"
+    (RESULTS / f"{name}.md").write_text(page)
+    print(page)
 
 
 def kept(name: str) -> Stored:
@@ -46,7 +49,24 @@ def kept(name: str) -> Stored:
     return found
 
 
-def _machine() -> dict[str, str]:
-    """Where and with what a figure was measured."""
-    versions = {name: metadata.version(name) for name in ("numpy", "lightgbm", "foresize")}
-    return {"machine": platform.processor() or platform.machine(), "python": platform.python_version()} | versions
+def made_with(stored: Stored) -> str:
+    """Where, when and with what the results were measured; the oldest do not say all of it."""
+    tasks_of: dict[str, list[str]] = {}
+    for task, made in stored.items():
+        tasks_of.setdefault(_circumstances(made), []).append(task)
+    most = max(tasks_of, key=lambda each: len(tasks_of[each]), default="")
+    return "\n".join(
+        f"- {'All others' if said == most and len(tasks_of) > 1 else ', '.join(tasks)}: {said}."
+        for said, tasks in sorted(tasks_of.items(), key=lambda item: item[0] == most)
+    )
+
+
+def _circumstances(made: Stored) -> str:
+    seed = f"seed {made['seed']}"
+    if "cores" not in made:
+        versions = ", ".join(f"{name} {made[name]}" for name in ("foresize", "numpy", "lightgbm"))
+        machine = f"{made['machine']}, Python {made['python']}, {versions}, {seed}"
+        return f"{machine}; stored before processor, cores and date were"
+    versions = ", ".join(f"{name} {version}" for name, version in made["ours"].items())
+    machine = f"{made['machine']}, {made['cores']} cores, {made['threads']} thread(s), Python {made['python']}"
+    return f"{machine}, {versions}, {seed}, {made['at']}"

@@ -1,12 +1,15 @@
 """What the accuracy of forecasts is measured with."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import peaks
 from benchmarks.accuracy import LEVELS, PEER, losses
 from benchmarks.forecast import table
+from benchmarks.running import made_with
 from models.forecast import Target
 from predictor.backtest.rolling import Backtest
 
@@ -74,3 +77,48 @@ def test_the_table_tells_how_far_ahead_and_how_surely() -> None:
     assert f"| 1.000 {PEER} | 0.500 |" in shown
     assert f"| 1.000 {PEER} | 0.500 [0.500, 0.500] |" in shown
     assert "| 3, 2 |" in shown
+
+
+def test_peaks_that_fall_short_come_first() -> None:
+    """By how far the loss is behind the best other method's at the level where that is most."""
+
+    def result(ours: list[float], other: list[float]) -> dict[str, Any]:
+        figures = {"equal_ratio": [1.0] * 4, "coverage": [0.9] * 4, "worst_tenth": [0.8] * 4}
+        methods = {"foresize": ours, "trailing_28d": other, "historical_maximum": [1.0] * 4}
+        made = {name: figures | {"pinball_ratio": values} for name, values in methods.items()}
+        return {"series": 5, "windows": 3, "tuned_on": False, "methods": made}
+
+    shown = peaks.table(
+        {
+            "good": result([0.5, 0.5, 0.6, 0.8], [0.4, 0.5, 0.6, 0.8]),
+            "bad": result([0.5, 0.6, 0.4, 1.2], [0.5, 0.5, 0.5, 0.9]),
+        }
+    )
+
+    assert shown.index("| bad |") < shown.index("| good |")
+    assert "| 1.200 / 0.800 / 1.333 |" in shown
+    assert "| 1.000 / 1.000 / 1.000 |" in shown
+
+
+def test_the_page_says_where_and_when_and_what_older_results_lack() -> None:
+    """The most common last; nothing is made up for what was stored before it was written down."""
+    versions = {"foresize": "0.1", "numpy": "2", "lightgbm": "4"}
+    old = {"seed": 0, "machine": "x86_64", "python": "3.11"} | versions
+    new = {
+        "seed": 0,
+        "machine": "A CPU",
+        "cores": 2,
+        "threads": 1,
+        "python": "3.11",
+        "ours": versions,
+        "at": "2026-01-02",
+    }
+
+    lines = made_with({"a": old, "b": old, "c": new}).splitlines()
+
+    assert (
+        lines[0]
+        == "- c: A CPU, 2 cores, 1 thread(s), Python 3.11, foresize 0.1, numpy 2, lightgbm 4, seed 0, 2026-01-02."
+    )
+    assert lines[1].startswith("- All others: x86_64, Python 3.11")
+    assert lines[1].endswith("stored before processor, cores and date were.")
