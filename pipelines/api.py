@@ -283,11 +283,11 @@ class Model:
             raise InvalidUsage(f"horizon: {horizon!r} is no time ahead")
         return Target(steps)
 
-    def _forecasts(self, levels: Levels | None, target: Target) -> list[PanelForecast]:
+    def _forecasts(self, levels: Levels | None, target: Target) -> tuple[PanelForecast, ...]:
         """Of the steps, then of the peaks."""
         targets = (target, *(part.target for part in self.bundle.peaks))
         asked = None if levels is None else _levels(levels)
-        return [self.bundle.forecast(self._seen, each, asked) for each in targets]
+        return self.bundle.forecasts(self._seen, targets, asked)
 
 
 @dataclass(frozen=True, eq=False)

@@ -214,20 +214,25 @@ def _answer_the_rest(
 ) -> None:
     """Answers the cutoffs that are not done, and keeps each batch when it is.
 
-    Learning is one chain from cutoff to cutoff for each resource; what a bundle knows at a cutoff it can be asked apart
-    from the chain. So one batch is answered while the next is learned.
+    Learning is one chain from cutoff to cutoff for each resource and target; what a bundle knows at a cutoff it can be
+    asked apart from the chain. So one batch is answered while the next is learned.
     """
     cutoffs, done = plan.split.held_out_cutoffs, kept.done
     size = min(batch, LARGEST_BATCH)
     batches = [cutoffs[start : start + size] for start in range(done, len(cutoffs), size)]
     bundles = [[part_for(kept.bundle, lane)] for lane in lanes]
+    together = _together(lanes)
+
+    def of_lanes(places: Sequence[int]) -> list[Lane]:
+        return [lanes[place] for place in places]
+
     learned = list(mapped(_called, _learning(lanes, bundles, batches[0] if batches else ())))
     for here, following in pairwise([*batches, ()]):
         progress(done, len(cutoffs))
         answering: list[Task] = [
-            partial(answered, chain[place], lane, cutoff)
+            partial(answered, joined(of_lanes(own), [learned[n][place] for n in own]), of_lanes(own), cutoff)
             for place, cutoff in enumerate(here)
-            for chain, lane in zip(learned, lanes, strict=True)
+            for own in together
         ]
         found = list(mapped(_called, [*_learning(lanes, learned, following), *answering]))
         answers = found[len(lanes) :]
@@ -236,7 +241,7 @@ def _answer_the_rest(
             done,
             joined(lanes, [chain[-1] for chain in learned]),
             {
-                cutoff: _named(lanes, answers[place * len(lanes) : (place + 1) * len(lanes)])
+                cutoff: _named(lanes, together, answers[place * len(together) : (place + 1) * len(together)])
                 for place, cutoff in enumerate(here)
             },
         )
@@ -251,11 +256,21 @@ def _called(task: Task) -> Any:
     return task()
 
 
-def _named(lanes: Sequence[Lane], answers: Sequence[Answer]) -> Arrays:
+def _together(lanes: Sequence[Lane]) -> list[list[int]]:
+    """The places of each resource's lanes: steps and peaks are served beside each other, so they are answered so."""
+    resources = dict.fromkeys(lane.resource for lane in lanes)
+    return [[place for place, lane in enumerate(lanes) if lane.resource == resource] for resource in resources]
+
+
+def _named(lanes: Sequence[Lane], together: Sequence[Sequence[int]], answers: Sequence[Sequence[Answer]]) -> Arrays:
+    """The answers of each resource's lanes as named arrays, in the order of the lanes."""
+    of_lane: dict[int, Answer] = {}
+    for places, found in zip(together, answers, strict=True):
+        of_lane |= zip(places, found, strict=True)
     return {
         f"{lane.name}/{name}": values
-        for lane, answer in zip(lanes, answers, strict=True)
-        for name, values in answer.to_arrays().items()
+        for place, lane in enumerate(lanes)
+        for name, values in of_lane[place].to_arrays().items()
     }
 
 

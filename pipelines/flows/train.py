@@ -24,7 +24,7 @@ from pipelines.steps.judge import Verdict, judged, without_loss_of_workloads
 from pipelines.steps.plan import Plan, Progress, peak_questions_of, planned, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.record import Record, Submission, metrics_of, parameters_of, tables_of
-from pipelines.steps.score import HeldOut, ResourceAccuracy, bundle_backtest, held_out, resource_accuracy
+from pipelines.steps.score import HeldOut, ResourceAccuracy, bundle_backtest, held_out_together, resource_accuracy
 from pipelines.steps.split import affordable, split_in_time
 from predictor.backtest.rolling import Backtest
 from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
@@ -138,13 +138,12 @@ def _cycle(
     made = trained(plan, peak_questions_of(settings), clock)
     bundle = made.bundle
     with clock.step("score") as progress:
-        # Peaks are scored by themselves: the steps' forecasts do not need them to learn.
-        scored = held_out(plan, replace(bundle, peaks=()), made.models, progress)
+        parts = made.peaks.parts
+        asked = [(plan, made.models), *((part.plan, part.models) for part in parts)]
+        scored, *scored_peaks = held_out_together(asked, bundle, progress)
         resources = resource_accuracy(scored.keys, *scored.scores(), bundle)
-        scored_peaks = [(part.bundle, held_out(part.plan, part.bundle, part.models)) for part in made.peaks.parts]
-        resources += tuple(
-            row for part, each in scored_peaks for row in resource_accuracy(each.keys, *each.scores(), part)
-        )
+        for part, each in zip(parts, scored_peaks, strict=True):
+            resources += resource_accuracy(each.keys, *each.scores(), part.bundle)
     with clock.step("judge") as progress:
         verdict = _verdict(plan, scored, incumbent, progress)
         if incumbent.bundle is not None:

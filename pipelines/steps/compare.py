@@ -1,5 +1,5 @@
 """What one cutoff says about the series of one resource and target: the bundle's forecasts, and the errors of it and of
-every forecaster alone, on the same points. They know nothing of each other, so each can be asked on its own.
+every forecaster alone, on the same points. Cutoffs know nothing of each other, so each can be asked on its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from models.forecast import FloatArray, Target
 from pipelines.steps.fit import resources_of
 from pipelines.steps.plan import Plan, Question
-from pipelines.steps.score import added, baseline_backtest, bundle_backtest, on_common_points, part_ends
+from pipelines.steps.score import added, baseline_backtest, bundle_backtests, on_common_points, part_ends
 from predictor.backtest.coverage import HOURS_OF_DAY, GroupedCoverage, grouped_coverage, hours_of_day, ramps, volatility
-from predictor.backtest.rolling import subject_name, target_name
+from predictor.backtest.rolling import Backtest, subject_name, target_name
 from predictor.backtest.scores import Scores, score
 from predictor.serving.bundle import Bundle
 from predictor.usage.panel import Resource, UsagePanel
@@ -144,10 +144,17 @@ def learned_over(bundle: Bundle, lane: Lane, cutoffs: Sequence[int]) -> list[Bun
     return found
 
 
-def answered(bundle: Bundle, lane: Lane, cutoff: int) -> Answer:
-    """What the bundle, as it serves at the cutoff, and each forecaster alone, uncalibrated, say at one cutoff."""
+def answered(bundle: Bundle, lanes: Sequence[Lane], cutoff: int) -> list[Answer]:
+    """What the bundle, as it serves at the cutoff, and each forecaster alone, uncalibrated, say at one cutoff, for each
+    of a resource's lanes: steps and peaks as they are served beside each other.
+    """
+    longest = max(lanes, key=lambda lane: lane.question.horizon_steps)
+    made = bundle_backtests(bundle, longest.seen_from(cutoff), [(lane.question, (cutoff,)) for lane in lanes])
+    return [_compared(part_for(bundle, lane), ours, lane, cutoff) for lane, ours in zip(lanes, made, strict=True)]
+
+
+def _compared(bundle: Bundle, ours: Backtest, lane: Lane, cutoff: int) -> Answer:
     seen, question = lane.seen_from(cutoff), lane.question
-    ours = bundle_backtest(bundle, seen, (cutoff,), question)
     alone = [baseline_backtest(bundle.forecasters, name, seen, (cutoff,), question=question) for name in lane.methods]
     common = on_common_points(ours, *alone)
     ends = part_ends(question.target, seen.step_seconds)

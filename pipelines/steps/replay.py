@@ -122,20 +122,24 @@ def lead_peaks(
 ) -> FloatArray:
     """The forecast of the peak within the lead window that begins with each replayed step, [workloads, steps].
 
-    Made from samples of earlier steps only: that of the bundle's shortest peak that covers the window, as in the
-    controller; where it has none, the largest of the steps' own quantiles.
+    Made from samples of earlier steps only: that of the bundle's shortest peak that covers the window, beside the steps
+    and the shorter ones as in the controller; where it has none, the largest of the steps' own quantiles and of the
+    shorter peaks.
     """
     rows = [panel.row(key) for key in plan.keys]
     history = panel.select(rows).history()
     horizon = lead_steps(plan.settings)
-    target = next((each.target for each in bundle.peaks if each.target.steps >= horizon), Target(horizon))
+    shorter = [each.target for each in bundle.peaks if each.target.steps < horizon]
+    covering = [each.target for each in bundle.peaks[len(shorter) :][:1]]
+    targets = [bundle.target if covering else Target(horizon), *shorter, *covering]
     peaks = np.full((len(plan.keys), plan.steps), np.nan)
     for step in range(plan.steps):
         cutoff = plan.start_seconds + (step - 1) * panel.step_seconds
         past = history.until(cutoff).last(past_steps)
         bundle = bundle.learned(plan.keys, past)
-        made = bundle.forecast_history(plan.keys, past, target, (level,), kin=panel.kin)
-        peaks[:, step] = made.forecast.values[:, 0, :].max(axis=1)
+        made = bundle.forecasts_history(plan.keys, past, targets, (level,), kin=panel.kin)
+        counted = made[-1:] if covering else made
+        peaks[:, step] = np.max([each.forecast.values[:, 0].max(axis=1) for each in counted], axis=0)
         progress(step + 1, plan.steps)
     return peaks
 

@@ -72,10 +72,46 @@ class HeldOut:
 
 def held_out(plan: Plan, bundle: Bundle, models: Fitted, progress: Progress = untold) -> HeldOut:
     """The bundle and the baseline over the held-out cutoffs of a plan, all its series, cold ones included."""
-    cutoffs = plan.split.held_out_cutoffs
-    ours = bundle_backtest(bundle, plan.panel, cutoffs, plan.question, progress=progress)
-    theirs = baseline_backtest(models, plan.training.baseline, plan.panel, cutoffs, question=plan.question)
-    return HeldOut(plan.panel.keys, ours, theirs)
+    return held_out_together([(plan, models)], bundle, progress)[0]
+
+
+def held_out_together(
+    asked: Sequence[tuple[Plan, Fitted]], bundle: Bundle, progress: Progress = untold
+) -> tuple[HeldOut, ...]:
+    """The same for plans of several targets of the same history, as they are served beside each other."""
+    panel = asked[0][0].panel
+    questions = [(plan.question, plan.split.held_out_cutoffs) for plan, _ in asked]
+    found = []
+    for ours, (plan, models) in zip(bundle_backtests(bundle, panel, questions, progress), asked, strict=True):
+        name, cutoffs = plan.training.baseline, plan.split.held_out_cutoffs
+        found.append(HeldOut(panel.keys, ours, baseline_backtest(models, name, panel, cutoffs, question=plan.question)))
+    return tuple(found)
+
+
+def bundle_backtests(
+    bundle: Bundle,
+    panel: UsagePanel,
+    asked: Sequence[tuple[Question, Sequence[int]]],
+    progress: Progress = untold,
+) -> tuple[Backtest, ...]:
+    """As `bundle_backtest` for several targets, each at its own cutoffs: at one that they share, what is served of them
+    at once. They are asked at the same levels, and with the same past."""
+    history = panel.history()
+    cutoffs = sorted({cutoff for _, own in asked for cutoff in own})
+    made: dict[tuple[Target, int], QuantileForecast] = {}
+    for number, cutoff in enumerate(cutoffs):
+        progress(number, len(cutoffs))
+        here = [question for question, own in asked if cutoff in own]
+        recent = history.until(cutoff).last(here[0].past_steps)
+        bundle = bundle.learned(panel.keys, recent)
+        targets = [question.target for question in here]
+        answers = bundle.forecasts_history(panel.keys, recent, targets, here[0].levels, kin=panel.kin)
+        made |= {(each.forecast.target, cutoff): each.forecast for each in answers}
+    progress(len(cutoffs), len(cutoffs))
+    return tuple(
+        backtest_of(lambda past, target=question.target: made[target, past.end_seconds], history, own)  # type: ignore[misc]
+        for question, own in asked
+    )
 
 
 def bundle_backtest(

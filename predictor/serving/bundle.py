@@ -30,6 +30,7 @@ from models.forecast import (
 from models.gate import Gate
 from predictor.errors import CorruptModel
 from predictor.serving.blocks import Rows, answered_in_blocks
+from predictor.serving.dominance import lifted
 from predictor.serving.siblings import KINSHIPS, Tie, siblings, ties
 from predictor.usage.kin import NO_KIN, UNKNOWN_KIN, Kin
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
@@ -266,6 +267,29 @@ class Bundle:
             )
         made_at = QuantileForecast(wanted, values, history.end_seconds, history.step_seconds, asked)
         return PanelForecast(tuple(keys), made_at, tuple(outcomes))
+
+    def forecasts(
+        self, panel: UsagePanel, targets: Sequence[Target], levels: Sequence[float] | None = None
+    ) -> tuple[PanelForecast, ...]:
+        """What is served of several targets at once: as `forecast` of each, with none that contradicts another."""
+        return self.forecasts_history(panel.keys, panel.history(), targets, levels, kin=panel.kin)
+
+    def forecasts_history(
+        self,
+        keys: Sequence[SeriesKey],
+        history: History,
+        targets: Sequence[Target],
+        levels: Sequence[float] | None = None,
+        *,
+        kin: Mapping[str, Kin] = NO_KIN,
+    ) -> tuple[PanelForecast, ...]:
+        """The same for bare arrays; what a backtest of steps and peaks calls."""
+        made = [self.forecast_history(keys, history, target, levels, kin=kin) for target in targets]
+        is_cold = np.asarray([isinstance(each, Served) and each.is_cold for each in made[0].outcomes], dtype=np.bool_)
+        values = lifted([each.forecast.values for each in made], targets, is_cold)
+        return tuple(
+            replace(each, forecast=replace(each.forecast, values=own)) for each, own in zip(made, values, strict=True)
+        )
 
     def _values(
         self,

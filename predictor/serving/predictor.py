@@ -106,7 +106,8 @@ class ServedForecast:
         """Highest usage at a level from the end of what was observed until then, in the resource's base unit.
 
         That of the shortest window forecast as a peak that reaches so far; where there is none, the largest of the
-        steps' own quantiles, which is less. Raises ForecastError where the forecast does not reach that far either.
+        steps' own quantiles and of the shorter peaks, which is less. Raises ForecastError where the forecast does not
+        reach that far either.
         """
         step = self.series.step_seconds
         steps = max(1, -int(-(until_seconds - self.known_until_seconds) // step))
@@ -119,7 +120,8 @@ class ServedForecast:
                 f"the forecast of {self.series.key} reaches {reach} s, but {steps * step} s are needed; "
                 "raise forecast.horizon"
             )
-        return float(self.series.at(level)[:steps].max())
+        highest = [self.series.at(level)[:steps].max(), *(each.at(level)[0] for each in self.peaks)]
+        return float(max(highest))
 
 
 @dataclass(frozen=True)
@@ -375,7 +377,7 @@ class Predictor:
         if known is not before and self.learned_copy is not None and model.version:
             self.learned_copy.keep(model.version, known)
         targets = (Target(self._horizon_steps), *(part.target for part in known.peaks))
-        return tuple(known.forecast(panel, target, levels) for target in targets), known
+        return known.forecasts(panel, targets, levels), known
 
     def _completed(self, answer: Forecasts, made: tuple[PanelForecast, ...], champion: Bundle) -> Forecasts:
         """The answer with the version before in the place of the champion, where that is better than what there is.
@@ -428,10 +430,8 @@ class Predictor:
         serves = f"version {model.version}, the champion before, serves"
         unknown = f"version {answer.model.version} does not know it"
         why = [f"{champion.closed.get(key, unknown)}: {serves}" for key in served.keys]
-        replaced = [
-            _replaced(each, rows, known.forecast(served, each.forecast.target, each.forecast.levels), why)
-            for each in made
-        ]
+        others = known.forecasts(served, [each.forecast.target for each in made], made[0].forecast.levels)
+        replaced = [_replaced(each, rows, other, why) for each, other in zip(made, others, strict=True)]
         keys = frozenset(served.keys)
         return replace(answer, made=replaced[0], peaks=tuple(replaced[1:]), previous=model, by_previous=keys)
 

@@ -13,7 +13,7 @@ from models.calibration import Calibration, part_coverage
 from models.combination import Combination, combined, loss_unit, part_losses
 from models.forecast import FloatArray, ForecastError, Target
 from pipelines.steps.plan import Question
-from pipelines.steps.score import bundle_backtest
+from pipelines.steps.score import bundle_backtest, bundle_backtests
 from predictor.registry.kept import KeptModel
 from predictor.registry.memory import MemoryBundleStore
 from predictor.serving.bundle import COMBINATION, Bundle, SeriesForecast, SeriesModel, Served
@@ -455,7 +455,9 @@ def test_a_bundle_keeps_its_peaks_on_disk(tmp_path: Path) -> None:
 
 
 def test_scaling_takes_the_shortest_peak_that_covers_its_lead_time() -> None:
-    """Beyond the windows that are forecast, the largest of the steps' quantiles; windows far longer are not made."""
+    """Beyond the windows that are forecast, the largest quantile of the steps and of the shorter windows; windows far
+    longer are not made.
+    """
     panel = some_usage()
     bundle = with_a_peak(a_bundle())
     longer = replace(bundle.peaks[0], target=Target(6, is_peak=True))
@@ -483,4 +485,36 @@ def test_scaling_takes_the_shortest_peak_that_covers_its_lead_time() -> None:
     assert served(timedelta(0)).peaks == ()
     start, top = answer.known_until_seconds, LEVELS[-1]
     assert answer.peak(top, start + 600) == answer.peaks[0].at(top)[0]
-    assert answer.peak(top, start + 5 * STEP_SECONDS) == answer.series.at(top)[:5].max()
+    highest = max(answer.series.at(top)[:5].max(), answer.peaks[0].at(top)[0])
+    assert answer.peak(top, start + 5 * STEP_SECONDS) == highest
+
+
+def test_peaks_do_not_contradict_each_other() -> None:
+    """None is below that of a shorter window, nor that of a workload that is new below a step within it; what a
+    backtest, a predictor and the bundle say is the same, and what is forecast otherwise is not touched.
+    """
+    panel = some_usage()
+    usage = panel.usage.copy()
+    usage[2, : -DAY_STEPS // 6] = np.nan
+    panel = replace(panel, usage=usage)
+    bundle = with_a_peak(a_bundle(a_record((0, 1))))
+    day = replace(bundle.peaks[0], target=Target(DAY_STEPS, is_peak=True))
+    bundle = replace(bundle, peaks=(*bundle.peaks, day))
+    targets = (bundle.target, *(each.target for each in bundle.peaks))
+
+    alone = [bundle.forecast(panel, target).forecast.values for target in targets]
+    steps, hour, of_day = (each.forecast.values for each in bundle.forecasts(panel, targets))
+    question = Question(bundle.target, LEVELS, panel.steps)
+    asked = [(replace(question, target=target), (panel.end_seconds - DAY_STEPS * STEP_SECONDS,)) for target in targets]
+    tested = bundle_backtests(bundle, panel, asked)
+    past = panel.between(panel.start_seconds, asked[0][1][0])
+    known = bundle.learned(past.keys, past.history())
+
+    assert (alone[2] < alone[1])[2].any()
+    assert (of_day >= hour).all()
+    assert (of_day[2] >= steps[2].max(axis=1, keepdims=True)).all()
+    assert (hour[2] >= steps[2, :, :4].max(axis=1, keepdims=True)).all()
+    np.testing.assert_array_equal(steps, alone[0])
+    np.testing.assert_array_equal(hour[:2], alone[1][:2])
+    for made, expected in zip(tested, known.forecasts(past, targets), strict=True):
+        np.testing.assert_array_equal(made.forecast[0], expected.forecast.values)
