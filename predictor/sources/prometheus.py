@@ -55,10 +55,11 @@ class _Grid:
         last = (self.end_seconds + self.step_seconds) // step * step - step
         return _Grid(first, last, step) if last >= first else self
 
-    def newest(self) -> "_Grid":
-        """The last whole hour within the same time, for what is asked once; the last step where there is no hour."""
+    def newest(self, now_seconds: int) -> "_Grid":
+        """The last whole hour within the same time that is over, for what is asked once; the first where none is."""
         coarse = self.coarse()
-        last = coarse.start_seconds + (coarse.steps - 1) * coarse.step_seconds
+        over = (now_seconds - coarse.start_seconds) // coarse.step_seconds
+        last = coarse.start_seconds + max(min(coarse.steps, over) - 1, 0) * coarse.step_seconds
         return _Grid(last, last, coarse.step_seconds)
 
     def __str__(self) -> str:
@@ -112,10 +113,11 @@ class PrometheusSource:
         if Resource.REQUESTS in wanted:
             texts |= {"requests": queries.requests()}
         asked = {name: (text, grid) for name, text in texts.items()}
+        newest = grid.newest(int(time.time()))
         asked |= {
             "pods by pool": (queries.pods_by_pool(), grid.coarse()),
-            "images": (queries.images(), grid.newest()),
-            "owners": (queries.owners(), grid.newest()),
+            "images": (queries.images(), newest),
+            "owners": (queries.owners(), newest),
         }
         answers = self._ask(asked, progress)
         absent = [resource for resource in wanted if not has_series(answers, resource)]
@@ -278,6 +280,8 @@ def _pieces(query: str, grid: _Grid, now_seconds: int, *, with_cache: bool) -> I
             yield _Piece(query, grid.start_seconds + first * step, step, count, (0, count), is_settled_day=False)
         return
     stop = grid.start_seconds + steps * step
+    if not steps:
+        return
     for day in range(grid.start_seconds // DAY * DAY, stop, DAY):
         first, last = max(day, grid.start_seconds), min(day + DAY, stop)
         if with_cache and day + DAY + SETTLED_SECONDS <= now_seconds:
