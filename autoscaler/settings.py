@@ -34,6 +34,8 @@ class ScalingSettings(Section):
     """Replicas that somebody else has set are left alone this long; 0 s to take them over at once."""
     namespaces: Annotated[tuple[str, ...], Listed] = ()
     """Namespaces to look at; empty means all that the role allows."""
+    namespace_selector: str = ""
+    """Label selector that a namespace must meet besides, such as `foresize.io/managed=true`; empty for any."""
     paused: bool = False
     """Whether the controller only observes, whatever the objects say."""
     writes_per_second: float = Field(default=50.0, gt=0)

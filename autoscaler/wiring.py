@@ -60,7 +60,7 @@ def build_controller(
     metrics = AutoscalerMetrics()
     client = KubeClient.connect(kubeconfig, context)
     client.told = lambda method, status: metrics.api_requests.labels(method, str(status)).inc()
-    cluster = KubeCluster(client, scaling.namespaces, identity, seconds_since_boot)
+    cluster = KubeCluster(client, scaling.namespaces, scaling.namespace_selector, identity, seconds_since_boot)
     leadership: LeaseElector | MemoryLeadership
     if is_dry_run:
         leadership = MemoryLeadership(identity=identity)

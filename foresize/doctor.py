@@ -301,7 +301,7 @@ def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str |
         advice = "bind a Role there that allows it; without it only `foresize run --dry-run`"
         yield Check("cluster", "WARN", text, advice)
     if may_see:
-        cluster = KubeCluster(client, scaling.namespaces)
+        cluster = KubeCluster(client, scaling.namespaces, scaling.namespace_selector)
         try:
             count = len(cluster.observe(time.time()).workloads)
         finally:

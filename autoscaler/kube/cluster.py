@@ -42,6 +42,7 @@ AUTOSCALERS = f"/apis/{API_VERSION}/predictiveautoscalers"
 HPAS = "/apis/autoscaling/v2/horizontalpodautoscalers"
 VPAS = "/apis/autoscaling.k8s.io/v1/verticalpodautoscalers"
 SCALED_OBJECTS = "/apis/keda.sh/v1alpha1/scaledobjects"
+NAMESPACES = "/api/v1/namespaces"
 PODS = "/api/v1/pods"
 BUDGETS = "/apis/policy/v1/poddisruptionbudgets"
 ALWAYS_WATCHED: Mapping[str, Callable[[JsonObject], object]] = {
@@ -69,6 +70,8 @@ class KubeCluster:
 
     client: KubeClient
     namespaces: tuple[str, ...] = ()
+    namespace_selector: str = ""
+    """Label selector that a namespace must meet besides; empty for any."""
     identity: str = ""
     """Who reports Events."""
     clock: Callable[[], float] = seconds_since_boot
@@ -90,6 +93,10 @@ class KubeCluster:
         for path, reduce in ALWAYS_WATCHED.items():
             self._watch(path, reduce)
         autoscalers: list[PredictiveAutoscaler] = list(self._current(AUTOSCALERS))
+        if self.namespace_selector:
+            self._watch(NAMESPACES, _name, self.namespace_selector)
+            opted_in = set(self._current(NAMESPACES))
+            autoscalers = [each for each in autoscalers if each.namespace in opted_in]
         if all(watch.is_absent for watch in self._watched[AUTOSCALERS]):
             raise ClusterRefused(f"{self.client.server} does not know {KIND}: kubectl apply -f deploy/crd.yaml")
         kinds = {(each.target.api_version, each.target.kind) for each in autoscalers if not each.problem}
@@ -182,13 +189,15 @@ class KubeCluster:
 
     # --- watching
 
-    def _watch(self, path: str, reduce: Callable[[JsonObject], Any]) -> None:
+    def _watch(self, path: str, reduce: Callable[[JsonObject], Any], selector: str = "") -> None:
         """Begins to watch a collection, where that has not begun."""
         if path in self._watched:
             return
-        places = [_in_namespace(path, namespace) for namespace in self.namespaces] or [path]
+        named = self.namespaces if path != NAMESPACES else ()
+        places = [_in_namespace(path, namespace) for namespace in named] or [path]
         self._watched[path] = [
-            WatchedCollection(self.client, place, reduce, self.clock, self.random) for place in places
+            WatchedCollection(self.client, place, reduce, clock=self.clock, random=self.random, selector=selector)
+            for place in places
         ]
         for each in self._watched[path]:
             each.start()
@@ -273,6 +282,10 @@ def _target(
     if found is None:
         return _no_scale(f"there is no {ref.kind} {ref.name} in namespace {autoscaler.namespace}")
     return found
+
+
+def _name(item: JsonObject) -> str:
+    return str(item["metadata"]["name"])
 
 
 def _no_scale(message: str) -> Hold:

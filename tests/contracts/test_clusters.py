@@ -391,6 +391,23 @@ def test_how_long_pods_take_to_get_ready_is_learned(control_plane: ControlPlane)
 
 
 @pytest.mark.e2e
+def test_a_namespace_without_the_label_is_left_alone(control_plane: ControlPlane) -> None:
+    """With a selector only namespaces that meet it count, as soon as they do."""
+    control_plane.apply(CRD)
+    with control_plane.namespace("contract") as namespace:
+        control_plane.apply(an_object(namespace))
+        client = KubeClient.connect(control_plane.kubeconfig)
+        cluster = KubeCluster(client, (namespace,), f"opted-in={namespace}")
+
+        assert cluster.observe(1.0).workloads == ()
+
+        labels = {"metadata": {"labels": {"opted-in": namespace}}}
+        control_plane.api.patch(f"/api/v1/namespaces/{namespace}", labels)
+        wait_until(lambda: len(cluster.observe(2.0).workloads) == 1, 20, "the object")
+        cluster.close()
+
+
+@pytest.mark.e2e
 def test_the_disruption_budgets_of_the_pods_are_seen(control_plane: ControlPlane) -> None:
     """With what the cluster's own controller says they allow; one over other pods is none of the target's."""
     control_plane.apply(CRD)
