@@ -123,6 +123,7 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload]:
             ready_replicas=int(status.get("readyReplicas") or 0),
             request_per_replica=_requests(template),
             rollout=_rollout(status),
+            generation=int(metadata.get("generation") or 0),
             is_set_by_us=_is_set_by_us(metadata),
         )
 
