@@ -100,6 +100,8 @@ class Remembered:
     """Of the target that all this is about: one that was made anew has no past."""
     last_replicas: int | None = None
     """What the target's scale asked for when it was last seen, or was set to by us."""
+    set_from_generation: int = 0
+    """Generation that the target had before we last set its scale: what shows it, or an earlier one, is older."""
     changed_by_others_at_seconds: float | None = None
     """When the scale was last found changed by somebody else."""
     last_scale_seconds: float | None = None

@@ -301,10 +301,10 @@ class Controller:
         now = self.clock()
         change = command.desired - command.current
         memory = remembered_scale(decided.remembered.replicas, change, decided.policy.rules.behaviour, now)
-        last = decided.remembered.last_replicas if hpa else command.desired
-        self.remembered[autoscaler.uid] = replace(
-            decided.remembered, replicas=memory, last_replicas=last, last_scale_seconds=now
-        )
+        remembered = replace(decided.remembered, replicas=memory, last_scale_seconds=now)
+        if hpa is None:
+            remembered = replace(remembered, last_replicas=command.desired, set_from_generation=target.generation)
+        self.remembered[autoscaler.uid] = remembered
         return ActResult(Outcome.APPLIED, f"minReplicas of {hpa.shown}" if hpa else "")
 
     def _tell(self, records: Sequence[DecisionRecord], before: Mapping[str, Remembered]) -> None:

@@ -37,6 +37,8 @@ class TargetWorkload:
     """What is in progress, in words; empty where nothing is."""
     ready_seconds: tuple[float, ...] = ()
     """What its newest pods took from creation to Ready."""
+    generation: int = 0
+    """Counts changes of its spec; 0 where nobody counts them."""
     is_set_by_us: bool = False
     """Whether a copy of this controller set the replicas that it has."""
 

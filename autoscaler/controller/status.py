@@ -116,6 +116,8 @@ def recorded(remembered: Remembered) -> JsonObject:
         answer["changes"] = [{"time": as_micro_time(each.at_seconds), "by": each.change} for each in memory.events]
     if remembered.last_replicas is not None:
         answer["lastReplicas"] = remembered.last_replicas
+    if remembered.set_from_generation:
+        answer["setFromGeneration"] = remembered.set_from_generation
     for name, moment in (
         ("changedByOthers", remembered.changed_by_others_at_seconds),
         ("lastScale", remembered.last_scale_seconds),
@@ -148,6 +150,7 @@ def remembered_from(status: Mapping[str, Any], now_seconds: float) -> Remembered
             replicas=memory,
             target_uid=str(kept.get("targetUid", "")),
             last_replicas=None if last is None else int(last),
+            set_from_generation=int(kept.get("setFromGeneration", 0)),
             changed_by_others_at_seconds=None if changed is None else seconds_of(changed),
             last_scale_seconds=None if scaled is None else seconds_of(scaled),
             lead_seconds=None if lead is None else float(lead),

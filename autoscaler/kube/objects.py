@@ -124,6 +124,7 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload]:
             request_per_replica=_requests(template),
             rollout=_rollout(status),
             pod_labels=tuple(((spec.get("template") or {}).get("metadata", {}).get("labels") or {}).items()),
+            generation=int(metadata.get("generation") or 0),
             is_set_by_us=_is_set_by_us(metadata),
         )
 

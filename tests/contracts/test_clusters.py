@@ -289,6 +289,31 @@ def test_an_event_can_be_read_beside_the_object(stage: Stage) -> None:
 
 
 @pytest.mark.e2e
+def test_who_set_the_replicas_last_is_seen(control_plane: ControlPlane) -> None:
+    """Written by the controller, by a person through the scale, and by a person who applies the Deployment."""
+    for stage in on_an_api_server(control_plane):
+        stage.create(3)
+        made = stage.target()
+        assert not made.is_set_by_us
+
+        write(stage, 5)
+        ours = stage.until(lambda seen: replicas_of(seen) == 5, "5 replicas").target
+        assert isinstance(ours, TargetWorkload)
+        assert (ours.is_set_by_us, ours.generation) == (True, made.generation + 1)
+
+        stage.scale(4)
+        theirs = stage.until(lambda seen: replicas_of(seen) == 4, "4 replicas").target
+        assert isinstance(theirs, TargetWorkload)
+        assert not theirs.is_set_by_us
+
+        write(stage, 6)
+        stage.create(2)
+        applied = stage.until(lambda seen: replicas_of(seen) == 2, "2 replicas").target
+        assert isinstance(applied, TargetWorkload)
+        assert not applied.is_set_by_us
+
+
+@pytest.mark.e2e
 def test_a_kind_without_a_scale_is_said_to_have_none(control_plane: ControlPlane) -> None:
     """A ConfigMap, and a kind that the cluster does not know: holds with a reason, no errors."""
     control_plane.apply(CRD)
