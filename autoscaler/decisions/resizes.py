@@ -98,7 +98,8 @@ def review_pods(
             if waits.reason == IN_PROGRESS or now_seconds - waits.since_seconds < rules.retry_seconds:
                 continue
         changes, why = _changes(pod, recommended, memory_in_use, rules)
-        why = why or (_refused_class(pod, changes) if changes else "")
+        if changes or why:
+            why = _refused_class(pod, changes) or why
         if why:
             left_alone.append((pod.name, why))
         elif changes:
