@@ -6,7 +6,7 @@ for a little, as a command that decides once has no second chance.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -27,6 +27,8 @@ log = structlog.get_logger("autoscaler.advisor")
 
 FIRST_WAIT_SECONDS = 20.0
 """How long the first answer is waited for."""
+CONTAINERS_AT_ONCE = 256
+"""How many are forecast together."""
 FRESH_SAMPLES_SECONDS = 900
 """A sample of memory that is older says nothing of what is used now."""
 
@@ -153,18 +155,30 @@ class RequestAdvisor:
 def advice_from(
     highest: UsagePanel, mean: UsagePanel, bundle: Bundle, rules: RequestRules
 ) -> dict[ContainerName, ContainerAdvice]:
-    """What each container of two panels, keyed by `ContainerName.series`, should request by a model's forecasts."""
+    """What each container of two panels, keyed by `ContainerName.series`, should request by a model's forecasts.
+
+    Some containers at a time: the quantiles of a day of all of a fleet's would take gigabytes.
+    """
     day = Target(max(1, SECONDS_PER_DAY // highest.step_seconds))
-    peak = next((part.target for part in bundle.peaks if part.target.steps == day.steps), None)
-    cpu_rows, memory_rows = highest.rows(Resource.CPU), highest.rows(Resource.MEMORY)
-    fans = {
-        "busiest": _forecasts(highest.select(cpu_rows), bundle, day, rules),
-        "mean": _forecasts(mean, bundle, day, rules),
-        # Where the model knows no peak of a day, the largest of the steps' quantiles stands for it, which is less.
-        "memory": _forecasts(highest.select(memory_rows), bundle, peak or day, rules),
-    }
+    # Where the model knows no peak of a day, the largest of the steps' quantiles stands for it, which is less.
+    peak = next((part.target for part in bundle.peaks if part.target.steps == day.steps), day)
     names = sorted({ContainerName(*key.workload.rsplit("/", 1)) for key in (*highest.keys, *mean.keys)})
-    return {name: _advice_on(name, fans, rules) for name in names}
+    rows = [{key: row for row, key in enumerate(panel.keys)} for panel in (highest, mean)]
+    found: dict[ContainerName, ContainerAdvice] = {}
+    for first in range(0, len(names), CONTAINERS_AT_ONCE):
+        part = names[first : first + CONTAINERS_AT_ONCE]
+
+        def some(panel: UsagePanel, resource: Resource, part: Sequence[ContainerName] = part) -> UsagePanel:
+            known = rows[0] if panel is highest else rows[1]
+            return panel.select([known[key] for name in part if (key := name.series(resource)) in known])
+
+        fans = {
+            "busiest": _forecasts(some(highest, Resource.CPU), bundle, day, rules),
+            "mean": _forecasts(some(mean, Resource.CPU), bundle, day, rules),
+            "memory": _forecasts(some(highest, Resource.MEMORY), bundle, peak, rules),
+        }
+        found |= {name: _advice_on(name, fans, rules) for name in part}
+    return found
 
 
 def _advice_on(

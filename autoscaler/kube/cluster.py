@@ -63,6 +63,8 @@ SYNC_SECONDS = 30.0
 """Longest wait for the first list of a kind."""
 OLDEST_SECONDS = 100.0
 """A picture that was last known to be current longer ago is none; a quiet one is confirmed every minute."""
+NO_SUCH_PATH = "could not find the requested resource"
+"""What an API server says of a sub-resource that it does not have, in place of the name of an object."""
 PODS_KEPT = 50
 """How many of a workload's newest pods say how long it takes to get Ready."""
 
@@ -171,7 +173,13 @@ class KubeCluster:
             },
         }
         path = f"{_in_namespace(PODS, pod.namespace)}/{pod.name}/resize"
-        self.client.strategic_patch(path, changes, fieldManager=FIELD_MANAGER)
+        try:
+            self.client.strategic_patch(path, changes, fieldManager=FIELD_MANAGER)
+        except ObjectGone as gone:
+            if NO_SUCH_PATH not in str(gone):
+                raise
+            text = f"{self.client.server} cannot resize pods in place: vertical.mode InPlace needs Kubernetes 1.33"
+            raise ClusterRefused(text) from gone
 
     def set_status(self, autoscaler: PredictiveAutoscaler, status: Mapping[str, object]) -> None:
         """Puts the status into the very object that it is about, in the place of the one before."""

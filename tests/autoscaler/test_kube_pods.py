@@ -1,14 +1,22 @@
 """Pods become values: containers, kills and resizes only where requests are sized, and one number elsewhere."""
 
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from autoscaler.cluster.containers import Amounts, PendingResize
 from autoscaler.controller.autoscalers import VerticalMode, seconds_of
+from autoscaler.decisions.resizes import ContainerResize, PodResize
+from autoscaler.errors import ClusterRefused
+from autoscaler.kube.client import KubeClient
+from autoscaler.kube.cluster import KubeCluster
 from autoscaler.kube.objects import ReadyPod, autoscaler_of
 from autoscaler.kube.pods import PodReducer, WatchedPod, pod_state_of
 from predictor.usage.panel import Resource
+from tests.support.http_answers import Answer, answering
+from tests.support.kubeconfig import a_kubeconfig
 
 MIB = 2**20
 
@@ -160,3 +168,16 @@ def test_what_an_object_says_of_requests_is_read() -> None:
     assert given.changes(Resource.CPU)
     assert not read(vertical={"mode": "InPlace", "containers": [narrow]}).changes(Resource.CPU)
     assert not read(vertical={"mode": "Recommend"}).changes(Resource.CPU)
+
+
+def test_a_cluster_that_cannot_resize_in_place_is_told_what_it_needs(tmp_path: Path) -> None:
+    """It answers as if the pod were not there, but without a name."""
+    message = "the server could not find the requested resource"
+    answer = Answer(404, orjson.dumps({"kind": "Status", "code": 404, "message": message}))
+    state = pod_state_of(a_pod())
+    resize = PodResize(state, (ContainerResize("main", Amounts(), Amounts(0.5, None)),))
+
+    with answering(answer) as server:
+        cluster = KubeCluster(KubeClient.connect(a_kubeconfig(tmp_path, server.url)))
+        with pytest.raises(ClusterRefused, match=r"needs Kubernetes 1\.33"):
+            cluster.resize_pod(resize)

@@ -65,7 +65,8 @@ class Shop:
         self.plane, self.namespace, self.controller = plane, namespace, controller
 
     def deploy(self, replicas: int = 2, **more: Any) -> list[JsonObject]:
-        """The Deployment's pods once they are Ready."""
+        """The Deployment's pods once they are Ready; the controller has looked at them before anything is asked."""
+        self.controller.cycle()
         requests = {"cpu": "100m", "memory": "64Mi"}
         self.plane.apply(deployment("web", self.namespace, replicas, **({"requests": requests} | more)))
         wait_until(lambda: len(self.pods()) == replicas, 60, f"{replicas} Ready pods")
