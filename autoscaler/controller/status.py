@@ -23,6 +23,7 @@ from autoscaler.controller.autoscalers import (
 )
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.records import ActResult, Outcome
+from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
 from autoscaler.decisions.guardrails import Recommendation, ReplicaMemory, ScaleEvent
 
 JsonObject = dict[str, Any]
@@ -61,14 +62,16 @@ class Importance(IntEnum):
     """Something that a person or a new leader must know."""
 
 
-def status_of(plan: Plan, result: ActResult, before: Mapping[str, Any], now_seconds: float) -> JsonObject:
+def status_of(
+    plan: Plan, result: ActResult, before: Mapping[str, Any], now_seconds: float, sizing: Sizing | None = None
+) -> JsonObject:
     """The whole status; `before` is the one that it takes the place of."""
     decision = plan.decision
     status: JsonObject = {
         "observedGeneration": plan.autoscaler.generation,
         "rung": decision.rung.value,
         "reason": decision.reason.code.value,
-        "conditions": _conditions(plan, result, before.get("conditions") or (), now_seconds),
+        "conditions": _conditions(plan, result, sizing, before.get("conditions") or (), now_seconds),
         "stabilization": recorded(plan.remembered),
     }
     target = plan.workload.target
@@ -95,7 +98,7 @@ def status_of(plan: Plan, result: ActResult, before: Mapping[str, Any], now_seco
     decisions = _decisions(plan, result, before.get("decisions") or [], now_seconds)
     if decisions:
         status["decisions"] = decisions
-    return status
+    return status | sizing_status(sizing, before)
 
 
 def importance(before: Mapping[str, Any], after: Mapping[str, Any]) -> Importance:
@@ -166,11 +169,18 @@ def _recommendations(kept: Iterable[Mapping[str, Any]], now_seconds: float) -> t
 
 
 def _conditions(
-    plan: Plan, result: ActResult, before: Iterable[Mapping[str, Any]], now_seconds: float
+    plan: Plan,
+    result: ActResult,
+    sizing: Sizing | None,
+    before: Iterable[Mapping[str, Any]],
+    now_seconds: float,
 ) -> list[JsonObject]:
     former = {each["type"]: each for each in before}
     answer = []
-    for kind, (holds, reason, message) in _verdicts(plan, result).items():
+    verdicts = _verdicts(plan, result)
+    if sizing is not None:
+        verdicts["RecommendationProvided"] = recommendation_provided(sizing)
+    for kind, (holds, reason, message) in verdicts.items():
         status = "True" if holds else "False"
         was = former.get(kind, {})
         since = was["lastTransitionTime"] if was.get("status") == status else as_time(now_seconds)
@@ -293,6 +303,7 @@ def _essence(status: Mapping[str, Any]) -> JsonObject:
             kept.get("changes"),
             *(kept.get(name) for name in ("targetUid", "lastReplicas", "changedByOthers")),
         ],
+        "sizing": sizing_essence(status),
     }
 
 

@@ -9,12 +9,20 @@ from pathlib import Path
 
 from predictor.errors import InvalidUsage, PredictorError, SourceRefused
 from predictor.serving.ports import Progress
-from predictor.sources.assembly import Answers, assembled_panel, assembled_pools, has_series, remarks
+from predictor.sources.assembly import (
+    Answers,
+    assembled_containers,
+    assembled_panel,
+    assembled_pools,
+    has_series,
+    remarks,
+)
 from predictor.sources.cache import DayCache
 from predictor.sources.discovery import MetricsFound, find_metrics
 from predictor.sources.http import PrometheusClient, PrometheusEndpoint
 from predictor.sources.matrix import Matrix, joined_in_time
 from predictor.sources.promql import METRICS, POOL_METRICS, ClusterLabels, Queries
+from predictor.usage.containers import ContainerUsage
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
 from predictor.usage.table import checked_series
@@ -150,6 +158,24 @@ class PrometheusSource:
             step_seconds=step_seconds,
             findings=(*remarks(answers), *self._cache_problem()),
         )
+
+    def fetch_containers(
+        self, workloads: Collection[str], *, start_seconds: int, end_seconds: int, step_seconds: int
+    ) -> ContainerUsage:
+        """What the containers of those workloads used in one pod each, on the grid start, … up to end (inclusive).
+
+        A workload that Prometheus knows nothing of is left out. Raises SourceUnavailable, SourceRefused or
+        MalformedAnswer.
+        """
+        grid = _checked_grid(start_seconds, end_seconds, step_seconds)
+        texts = self._queries(step_seconds).single_containers(workloads)
+        answers = self._ask({f"containers {number}": (text, grid) for number, text in enumerate(texts)}, None)
+        read = assembled_containers(answers, workloads, start_seconds=start_seconds, step_seconds=step_seconds)
+        said = (*remarks(answers), *self._cache_problem())
+        highest, mean = (
+            replace(kept, findings=(*said, *found)) for kept, found in map(checked_series, (read.highest, read.mean))
+        )
+        return ContainerUsage(highest, mean)
 
     def _queries(self, step_seconds: int) -> Queries:
         return Queries(self._labels, step_seconds, self._scrape_interval_seconds)

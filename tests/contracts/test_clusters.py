@@ -8,11 +8,20 @@ from typing import Any, Protocol
 import pytest
 import yaml
 
+from autoscaler.cluster.containers import Amounts, ContainerState, PodState
 from autoscaler.cluster.reasons import Hold
 from autoscaler.cluster.resources import Resources
-from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, RivalKind, TargetRef
+from autoscaler.controller.autoscalers import (
+    PredictiveAutoscaler,
+    Rival,
+    RivalKind,
+    TargetRef,
+    Vertical,
+    VerticalMode,
+)
 from autoscaler.controller.memory import MemoryCluster
 from autoscaler.controller.ports import ClusterReader, ClusterWriter, Event, ManagedWorkload, TargetWorkload
+from autoscaler.decisions.resizes import ContainerResize, PodResize
 from autoscaler.errors import ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.kube.client import KubeClient
 from autoscaler.kube.cluster import KubeCluster
@@ -77,13 +86,19 @@ def write(stage: Stage, replicas: int) -> None:
 def in_memory() -> Iterator[Stage]:
     name = "shop/Deployment/web"
     cluster = MemoryCluster()
-    cluster.put(an_autoscaler(name, uid="object"))
+    cluster.put(an_autoscaler(name, uid="object", vertical=Vertical(VerticalMode.RECOMMEND)))
     made = 0
 
     def create(replicas: int) -> None:
         nonlocal made
         made += 1
-        cluster.put(TargetWorkload(name, f"uid-{made}", replicas, 0, Resources(0.5, 2**26)))
+        app = ContainerState("app", Amounts(0.5, 2.0**26))
+        pods = tuple(
+            PodState("shop", f"web-{made}-{number}", f"uid-{made}-{number}", "1", True, "Burstable", (app,))
+            for number in range(replicas)
+        )
+        requested = Resources(0.5, 2**26)
+        cluster.put(TargetWorkload(name, f"uid-{made}", replicas, 0, requested, containers=("app",), pods=pods))
 
     def steer() -> None:
         cluster.put(Rival(RivalKind.HPA, "shop", "rival", WEB, "hpa", min_replicas=2, max_replicas=7))
@@ -109,6 +124,7 @@ def an_object(namespace: str, **spec: Any) -> dict[str, Any]:
             "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
             "mode": "Auto",
             "horizontal": {"maxReplicas": 20},
+            "vertical": {"mode": "Recommend"},
         }
         | spec,
     }
@@ -257,6 +273,39 @@ def test_what_else_steers_the_target_is_seen_and_its_minimum_can_be_moved(stage:
         except CommandConflict:
             continue
     stage.until(lambda seen: seen.rivals[0].min_replicas == 4, "a minimum of 4")
+
+
+def running_pods(seen: ManagedWorkload) -> tuple[PodState, ...]:
+    return () if isinstance(seen.target, Hold) else tuple(pod for pod in seen.target.pods if pod.is_running)
+
+
+def test_the_pods_of_an_object_that_asks_for_requests_are_seen_and_resized(stage: Stage) -> None:
+    """The other resource stays; a pod that has changed since it was seen is not written to."""
+    stage.create(1)
+    (pod,) = running_pods(stage.until(lambda seen: len(running_pods(seen)) == 1, "a running pod"))
+    (container,) = pod.containers
+    assert container == ContainerState("app", Amounts(0.5, 2.0**26))
+    stale = PodResize(pod, (ContainerResize("app", container.requests, Amounts(0.75, None)),))
+
+    for _ in range(20):
+        (seen,) = running_pods(stage.seen())
+        try:
+            stage.cluster.resize_pod(replace(stale, pod=seen))
+            break
+        except CommandConflict:
+            continue
+    resized = stage.until(
+        lambda seen: [each.containers[0].requests for each in running_pods(seen)] == [Amounts(0.75, 2.0**26)],
+        "the new request",
+    )
+
+    assert [each.uid for each in running_pods(resized)] == [pod.uid]
+    with pytest.raises(CommandConflict):
+        stage.cluster.resize_pod(stale)
+    with pytest.raises((CommandConflict, ObjectGone)):
+        stage.cluster.resize_pod(replace(stale, pod=running_pods(resized)[0]._replace(uid="another")))
+    with pytest.raises(ObjectGone):
+        stage.cluster.resize_pod(replace(stale, pod=pod._replace(name="nobody", uid="nobody")))
 
 
 def test_a_status_takes_the_place_of_the_one_before(stage: Stage) -> None:
