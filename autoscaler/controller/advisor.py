@@ -2,11 +2,13 @@
 
 A thread reads usage and forecasts it; cycles take the newest answer that there is. So a metrics store that is slow or
 gone delays no replica: the last recommendations stay, and say how old they are. Only the very first answer is waited
-for a little, as a command that decides once has no second chance.
+for a little, as a command that decides once has no second chance; where answers take long, as for thousands of
+containers, most of the time is left to the loop.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -27,6 +29,8 @@ log = structlog.get_logger("autoscaler.advisor")
 
 FIRST_WAIT_SECONDS = 20.0
 """How long the first answer is waited for."""
+LEAST_REST = 4.0
+"""After an answer that took long, so many times as long passes until the next: a large fleet's is worth no more."""
 CONTAINERS_AT_ONCE = 256
 """How many are forecast together."""
 FRESH_SAMPLES_SECONDS = 900
@@ -78,6 +82,7 @@ class _Job:
         self.done = threading.Event()
         self.advice: Advice | None = None
         self.problem: PredictorError | None = None
+        self.took_seconds = 0.0
 
 
 @dataclass
@@ -89,6 +94,8 @@ class RequestAdvisor:
     step_seconds: int
     is_patient: bool = False
     """Whether every answer is waited for, and not only the first: for tests."""
+    timer: Callable[[], float] = time.perf_counter
+    """What says how long an answer took."""
 
     def __post_init__(self) -> None:
         self.rules = RequestRules(
@@ -100,13 +107,15 @@ class RequestAdvisor:
         """Why there is no newer one."""
         self._job: _Job | None = None
         self._asked: tuple[frozenset[str], int] = (frozenset(), 0)
+        self._rests_until_seconds = 0.0
 
     def advise(self, workloads: frozenset[str], bundle: Bundle, now_seconds: float) -> Advice | None:
         """The newest advice; asks for newer where a step has passed, or a workload is new. None before the first."""
-        self._collect()
+        self._collect(now_seconds)
         end = int(now_seconds) // self.step_seconds * self.step_seconds - self.step_seconds
         asked_workloads, asked_end = self._asked
-        is_due = end != asked_end or not workloads <= asked_workloads
+        has_rested = now_seconds >= self._rests_until_seconds
+        is_due = (end != asked_end and has_rested) or not workloads <= asked_workloads
         if is_due and workloads and self._job is None:
             is_first = self.advice is None and self.problem is None
             job = self._job = _Job(workloads, end)
@@ -114,14 +123,15 @@ class RequestAdvisor:
             threading.Thread(target=self._work, args=(job, bundle), name="requests", daemon=True).start()
             if is_first or self.is_patient:
                 job.done.wait(FIRST_WAIT_SECONDS)
-                self._collect()
+                self._collect(now_seconds)
         return self.advice
 
-    def _collect(self) -> None:
+    def _collect(self, now_seconds: float) -> None:
         job = self._job
         if job is None or not job.done.is_set():
             return
         self._job = None
+        self._rests_until_seconds = now_seconds + LEAST_REST * job.took_seconds
         if job.advice is not None:
             self.advice = job.advice
         if job.problem is not None and str(job.problem) != str(self.problem):
@@ -129,6 +139,7 @@ class RequestAdvisor:
         self.problem = job.problem
 
     def _work(self, job: _Job, bundle: Bundle) -> None:
+        started = self.timer()
         try:
             job.advice = self._read(job.workloads, job.end_seconds, bundle)
         except PredictorError as problem:
@@ -139,6 +150,7 @@ class RequestAdvisor:
             log.exception("advice broke")
             job.problem = PredictorError(f"recommending broke: {type(error).__name__}: {error}")
         finally:
+            job.took_seconds = self.timer() - started
             job.done.set()
 
     def _read(self, workloads: frozenset[str], end_seconds: int, bundle: Bundle) -> Advice:

@@ -174,7 +174,8 @@ def sizing_essence(status: Mapping[str, Any]) -> list[object]:
     resize = status.get("resize") or {}
     return [
         [(each.get("name"), sorted(each.get("target") or ()), each.get("outOfMemory")) for each in containers],
-        [resize.get(name) for name in ("lastResizeTime", "deferred", "infeasible", "waiting")],
+        # Not those in progress: they are so for seconds only.
+        [resize.get(name) for name in ("lastResizeTime", "upToDate", "waiting", "deferred", "infeasible", "leftAlone")],
     ]
 
 

@@ -33,6 +33,8 @@ from predictor.usage.panel import Resource
 
 OLDEST_ADVICE_SECONDS = 3600.0
 """Advice on usage that ended longer ago resizes nothing; it stays readable."""
+FRESH_SECONDS = 900.0
+"""Usage that ended longer ago does not say what is used now: no memory is cut then."""
 NO_MEASUREMENT = Hold(Reason(ReasonCode.NO_OBSERVATION, "no usage of it was measured"))
 
 Write = Callable[[Plan, PodResize], ActResult]
@@ -85,6 +87,7 @@ class VerticalScaling:
         vertical = plan.autoscaler.vertical
         hold = self._no_advice(plan, advice)
         by_container = advice.by_container if advice is not None else {}
+        is_fresh = advice is not None and now - advice.until_seconds <= FRESH_SECONDS
         requests = []
         in_use: dict[str, float | None] = {}
         for name in _container_names(target, by_container):
@@ -92,7 +95,7 @@ class VerticalScaling:
             if policy.is_off or not policy.controlled:
                 continue
             known = by_container.get(ContainerName(target.name, name))
-            in_use[name] = known.memory_in_use_bytes if known is not None else None
+            in_use[name] = known.memory_in_use_bytes if known is not None and is_fresh else None
             killed = self._out_of_memory(plan, target.pods, name, known, now)
             requests.append(_request(name, policy, known, hold or NO_MEASUREMENT, killed))
         until = advice.until_seconds if advice is not None else None

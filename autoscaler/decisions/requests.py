@@ -184,7 +184,7 @@ def with_floor(memory: RequestRange, out_of_memory: OutOfMemory) -> RequestRange
 
 def capped(wanted: RequestRange, resource: Resource, least: float | None, most: float | None) -> RequestRange:
     """The request as it is recommended: in whole millicores or mebibytes, within what the object allows."""
-    uncapped = _rounded_up(wanted.target, resource)
+    uncapped = rounded_up(wanted.target, resource)
 
     def within(value: float) -> float:
         value = max(value, LEAST[resource], least or 0.0)
@@ -198,8 +198,8 @@ def capped(wanted: RequestRange, resource: Resource, least: float | None, most: 
         because += "; raised to minAllowed" if target == least else "; raised to the smallest request"
     return RequestRange(
         target,
-        within(_rounded_up(wanted.lower, resource)),
-        within(_rounded_up(wanted.upper, resource)),
+        within(rounded_up(wanted.lower, resource)),
+        within(rounded_up(wanted.upper, resource)),
         because,
         uncapped,
     )
@@ -222,7 +222,8 @@ def _too_little(history_days: float, *fans: UsageFan) -> Hold | None:
     return None
 
 
-def _rounded_up(value: float, resource: Resource) -> float:
+def rounded_up(value: float, resource: Resource) -> float:
+    """The next whole millicore or mebibyte."""
     grain = GRAIN[resource]
     # A thousandth of a grain more is the arithmetic's, not the forecast's.
     return ceil(value / grain - 1e-3) * grain

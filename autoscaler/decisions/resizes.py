@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autoscaler.cluster.containers import SIZED, Amounts, ContainerState, PodState
-from autoscaler.decisions.requests import OBSERVED_MARGIN, RequestRange
+from autoscaler.decisions.requests import OBSERVED_MARGIN, RequestRange, rounded_up
 from predictor.usage.panel import Resource
 
 Recommended = Mapping[str, Mapping[Resource, RequestRange]]
@@ -140,7 +140,7 @@ def _target(
     target, why = wanted.target, ""
     current, limit = container.requests.of(resource), container.limits.of(resource)
     if resource is Resource.MEMORY and current is not None and target < current:
-        least = current if in_use is None else OBSERVED_MARGIN * in_use
+        least = current if in_use is None else rounded_up(OBSERVED_MARGIN * in_use, resource)
         if target < least:
             target = min(least, current)
             why = f"container {container.name} uses too much memory to cut its request"

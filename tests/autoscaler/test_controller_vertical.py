@@ -173,6 +173,27 @@ def test_a_slow_source_delays_no_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parts.recommended()["target"]["cpu"] == "500m"
 
 
+def test_an_answer_that_took_long_is_not_asked_for_again_in_every_step() -> None:
+    """It took five minutes: the next is asked for 20 minutes later; meanwhile the old usage cuts no memory."""
+    parts = SizingParts(pods=(a_pod(cpu=0.5, memory_mib=1000),))
+    controller = parts.controller()
+    assert controller.vertical is not None
+    ticks = iter(range(0, 3000, 300))
+    controller.vertical.advisor.timer = lambda: float(next(ticks))
+    controller.cycle()
+    assert parts.requests() == {"cart-1": Amounts(0.5, 220 * MIB)}
+    parts.cluster.put(replace(parts.cluster.targets[CART], pods=(a_pod("cart-9", 0.5, 1000),)))
+
+    parts.clock.now += 1190
+    controller.cycle()
+    assert len(parts.history.asked) == 1
+    assert parts.requests() == {"cart-9": Amounts(0.5, 1000 * MIB)}
+    parts.clock.now += 20
+    controller.cycle()
+    assert len(parts.history.asked) == 2
+    assert parts.requests() == {"cart-9": Amounts(0.5, 220 * MIB)}
+
+
 def test_an_explanation_shows_the_requests() -> None:
     """In a few lines after the replicas."""
     parts = SizingParts()
