@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-STEPS = ("observe", "predict", "decide", "validate", "act", "oversubscription", "cycle")
+STEPS = ("observe", "predict", "decide", "validate", "act", "size", "tell", "oversubscription", "cycle")
 """The steps of the loop that are timed; `cycle` is all of them together."""
 DEPENDENCIES = ("prometheus", "registry", "kubernetes")
 """What the controller depends on."""
@@ -213,6 +213,12 @@ class AutoscalerMetrics:
         self.statuses_waiting = Gauge(
             "foresize_statuses_waiting",
             "Statuses that were not written for want of budget or answer.",
+            registry=registry,
+        )
+        self.resizes = Counter(
+            "foresize_pod_resizes_total",
+            "Resizes of running pods in place by what came of them (applied, dry_run, skipped, failed).",
+            ("outcome",),
             registry=registry,
         )
         self.events_held_back = Counter(

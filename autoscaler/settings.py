@@ -34,6 +34,8 @@ class ScalingSettings(Section):
     """Replicas that somebody else has set are left alone this long; 0 s to take them over at once."""
     namespaces: Annotated[tuple[str, ...], Listed] = ()
     """Namespaces to look at; empty means all that the role allows."""
+    namespace_selector: str = ""
+    """Label selector that a namespace must meet besides, such as `foresize.io/managed=true`; empty for any."""
     paused: bool = False
     """Whether the controller only observes, whatever the objects say."""
     writes_per_second: float = Field(default=50.0, gt=0)
@@ -57,6 +59,21 @@ class ScalingSettings(Section):
         return self
 
 
+class VerticalSettings(Section):
+    """How requests are recommended and pods resized, for objects whose `vertical.mode` is not Off."""
+
+    cpu_percentile: float = Field(default=95.0, ge=50, le=99)
+    """Share of a container's CPU time, in percent, that is to be used at or under its CPU request."""
+    memory_percentile: float = Field(default=99.0, ge=50, le=99)
+    """Percentile of the peak within a day that memory requests are to hold."""
+    span: Duration = timedelta(days=8)
+    """How much past of each container is read; a week and a day shows a weekly rhythm."""
+    tolerance: float = Field(default=0.1, ge=0, lt=1)
+    """Relative difference between request and target that is not worth a resize."""
+    pods_per_cycle: int = Field(default=3, ge=1)
+    """Most pods of one workload that are resized in one cycle."""
+
+
 class OversubscriptionSettings(Section):
     """How much more than a node pool's allocatable may be requested."""
 
@@ -74,4 +91,5 @@ class AutoscalerSettings(PredictorSettings):
     """Everything the autoscaler is configured by."""
 
     scaling: ScalingSettings = ScalingSettings()
+    vertical: VerticalSettings = VerticalSettings()
     oversubscription: OversubscriptionSettings = OversubscriptionSettings()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autoscaler.controller.loop import Controller, CycleReport
+    from autoscaler.controller.vertical import VerticalScaling
     from autoscaler.settings import AutoscalerSettings
     from predictor.serving.ports import UsageSource
     from predictor.serving.predictor import Predictor
@@ -60,7 +61,7 @@ def build_controller(
     metrics = AutoscalerMetrics()
     client = KubeClient.connect(kubeconfig, context)
     client.told = lambda method, status: metrics.api_requests.labels(method, str(status)).inc()
-    cluster = KubeCluster(client, scaling.namespaces, identity, seconds_since_boot)
+    cluster = KubeCluster(client, scaling.namespaces, scaling.namespace_selector, identity, seconds_since_boot)
     leadership: LeaseElector | MemoryLeadership
     if is_dry_run:
         leadership = MemoryLeadership(identity=identity)
@@ -69,8 +70,31 @@ def build_controller(
             client, scaling.lease_namespace, scaling.lease_name, identity, seconds_since_boot, time.time
         )
         leadership.start()
-    predictor = build_predictor_for_scaling(settings, source or build_source(settings), learns_as="controller")
-    return Controller(cluster, cluster, predictor, scaling, time.time, leadership, metrics, is_dry_run=is_dry_run)
+    usage = source or build_source(settings)
+    return Controller(
+        cluster,
+        cluster,
+        build_predictor_for_scaling(settings, usage, learns_as="controller"),
+        scaling,
+        time.time,
+        leadership,
+        metrics,
+        is_dry_run=is_dry_run,
+        vertical=build_vertical(settings, usage),
+    )
+
+
+def build_vertical(settings: "AutoscalerSettings", source: "UsageSource") -> "VerticalScaling | None":
+    """What sizes containers; none where the source cannot say what single containers use, not even that it cannot."""
+    from autoscaler.controller.advisor import RequestAdvisor
+    from autoscaler.controller.vertical import VerticalScaling
+    from predictor.sources.files import FileSource
+    from predictor.sources.prometheus import PrometheusSource
+
+    if not isinstance(source, PrometheusSource | FileSource):
+        return None
+    step = int(settings.history.step.total_seconds())
+    return VerticalScaling(RequestAdvisor(source, settings.vertical, step), settings.vertical)
 
 
 def close_controller(controller: "Controller") -> None:

@@ -47,6 +47,7 @@ PERMISSIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("tell", "events.k8s.io", ("events",), ("create",)),
     ("act", "apps", ("deployments/scale", "statefulsets/scale"), ("get", "patch")),
     ("act", "autoscaling", ("horizontalpodautoscalers",), ("get", "patch")),
+    ("resize", "", ("pods/resize",), ("patch",)),
 )
 """What the controller asks of the API server: what for, group, resources, verbs. The lease is in one namespace only."""
 LEASE_VERBS = ("get", "create", "patch")
@@ -54,6 +55,7 @@ NEEDED_FOR: Mapping[str, tuple[Status, str]] = {
     "see": ("FAIL", "needed to see what is to be scaled and what else steers it"),
     "tell": ("WARN", "needed for statuses and Events; without it only `foresize run --dry-run`"),
     "act": ("WARN", "only needed for objects in mode Auto"),
+    "resize": ("WARN", "only needed for vertical.mode InPlace"),
 }
 
 LoadSettings = Callable[[Mapping[tuple[str, ...], Any]], "Settings"]
@@ -301,7 +303,7 @@ def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str |
         advice = "bind a Role there that allows it; without it only `foresize run --dry-run`"
         yield Check("cluster", "WARN", text, advice)
     if may_see:
-        cluster = KubeCluster(client, scaling.namespaces)
+        cluster = KubeCluster(client, scaling.namespaces, scaling.namespace_selector)
         try:
             count = len(cluster.observe(time.time()).workloads)
         finally:

@@ -55,6 +55,8 @@ class ReasonCode(StrEnum):
     """A rollout is in progress: no replicas are removed meanwhile."""
     DISRUPTION_BUDGET = "DisruptionBudget"
     """A PodDisruptionBudget allows no more pods to go now."""
+    LITTLE_HISTORY = "LittleHistory"
+    """Too little of a container's usage is known to recommend a request."""
     PREDICTED_PEAK = "PredictedPeak"
     """The predicted peak of a pool decided its oversubscription ratio."""
     PEAK_ABOVE_REQUESTS = "PeakAboveRequests"

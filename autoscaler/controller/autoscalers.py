@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
+from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import Rung
 from autoscaler.decisions.guardrails import NO_MEMORY, ReplicaMemory, ScalingPolicy, Select
@@ -63,6 +64,55 @@ class GivenRules:
 NO_RULES = GivenRules()
 
 
+class VerticalMode(StrEnum):
+    """What is done about the requests of a workload's containers."""
+
+    OFF = "Off"
+    RECOMMEND = "Recommend"
+    """Written into the status."""
+    IN_PLACE = "InPlace"
+    """Running pods are resized too."""
+
+
+EVERY_CONTAINER = "*"
+"""Names the policy of the containers that have none of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPolicy:
+    """What an object says of one container's requests."""
+
+    is_off: bool = False
+    """Whether it is left alone."""
+    controlled: tuple[Resource, ...] = SIZED
+    least: Amounts = NO_AMOUNTS
+    most: Amounts = NO_AMOUNTS
+
+
+@dataclass(frozen=True, slots=True)
+class Vertical:
+    """What an object says of requests."""
+
+    mode: VerticalMode = VerticalMode.OFF
+    policies: tuple[tuple[str, ContainerPolicy], ...] = ()
+    """By name of the container."""
+
+    def policy(self, container: str) -> ContainerPolicy:
+        """What holds for a container: its own policy, that for every one, or the defaults."""
+        named = dict(self.policies)
+        return named.get(container) or named.get(EVERY_CONTAINER) or ContainerPolicy()
+
+    def changes(self, resource: Resource) -> bool:
+        """Whether requests of the resource may be changed in any container, named or not."""
+        if self.mode is not VerticalMode.IN_PLACE or resource not in SIZED:
+            return False
+        named = {EVERY_CONTAINER: ContainerPolicy(), **dict(self.policies)}
+        return any(not each.is_off and resource in each.controlled for each in named.values())
+
+
+NO_VERTICAL = Vertical()
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduledFloor:
     """Fewest replicas during an event that comes round by a cron expression."""
@@ -100,6 +150,8 @@ class Remembered:
     """Of the target that all this is about: one that was made anew has no past."""
     last_replicas: int | None = None
     """What the target's scale asked for when it was last seen, or was set to by us."""
+    set_from_generation: int = 0
+    """Generation that the target had before we last set its scale: what shows it, or an earlier one, is older."""
     changed_by_others_at_seconds: float | None = None
     """When the scale was last found changed by somebody else."""
     last_scale_seconds: float | None = None
@@ -138,6 +190,7 @@ class PredictiveAutoscaler:
     up: GivenRules = NO_RULES
     down: GivenRules = NO_RULES
     schedule: tuple[ScheduledFloor, ...] = ()
+    vertical: Vertical = NO_VERTICAL
     is_paused: bool = False
     status: dict[str, Any] = field(default_factory=dict)
     """Its status as it was last read."""
@@ -223,8 +276,11 @@ def conflict(autoscaler: PredictiveAutoscaler, rivals: Sequence[Rival]) -> Hold 
 
 
 def _disturbs(autoscaler: PredictiveAutoscaler, rival: Rival) -> bool:
-    """A vertical autoscaler that changes the requests of what demand is would move what one replica carries."""
+    """A vertical autoscaler that changes the requests of what demand is would move what one replica carries; one that
+    changes the requests that the object itself does would fight it."""
     if rival.kind is not RivalKind.VPA:
+        return True
+    if any(autoscaler.vertical.changes(resource) for resource in rival.resources or SIZED):
         return True
     return autoscaler.target_value is None and (not rival.resources or autoscaler.resource in rival.resources)
 

@@ -29,6 +29,14 @@ GUARDRAILS = frozenset(
     )
 )
 """Reasons that say what kept the number from being the plain arithmetic."""
+RESIZE_WORDS = {
+    "upToDate": "up to date",
+    "waiting": "to be resized",
+    "inProgress": "being resized",
+    "deferred": "without room for it now",
+    "infeasible": "that their node can never resize",
+    "leftAlone": "left alone",
+}
 VERDICTS = {"scale_up": "raise", "scale_down": "lower", "hold": "hold at"}
 OUTCOMES = {
     "applied": "carried out",
@@ -74,7 +82,26 @@ def explanation(record: JsonObject) -> str:
         f"  decided      {record['decided_at']} with {replicas['ready']} of {current} replicas ready",
         f"  asked by     {KIND} {record['autoscaler']}, mode {record['mode']}, actuator {record['actuator']}",
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_requests(record.get("vertical"))])
+
+
+def _requests(vertical: JsonObject | None) -> list[str]:
+    """What containers should request, and how far their pods have come."""
+    if vertical is None:
+        return []
+    lines = [f"  requests     {vertical['mode']}" + (f": {vertical['hold']['message']}" if vertical["hold"] else "")]
+    for each in (vertical.get("recommendation") or {}).get("containers") or ():
+        bounds = [
+            f"{name} {target} ({each['lowerBound'][name]} to {each['upperBound'][name]})"
+            for name, target in (each.get("target") or {}).items()
+        ]
+        lines.append(f"    {each['name']:<10} {', '.join(bounds) or 'none'}: {each['reason']}")
+    resize = vertical.get("resize")
+    if resize is not None:
+        counts = ", ".join(f"{resize[name]} {words}" for name, words in RESIZE_WORDS.items() if resize[name])
+        said = f"; {resize['message']}" if "message" in resize else ""
+        lines.append(f"    pods       {counts or 'none to resize'}{said}")
+    return lines
 
 
 def amount(value: float, unit: str) -> str:

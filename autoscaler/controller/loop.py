@@ -29,6 +29,7 @@ from autoscaler.controller.ports import (
     TargetWorkload,
 )
 from autoscaler.controller.records import ActResult, DecisionRecord, Outcome
+from autoscaler.controller.sizing import Sizing, sizing_notices
 from autoscaler.controller.status import (
     DECISIONS_KEPT,
     REFRESH_SECONDS,
@@ -37,7 +38,9 @@ from autoscaler.controller.status import (
     remembered_from,
     status_of,
 )
+from autoscaler.controller.vertical import VerticalScaling
 from autoscaler.decisions.guardrails import remembered_scale
+from autoscaler.decisions.resizes import PodResize
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.metrics import AutoscalerMetrics
 from autoscaler.settings import ScalingSettings
@@ -51,7 +54,7 @@ LOOK_SECONDS = 0.5
 """How often a copy that rests looks whether it has come to lead."""
 FRESH_SECONDS = 2.0
 """A snapshot that is older than this when forecasts are ready is taken anew."""
-SEEN_AGAIN = frozenset({"Conflict", "ConflictResolved"})
+SEEN_AGAIN = frozenset({"Conflict", "ConflictResolved", "ResizeInfeasible", "ResizeDeferred", "FailedResize"})
 """Reasons of Events about what the next cycle finds by itself, where the status does not say it yet."""
 NOTHING_TO_DO = ActResult(Outcome.NONE)
 OBSERVING = ActResult(Outcome.DRY_RUN, "mode Observe: spec.mode Auto carries it out")
@@ -111,6 +114,8 @@ class Controller:
     """Whether nothing at all is written, no status and no Event either."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set to end the loop; a write that is under way is finished first."""
+    vertical: VerticalScaling | None = None
+    """Sizes containers, for the objects that ask for it."""
 
     def __post_init__(self) -> None:
         self.remembered: dict[str, Remembered] = {}
@@ -189,8 +194,14 @@ class Controller:
         with self.metrics.timed("decide"):
             before, plans = self._decide(seen, forecasts)
         results = self._carry_out(plans, seen)
+        sizings = self._size_containers(plans, seen, forecasts)
         records = tuple(
-            DecisionRecord(decided, results.get(decided.autoscaler.uid, NOTHING_TO_DO), forecasts.model)
+            DecisionRecord(
+                decided,
+                results.get(decided.autoscaler.uid, NOTHING_TO_DO),
+                forecasts.model,
+                sizings.get(decided.autoscaler.uid),
+            )
             for decided in plans
         )
         with self.metrics.timed("tell"):
@@ -211,6 +222,8 @@ class Controller:
     def _forget(self) -> None:
         """Leaves nothing of an own leadership: the next one starts from what the cluster says."""
         self.remembered, self._statuses, self._untold, self._logged = {}, {}, {}, {}
+        if self.vertical is not None:
+            self.vertical.forget()
 
     def _decide(self, seen: ClusterObservation, forecasts: Forecasts) -> tuple[dict[str, Remembered], list[Plan]]:
         """What was remembered of each object until now, and what was decided."""
@@ -301,11 +314,49 @@ class Controller:
         now = self.clock()
         change = command.desired - command.current
         memory = remembered_scale(decided.remembered.replicas, change, decided.policy.rules.behaviour, now)
-        last = decided.remembered.last_replicas if hpa else command.desired
-        self.remembered[autoscaler.uid] = replace(
-            decided.remembered, replicas=memory, last_replicas=last, last_scale_seconds=now
-        )
+        remembered = replace(decided.remembered, replicas=memory, last_scale_seconds=now)
+        if hpa is None:
+            remembered = replace(remembered, last_replicas=command.desired, set_from_generation=target.generation)
+        self.remembered[autoscaler.uid] = remembered
         return ActResult(Outcome.APPLIED, f"minReplicas of {hpa.shown}" if hpa else "")
+
+    def _size_containers(
+        self, plans: Sequence[Plan], seen: ClusterObservation, forecasts: Forecasts
+    ) -> Mapping[str, Sizing]:
+        """What came of sizing containers, by uid of the object; after the replicas, which are more urgent."""
+        if self.vertical is None:
+            return {}
+
+        def write(decided: Plan, resize: PodResize) -> ActResult:
+            return self._resized(decided, resize, seen.observed_at_seconds)
+
+        with self.metrics.timed("size"):
+            bundle, now = forecasts.model.bundle, seen.observed_at_seconds
+            return self.vertical.size(plans, bundle, now, self._kept_from_writing, write)
+
+    def _resized(self, decided: Plan, resize: PodResize, observed_at_seconds: float) -> ActResult:
+        """What came of resizing one pod: what has changed since it was seen is decided anew in the next cycle."""
+        age = self.clock() - observed_at_seconds
+        if age > self.settings.stale_after.total_seconds():
+            return ActResult(Outcome.SKIPPED, f"the cluster was last seen {age:.0f} s ago")
+        kept_from = self._kept_from_writing(decided)
+        if kept_from is not None:
+            return kept_from
+        self._writes_left -= 1
+        try:
+            with self.metrics.timed("act"):
+                self.writer.resize_pod(resize)
+            result = ActResult(Outcome.APPLIED)
+        except (CommandConflict, ObjectGone) as change:
+            result = ActResult(Outcome.SKIPPED, str(change))
+        except ClusterUnavailable as problem:
+            self._count_error("kubernetes", problem)
+            result = ActResult(Outcome.SKIPPED, str(problem))
+        except ClusterRefused as problem:
+            self.metrics.errors.labels("kubernetes", type(problem).__name__).inc()
+            result = ActResult(Outcome.FAILED, str(problem))
+        self.metrics.resizes.labels(result.outcome.value).inc()
+        return result
 
     def _tell(self, records: Sequence[DecisionRecord], before: Mapping[str, Remembered]) -> None:
         """Writes the statuses and Events that have something to say, what changed before what only moved."""
@@ -349,7 +400,8 @@ class Controller:
         old = written
         events: list[tuple[Event, float]] = []
         for missed in self._untold.get(uid, ()):
-            old = status_of(missed.record.plan, missed.record.result, old, missed.decided_at_seconds)
+            record_then = missed.record
+            old = status_of(record_then.plan, record_then.result, old, missed.decided_at_seconds, record_then.sizing)
             events += [
                 (event, at)
                 for event, at in missed.events
@@ -360,7 +412,9 @@ class Controller:
         )
         events += [(event, now) for event in notices(record.plan, record.result, before, was_conflict)]
         decided = replace(record.plan, remembered=self.remembered[uid])
-        new = status_of(decided, record.result, old, now)
+        if record.sizing is not None:
+            events += [(event, now) for event in sizing_notices(record.sizing, written)]
+        new = status_of(decided, record.result, old, now, record.sizing)
         return _Telling(record, new, importance(written, new), written_at, tuple(events), now)
 
     def _is_behind(self, telling: _Telling) -> bool:

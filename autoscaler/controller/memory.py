@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.autoscalers import Mode, PredictiveAutoscaler, Rival, RivalKind, TargetRef
 from autoscaler.controller.ports import ClusterObservation, Event, ManagedWorkload, Scale, TargetWorkload
+from autoscaler.decisions.resizes import PodResize
 from autoscaler.errors import ClusterUnavailable, CommandConflict, ObjectGone
 
 Kept = TypeVar("Kept")
@@ -24,6 +26,8 @@ class MemoryCluster:
     """By uid."""
     events: list[Event] = field(default_factory=list)
     """All that were published, oldest first."""
+    resizes: list[PodResize] = field(default_factory=list)
+    """All that were carried out, oldest first."""
     writes: int = 0
     """How many writes of any kind were carried out."""
     is_reachable: bool = True
@@ -98,6 +102,27 @@ class MemoryCluster:
         self.writes += 1
         self.put(replace(self.rivals[hpa.uid], min_replicas=replicas))
 
+    def resize_pod(self, resize: PodResize) -> None:
+        """Sets the requests of a pod that is exactly as it was seen; it is carried out at once."""
+        self._reach()
+        for target in self.targets.values():
+            if resize.pod in target.pods:
+                after = {each.name: each.after for each in resize.containers}
+                containers = tuple(
+                    each._replace(requests=_over(each.requests, after.get(each.name, NO_AMOUNTS)))
+                    for each in resize.pod.containers
+                )
+                version = str(int(resize.pod.resource_version or 0) + 1)
+                changed = resize.pod._replace(containers=containers, resource_version=version)
+                pods = tuple(changed if pod == resize.pod else pod for pod in target.pods)
+                self.writes += 1
+                self.resizes.append(resize)
+                self.put(replace(target, pods=pods))
+                return
+            if any(pod.uid == resize.pod.uid for pod in target.pods):
+                raise CommandConflict(f"{resize.pod.name} has changed since it was seen")
+        raise ObjectGone(f"{resize.pod.name}: not found")
+
     def set_status(self, autoscaler: PredictiveAutoscaler, status: Mapping[str, Any]) -> None:
         """Puts the status in the place of the one before."""
         self._reach()
@@ -124,6 +149,13 @@ class MemoryCluster:
     def _reach(self) -> None:
         if not self.is_reachable:
             raise ClusterUnavailable("the cluster in memory was made unreachable")
+
+
+def _over(before: Amounts, after: Amounts) -> Amounts:
+    for resource in SIZED:
+        if after.of(resource) is not None:
+            before = before.having(resource, after.of(resource))
+    return before
 
 
 @dataclass

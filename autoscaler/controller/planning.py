@@ -25,6 +25,9 @@ from predictor.serving.bundle import NoForecast
 from predictor.serving.predictor import Forecasts, Origin, ServedForecast
 from predictor.usage.panel import SeriesKey
 
+LONGEST_LAG_SECONDS = 120.0
+"""No picture of the cluster that is older is decided on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -62,6 +65,8 @@ def plan(
         return _left_alone(workload, remembered, Hold(Reason(ReasonCode.INVALID_SPEC, autoscaler.problem)), now_seconds)
     if isinstance(target, Hold):
         return _left_alone(workload, remembered, target, now_seconds)
+    target = _as_we_left_it(target, remembered, now_seconds)
+    workload = replace(workload, target=target)
     remembered = _of_target(remembered, autoscaler, target, now_seconds)
     policy = policy_of(
         autoscaler,
@@ -134,6 +139,16 @@ def _left_alone(workload: ManagedWorkload, remembered: Remembered, hold: Hold, n
         rung=Rung.HOLD,
     )
     return Plan(workload, None, decision, replace(remembered, rung=Rung.HOLD))
+
+
+def _as_we_left_it(target: TargetWorkload, remembered: Remembered, now_seconds: float) -> TargetWorkload:
+    """The target with the replicas that we set, where its picture is from before that: a watch may lag behind."""
+    last, set_at = remembered.last_replicas, remembered.last_scale_seconds
+    is_older = 0 < target.generation <= remembered.set_from_generation
+    if remembered.target_uid != target.uid or last is None or set_at is None or not is_older:
+        return target
+    # A store that was put back to an earlier day counts from there again.
+    return replace(target, replicas=last) if now_seconds - set_at < LONGEST_LAG_SECONDS else target
 
 
 def _of_target(

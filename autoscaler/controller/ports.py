@@ -4,10 +4,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
+from autoscaler.cluster.containers import PodState
 from autoscaler.cluster.reasons import Hold
 from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, TargetRef
+from autoscaler.decisions.resizes import PodResize
 from predictor.serving.predictor import Forecasts
+from predictor.usage.containers import ContainerUsage
 
 JsonObject = dict[str, Any]
 
@@ -37,6 +40,8 @@ class TargetWorkload:
     """What is in progress, in words; empty where nothing is."""
     ready_seconds: tuple[float, ...] = ()
     """What its newest pods took from creation to Ready."""
+    generation: int = 0
+    """Counts changes of its spec; 0 where nobody counts them."""
     is_set_by_us: bool = False
     """Whether a copy of this controller set the replicas that it has."""
 
@@ -45,9 +50,19 @@ class TargetWorkload:
     budgets: tuple[DisruptionBudget, ...] = ()
     """Those that select its pods."""
 
-    def beside(self, ready_seconds: tuple[float, ...], budgets: tuple[DisruptionBudget, ...]) -> Self:
+    containers: tuple[str, ...] = ()
+    """Names of the containers that its pods are made with."""
+    pods: tuple[PodState, ...] = ()
+    """Its pods, where its object asks for anything about their requests."""
+
+    def beside(
+        self,
+        ready_seconds: tuple[float, ...],
+        budgets: tuple[DisruptionBudget, ...],
+        pods: tuple[PodState, ...] = (),
+    ) -> Self:
         """The same with what other objects say of its pods."""
-        return replace(self, ready_seconds=ready_seconds, budgets=budgets)
+        return replace(self, ready_seconds=ready_seconds, budgets=budgets, pods=pods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +132,29 @@ class ClusterWriter(Protocol):
         """Sets `minReplicas` of a HorizontalPodAutoscaler, provided it is still exactly what `expected` says."""
         ...
 
+    def resize_pod(self, resize: PodResize) -> None:
+        """Sets the requests of a running pod's containers, provided it is still the pod that was seen, unchanged."""
+        ...
+
     def set_status(self, autoscaler: PredictiveAutoscaler, status: Mapping[str, object]) -> None:
         """Puts the status in the place of the one before."""
         ...
 
     def publish(self, event: Event, now_seconds: float) -> None:
         """Makes an Event of it."""
+        ...
+
+
+class ContainerUsageSource(Protocol):
+    """Knows what single containers use."""
+
+    def fetch_containers(
+        self, workloads: Collection[str], *, start_seconds: int, end_seconds: int, step_seconds: int
+    ) -> ContainerUsage:
+        """Usage of the workloads' containers in one pod each, on the grid start, start+step, … up to end (inclusive).
+
+        One question for all of them. A workload of which nothing is known is left out. Raises a PredictorError.
+        """
         ...
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from autoscaler.cluster.reasons import Hold, Reason
 from autoscaler.controller.planning import Plan
+from autoscaler.controller.sizing import Sizing, resize_text, sizing_status
 from autoscaler.metrics import WorkloadReading
 from predictor.serving.predictor import ModelInUse
 from predictor.usage.panel import Resource
@@ -44,6 +45,8 @@ class DecisionRecord:
     plan: Plan
     result: ActResult
     model: ModelInUse
+    sizing: Sizing | None = None
+    """What came of sizing its containers, where its object asks for it."""
 
     @property
     def direction(self) -> str:
@@ -168,6 +171,14 @@ class DecisionRecord:
                 "model_version": forecast.model_version,
             }
         )
+        if self.sizing is not None:
+            told = sizing_status(self.sizing, autoscaler.status)
+            answer["vertical"] = {
+                "mode": autoscaler.vertical.mode.value,
+                **told,
+                "hold": _reason(self.sizing.hold.reason) if self.sizing.hold is not None else None,
+                "resized": [resize_text(each) for each in self.sizing.resized],
+            }
         return answer
 
     def _capacity(self, value: float, source: str) -> JsonObject:

@@ -23,6 +23,7 @@ from autoscaler.controller.autoscalers import (
 )
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.records import ActResult, Outcome
+from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
 from autoscaler.decisions.guardrails import Recommendation, ReplicaMemory, ScaleEvent
 
 JsonObject = dict[str, Any]
@@ -61,14 +62,16 @@ class Importance(IntEnum):
     """Something that a person or a new leader must know."""
 
 
-def status_of(plan: Plan, result: ActResult, before: Mapping[str, Any], now_seconds: float) -> JsonObject:
+def status_of(
+    plan: Plan, result: ActResult, before: Mapping[str, Any], now_seconds: float, sizing: Sizing | None = None
+) -> JsonObject:
     """The whole status; `before` is the one that it takes the place of."""
     decision = plan.decision
     status: JsonObject = {
         "observedGeneration": plan.autoscaler.generation,
         "rung": decision.rung.value,
         "reason": decision.reason.code.value,
-        "conditions": _conditions(plan, result, before.get("conditions") or (), now_seconds),
+        "conditions": _conditions(plan, result, sizing, before.get("conditions") or (), now_seconds),
         "stabilization": recorded(plan.remembered),
     }
     target = plan.workload.target
@@ -95,7 +98,7 @@ def status_of(plan: Plan, result: ActResult, before: Mapping[str, Any], now_seco
     decisions = _decisions(plan, result, before.get("decisions") or [], now_seconds)
     if decisions:
         status["decisions"] = decisions
-    return status
+    return status | sizing_status(sizing, before)
 
 
 def importance(before: Mapping[str, Any], after: Mapping[str, Any]) -> Importance:
@@ -116,6 +119,8 @@ def recorded(remembered: Remembered) -> JsonObject:
         answer["changes"] = [{"time": as_micro_time(each.at_seconds), "by": each.change} for each in memory.events]
     if remembered.last_replicas is not None:
         answer["lastReplicas"] = remembered.last_replicas
+    if remembered.set_from_generation:
+        answer["setFromGeneration"] = remembered.set_from_generation
     for name, moment in (
         ("changedByOthers", remembered.changed_by_others_at_seconds),
         ("lastScale", remembered.last_scale_seconds),
@@ -148,6 +153,7 @@ def remembered_from(status: Mapping[str, Any], now_seconds: float) -> Remembered
             replicas=memory,
             target_uid=str(kept.get("targetUid", "")),
             last_replicas=None if last is None else int(last),
+            set_from_generation=int(kept.get("setFromGeneration", 0)),
             changed_by_others_at_seconds=None if changed is None else seconds_of(changed),
             last_scale_seconds=None if scaled is None else seconds_of(scaled),
             lead_seconds=None if lead is None else float(lead),
@@ -163,11 +169,18 @@ def _recommendations(kept: Iterable[Mapping[str, Any]], now_seconds: float) -> t
 
 
 def _conditions(
-    plan: Plan, result: ActResult, before: Iterable[Mapping[str, Any]], now_seconds: float
+    plan: Plan,
+    result: ActResult,
+    sizing: Sizing | None,
+    before: Iterable[Mapping[str, Any]],
+    now_seconds: float,
 ) -> list[JsonObject]:
     former = {each["type"]: each for each in before}
     answer = []
-    for kind, (holds, reason, message) in _verdicts(plan, result).items():
+    verdicts = _verdicts(plan, result)
+    if sizing is not None:
+        verdicts["RecommendationProvided"] = recommendation_provided(sizing)
+    for kind, (holds, reason, message) in verdicts.items():
         status = "True" if holds else "False"
         was = former.get(kind, {})
         since = was["lastTransitionTime"] if was.get("status") == status else as_time(now_seconds)
@@ -290,6 +303,7 @@ def _essence(status: Mapping[str, Any]) -> JsonObject:
             kept.get("changes"),
             *(kept.get(name) for name in ("targetUid", "lastReplicas", "changedByOthers")),
         ],
+        "sizing": sizing_essence(status),
     }
 
 

@@ -34,6 +34,7 @@ PAGE_ITEMS = 500
 WATCH_CHUNK_BYTES = 65_536
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 VERBS: Mapping[str, str] = {
     "WATCH": "watch",
@@ -134,6 +135,10 @@ class KubeClient:
     def patch(self, path: str, changes: JsonObject, **params: str | int) -> JsonObject:
         """The object after a merge patch. Raises CommandConflict where a precondition in it does not hold."""
         return self._request("PATCH", path, params, changes, MERGE_PATCH)
+
+    def strategic_patch(self, path: str, changes: JsonObject, **params: str | int) -> JsonObject:
+        """The same, where lists such as a pod's containers are merged by name; only kinds of Kubernetes itself can."""
+        return self._request("PATCH", path, params, changes, STRATEGIC_PATCH)
 
     def json_patch(self, path: str, operations: Sequence[JsonObject], **params: str | int) -> JsonObject:
         """The object after the operations of a JSON patch. Raises ClusterRefused where a `test` in it fails."""

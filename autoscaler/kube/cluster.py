@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from autoscaler.cluster.containers import SIZED, Amounts, PodState
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.autoscalers import (
     API_VERSION,
@@ -18,9 +19,12 @@ from autoscaler.controller.autoscalers import (
     Rival,
     RivalKind,
     TargetRef,
+    VerticalMode,
     as_micro_time,
 )
 from autoscaler.controller.ports import ClusterObservation, Event, ManagedWorkload, Scale, TargetWorkload
+from autoscaler.controller.quantities import amount_text
+from autoscaler.decisions.resizes import PodResize
 from autoscaler.errors import ClusterRefused, ClusterUnavailable, ObjectGone
 from autoscaler.kube.client import JsonObject, KubeClient
 from autoscaler.kube.clocks import seconds_since_boot
@@ -31,17 +35,18 @@ from autoscaler.kube.objects import (
     autoscaler_of,
     budget_of,
     hpa_of,
-    ready_pod_of,
     scaled_object_of,
     target_of,
     vpa_of,
 )
+from autoscaler.kube.pods import PodReducer, WatchedPod
 from autoscaler.kube.watch import WatchedCollection
 
 AUTOSCALERS = f"/apis/{API_VERSION}/predictiveautoscalers"
 HPAS = "/apis/autoscaling/v2/horizontalpodautoscalers"
 VPAS = "/apis/autoscaling.k8s.io/v1/verticalpodautoscalers"
 SCALED_OBJECTS = "/apis/keda.sh/v1alpha1/scaledobjects"
+NAMESPACES = "/api/v1/namespaces"
 PODS = "/api/v1/pods"
 BUDGETS = "/apis/policy/v1/poddisruptionbudgets"
 ALWAYS_WATCHED: Mapping[str, Callable[[JsonObject], object]] = {
@@ -49,7 +54,6 @@ ALWAYS_WATCHED: Mapping[str, Callable[[JsonObject], object]] = {
     HPAS: hpa_of,
     VPAS: vpa_of,
     SCALED_OBJECTS: scaled_object_of,
-    PODS: ready_pod_of,
     BUDGETS: budget_of,
 }
 REPORTER = "foresize.io/controller"
@@ -59,6 +63,8 @@ SYNC_SECONDS = 30.0
 """Longest wait for the first list of a kind."""
 OLDEST_SECONDS = 100.0
 """A picture that was last known to be current longer ago is none; a quiet one is confirmed every minute."""
+NO_SUCH_PATH = "could not find the requested resource"
+"""What an API server says of a sub-resource that it does not have, in place of the name of an object."""
 PODS_KEPT = 50
 """How many of a workload's newest pods say how long it takes to get Ready."""
 
@@ -69,6 +75,8 @@ class KubeCluster:
 
     client: KubeClient
     namespaces: tuple[str, ...] = ()
+    namespace_selector: str = ""
+    """Label selector that a namespace must meet besides; empty for any."""
     identity: str = ""
     """Who reports Events."""
     clock: Callable[[], float] = seconds_since_boot
@@ -77,6 +85,7 @@ class KubeCluster:
     def __post_init__(self) -> None:
         self._watched: dict[str, list[WatchedCollection[Any]]] = {}
         """By the path of the whole collection: one watch, or one for each namespace."""
+        self._pods = PodReducer()
         self._collections: dict[tuple[str, str], str] = {}
         """Path of the whole collection by API version and kind."""
 
@@ -90,8 +99,13 @@ class KubeCluster:
         for path, reduce in ALWAYS_WATCHED.items():
             self._watch(path, reduce)
         autoscalers: list[PredictiveAutoscaler] = list(self._current(AUTOSCALERS))
+        if self.namespace_selector:
+            self._watch(NAMESPACES, _name, self.namespace_selector)
+            opted_in = set(self._current(NAMESPACES))
+            autoscalers = [each for each in autoscalers if each.namespace in opted_in]
         if all(watch.is_absent for watch in self._watched[AUTOSCALERS]):
             raise ClusterRefused(f"{self.client.server} does not know {KIND}: kubectl apply -f deploy/crd.yaml")
+        self._watch_pods({each.workload for each in autoscalers if each.vertical.mode is not VerticalMode.OFF})
         kinds = {(each.target.api_version, each.target.kind) for each in autoscalers if not each.problem}
         problems: dict[tuple[str, str], Hold] = {}
         targets: dict[str, TargetWorkload] = {}
@@ -102,7 +116,7 @@ class KubeCluster:
                 continue
             self._watch(collection, target_of(kind))
             targets |= {target.name: target for target in self._current(collection)}
-        ready = self._ready_seconds({each.workload for each in autoscalers})
+        ready, pods = self._seen_pods({each.workload for each in autoscalers})
         rivals = self._rivals(autoscalers)
         budgets: dict[str, list[SelectingBudget]] = {}
         for budget in self._current(BUDGETS):
@@ -114,7 +128,7 @@ class KubeCluster:
                 return target
             labels = dict(target.pod_labels)
             over = tuple(b.budget for b in budgets.get(each.namespace, ()) if b.selects(labels))
-            return target.beside(ready.get(target.name, ()), over)
+            return target.beside(ready.get(target.name, ()), over, tuple(pods.get(target.name, ())))
 
         return ClusterObservation(
             now_seconds,
@@ -146,6 +160,26 @@ class KubeCluster:
     def set_minimum(self, hpa: Rival, replicas: int, expected: Scale) -> None:
         """Patches the HorizontalPodAutoscaler, conditional in the same way."""
         self._patch(_hpa_path(hpa), {"minReplicas": replicas}, expected)
+
+    def resize_pod(self, resize: PodResize) -> None:
+        """Patches the pod's resize sub-resource; uid and resource version make it conditional."""
+        pod = resize.pod
+        changes: JsonObject = {
+            "metadata": {"uid": pod.uid, "resourceVersion": pod.resource_version},
+            "spec": {
+                "containers": [
+                    {"name": each.name, "resources": {"requests": _requests(each.after)}} for each in resize.containers
+                ]
+            },
+        }
+        path = f"{_in_namespace(PODS, pod.namespace)}/{pod.name}/resize"
+        try:
+            self.client.strategic_patch(path, changes, fieldManager=FIELD_MANAGER)
+        except ObjectGone as gone:
+            if NO_SUCH_PATH not in str(gone):
+                raise
+            text = f"{self.client.server} cannot resize pods in place: vertical.mode InPlace needs Kubernetes 1.33"
+            raise ClusterRefused(text) from gone
 
     def set_status(self, autoscaler: PredictiveAutoscaler, status: Mapping[str, object]) -> None:
         """Puts the status into the very object that it is about, in the place of the one before."""
@@ -182,13 +216,15 @@ class KubeCluster:
 
     # --- watching
 
-    def _watch(self, path: str, reduce: Callable[[JsonObject], Any]) -> None:
+    def _watch(self, path: str, reduce: Callable[[JsonObject], Any], selector: str = "") -> None:
         """Begins to watch a collection, where that has not begun."""
         if path in self._watched:
             return
-        places = [_in_namespace(path, namespace) for namespace in self.namespaces] or [path]
+        named = self.namespaces if path != NAMESPACES else ()
+        places = [_in_namespace(path, namespace) for namespace in named] or [path]
         self._watched[path] = [
-            WatchedCollection(self.client, place, reduce, self.clock, self.random) for place in places
+            WatchedCollection(self.client, place, reduce, clock=self.clock, random=self.random, selector=selector)
+            for place in places
         ]
         for each in self._watched[path]:
             each.start()
@@ -229,16 +265,32 @@ class KubeCluster:
             raise ObjectGone(path.reason.message)
         return f"{_in_namespace(path, namespace)}/{target.name}"
 
-    def _ready_seconds(self, workloads: set[str]) -> dict[str, tuple[float, ...]]:
-        """What the newest pods of those workloads took to get Ready."""
+    def _watch_pods(self, sized: set[str]) -> None:
+        """Watches pods, with the containers of those workloads' pods; lists again where there are more workloads."""
+        is_wider = self._pods.widen(sized)
+        if PODS in self._watched:
+            for each in self._watched[PODS] if is_wider else ():
+                each.list_again()
+        self._watch(PODS, self._pods)
+
+    def _seen_pods(self, workloads: set[str]) -> tuple[dict[str, tuple[float, ...]], dict[str, list[PodState]]]:
+        """By workload: what its newest pods took to get Ready, and its pods where their requests are sized."""
         found: dict[str, list[ReadyPod]] = {}
+        states: dict[str, list[PodState]] = {}
         for pod in self._current(PODS):
-            if pod.workload in workloads:
-                found.setdefault(pod.workload, []).append(pod)
-        return {
+            if pod.workload not in workloads:
+                continue
+            ready = pod
+            if isinstance(pod, WatchedPod):
+                states.setdefault(pod.workload, []).append(pod.state)
+                ready = pod.ready
+            if ready is not None:
+                found.setdefault(pod.workload, []).append(ready)
+        took = {
             name: tuple(p.ready_seconds for p in sorted(pods, key=lambda p: -p.created_seconds)[:PODS_KEPT])
             for name, pods in found.items()
         }
+        return took, states
 
     def _rivals(self, autoscalers: list[PredictiveAutoscaler]) -> dict[str, list[Rival]]:
         """What steers each workload."""
@@ -275,6 +327,10 @@ def _target(
     return found
 
 
+def _name(item: JsonObject) -> str:
+    return str(item["metadata"]["name"])
+
+
 def _no_scale(message: str) -> Hold:
     return Hold(Reason(ReasonCode.NO_TARGET, message))
 
@@ -282,6 +338,11 @@ def _no_scale(message: str) -> Hold:
 def _scale(answer: JsonObject, replicas: int) -> Scale:
     metadata = answer.get("metadata") or {}
     return Scale(str(metadata.get("uid", "")), str(metadata.get("resourceVersion", "")), replicas)
+
+
+def _requests(amounts: Amounts) -> dict[str, str]:
+    given = ((resource, amounts.of(resource)) for resource in SIZED)
+    return {resource.value: amount_text(resource, amount) for resource, amount in given if amount is not None}
 
 
 def _hpa_path(hpa: Rival) -> str:

@@ -6,10 +6,12 @@ from typing import Any
 
 from cronsim import CronSimError
 
+from autoscaler.cluster.containers import SIZED, Amounts
 from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import (
     PAUSED_ANNOTATION,
     Actuator,
+    ContainerPolicy,
     GivenRules,
     Mode,
     PredictiveAutoscaler,
@@ -17,6 +19,8 @@ from autoscaler.controller.autoscalers import (
     RivalKind,
     ScheduledFloor,
     TargetRef,
+    Vertical,
+    VerticalMode,
     seconds_of,
 )
 from autoscaler.controller.ports import DisruptionBudget, TargetWorkload
@@ -90,7 +94,32 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
             )
             for each in spec.get("schedule") or ()
         ),
+        "vertical": _vertical(spec.get("vertical") or {}),
     }
+
+
+def _vertical(given: JsonObject) -> Vertical:
+    return Vertical(
+        VerticalMode(given.get("mode", VerticalMode.OFF)),
+        tuple(
+            (
+                str(each["name"]),
+                ContainerPolicy(
+                    is_off=each.get("mode") == "Off",
+                    controlled=tuple(Resource(r) for r in each.get("controlledResources", SIZED)),
+                    least=amounts_of(each.get("minAllowed")),
+                    most=amounts_of(each.get("maxAllowed")),
+                ),
+            )
+            for each in given.get("containers") or ()
+        ),
+    )
+
+
+def amounts_of(given: Mapping[str, Any] | None) -> Amounts:
+    """Cores and bytes of a list of resources, such as a container's requests."""
+    kept = {name: quantity(str(value)) for name, value in (given or {}).items() if name in SIZED}
+    return Amounts(kept.get("cpu"), kept.get("memory"))
 
 
 def _rules(given: JsonObject) -> GivenRules:
@@ -123,7 +152,9 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload]:
             ready_replicas=int(status.get("readyReplicas") or 0),
             request_per_replica=_requests(template),
             rollout=_rollout(status),
+            containers=tuple(str(each["name"]) for each in template.get("containers") or ()),
             pod_labels=tuple(((spec.get("template") or {}).get("metadata", {}).get("labels") or {}).items()),
+            generation=int(metadata.get("generation") or 0),
             is_set_by_us=_is_set_by_us(metadata),
         )
 
@@ -184,14 +215,15 @@ def ready_pod_of(item: JsonObject) -> ReadyPod | None:
     metadata, status = item["metadata"], item.get("status") or {}
     ready: JsonObject = next((c for c in status.get("conditions") or () if c.get("type") == "Ready"), {})
     restarts = sum(int(c.get("restartCount") or 0) for c in status.get("containerStatuses") or ())
-    workload = _workload_of(metadata)
+    workload = owner_of(metadata)
     if ready.get("status") != "True" or restarts or not workload or not ready.get("lastTransitionTime"):
         return None
     created = seconds_of(metadata["creationTimestamp"])
     return ReadyPod(workload, created, max(0.0, seconds_of(ready["lastTransitionTime"]) - created))
 
 
-def _workload_of(metadata: Mapping[str, Any]) -> str:
+def owner_of(metadata: Mapping[str, Any]) -> str:
+    """The workload that a pod belongs to, `namespace/kind/name`; empty for one of its own."""
     owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
     if owner is None:
         return ""

@@ -69,6 +69,7 @@ class WatchedCollection(Generic[Reduced]):
         self._problem: AutoscalerError | None = None
         self._synced = threading.Event()
         self._stopping = threading.Event()
+        self._is_outdated = threading.Event()
         self._stream: WatchStream | None = None
         self._thread: threading.Thread | None = None
         # Of the thread alone:
@@ -114,6 +115,13 @@ class WatchedCollection(Generic[Reduced]):
         """Whether the cluster has been seen, as soon as it has and at the latest after the timeout."""
         return self._synced.wait(timeout_seconds)
 
+    def list_again(self) -> None:
+        """Lists everything anew now, as what `reduce` keeps has changed; the picture stays until then."""
+        self._is_outdated.set()
+        with self._lock:
+            if self._stream is not None:
+                self._stream.close()
+
     # --- life
 
     def start(self) -> None:
@@ -138,7 +146,7 @@ class WatchedCollection(Generic[Reduced]):
     def _step(self) -> float:
         """Lists where that is due, watches until that ends, and says after how long to go on."""
         try:
-            if not self._version or self.clock() >= self._resync_at_seconds:
+            if not self._version or self._is_outdated.is_set() or self.clock() >= self._resync_at_seconds:
                 self._list()
             return self._watch()
         except HistoryExpired as problem:
@@ -158,6 +166,7 @@ class WatchedCollection(Generic[Reduced]):
     # --- list and watch
 
     def _list(self) -> None:
+        self._is_outdated.clear()
         asked_at_seconds, version = self.clock(), ""
         found: dict[str, Reduced] = {}
         for page in self.client.pages(self.path, **self._selection):
@@ -194,7 +203,7 @@ class WatchedCollection(Generic[Reduced]):
             with self._lock:
                 self._stream = stream
             try:
-                if self._stopping.is_set():
+                if self._stopping.is_set() or self._is_outdated.is_set():
                     return 0.0
                 self._problem = None
                 for event in stream:
@@ -205,7 +214,7 @@ class WatchedCollection(Generic[Reduced]):
             finally:
                 with self._lock:
                     self._stream = None
-        if self._stopping.is_set():
+        if self._stopping.is_set() or self._is_outdated.is_set():
             return 0.0
         ended = self.clock()
         lasted_seconds, shortest_seconds = ended - started, self.timing.first_retry_seconds

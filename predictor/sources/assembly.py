@@ -6,7 +6,16 @@ import numpy as np
 
 from models.forecast import FloatArray
 from predictor.sources.matrix import Matrix
-from predictor.sources.promql import KUBERNETES_RESOURCE, RUNNING, UNMEASURED, capacity_of
+from predictor.sources.promql import (
+    BUSIEST,
+    KUBERNETES_RESOURCE,
+    LARGEST,
+    MEAN,
+    RUNNING,
+    UNMEASURED,
+    capacity_of,
+)
+from predictor.usage.containers import ContainerName, ContainerUsage
 from predictor.usage.kin import Kin, kin_by_workload, repositories
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
@@ -81,6 +90,27 @@ def assembled_panel(
         _most_common_pool(answers["pods by pool"], workloads),
         _kin(answers, workloads),
     )
+
+
+def assembled_containers(
+    answers: Answers, workloads: Collection[str], *, start_seconds: int, step_seconds: int
+) -> ContainerUsage:
+    """Usage of the containers of those workloads in one pod each, rows sorted by name; of others nothing."""
+    found: dict[str, dict[ContainerName, FloatArray]] = {BUSIEST: {}, MEAN: {}, LARGEST: {}}
+    points = max((matrix.points for matrix in answers.values()), default=0)
+    for matrix in answers.values():
+        for labels, values in zip(matrix.labels, matrix.values, strict=True):
+            named = dict(labels)
+            workload, container = _workload(named), named.get("container", "")
+            if workload is not None and workload in workloads and container and named.get("what") in found:
+                found[named["what"]][ContainerName(workload, container)] = values
+
+    def panel(parts: tuple[tuple[str, Resource], ...]) -> UsagePanel:
+        rows = {name.series(resource): values for what, resource in parts for name, values in found[what].items()}
+        keys = tuple(sorted(rows))
+        return UsagePanel(keys, start_seconds, step_seconds, _stacked([rows[key] for key in keys], points))
+
+    return ContainerUsage(panel(((BUSIEST, Resource.CPU), (LARGEST, Resource.MEMORY))), panel(((MEAN, Resource.CPU),)))
 
 
 def assembled_pools(

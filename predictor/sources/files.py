@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.forecast import FloatArray
-from predictor.errors import InvalidUsage, SourceUnavailable
+from predictor.errors import InvalidUsage, SourceRefused, SourceUnavailable
 from predictor.serving.ports import Progress
+from predictor.usage.containers import ContainerUsage
 from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
 from predictor.usage.table import TEXT_COLUMNS, checked_series, panel_from_table
 
@@ -86,6 +87,19 @@ class FileSource:
             step_seconds=step_seconds,
             resources=resources,
             progress=progress,
+        )
+
+    def fetch_containers(
+        self,
+        workloads: Collection[str],  # noqa: ARG002 - of none of them
+        *,
+        start_seconds: int,  # noqa: ARG002
+        end_seconds: int,  # noqa: ARG002
+        step_seconds: int,  # noqa: ARG002
+    ) -> ContainerUsage:
+        """Raises SourceRefused: the usage table has whole workloads only."""
+        raise SourceRefused(
+            f"{self.path} holds the usage of whole workloads; what single containers use is only read from Prometheus"
         )
 
 

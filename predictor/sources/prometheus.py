@@ -9,12 +9,20 @@ from pathlib import Path
 
 from predictor.errors import InvalidUsage, PredictorError, SourceRefused
 from predictor.serving.ports import Progress
-from predictor.sources.assembly import Answers, assembled_panel, assembled_pools, has_series, remarks
+from predictor.sources.assembly import (
+    Answers,
+    assembled_containers,
+    assembled_panel,
+    assembled_pools,
+    has_series,
+    remarks,
+)
 from predictor.sources.cache import DayCache
 from predictor.sources.discovery import MetricsFound, find_metrics
 from predictor.sources.http import PrometheusClient, PrometheusEndpoint
 from predictor.sources.matrix import Matrix, joined_in_time
 from predictor.sources.promql import METRICS, POOL_METRICS, ClusterLabels, Queries
+from predictor.usage.containers import ContainerUsage
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
 from predictor.usage.table import checked_series
@@ -55,10 +63,11 @@ class _Grid:
         last = (self.end_seconds + self.step_seconds) // step * step - step
         return _Grid(first, last, step) if last >= first else self
 
-    def newest(self) -> "_Grid":
-        """The last whole hour within the same time, for what is asked once; the last step where there is no hour."""
+    def newest(self, now_seconds: int) -> "_Grid":
+        """The last whole hour within the same time that is over, for what is asked once; the first where none is."""
         coarse = self.coarse()
-        last = coarse.start_seconds + (coarse.steps - 1) * coarse.step_seconds
+        over = (now_seconds - coarse.start_seconds) // coarse.step_seconds
+        last = coarse.start_seconds + max(min(coarse.steps, over) - 1, 0) * coarse.step_seconds
         return _Grid(last, last, coarse.step_seconds)
 
     def __str__(self) -> str:
@@ -112,10 +121,11 @@ class PrometheusSource:
         if Resource.REQUESTS in wanted:
             texts |= {"requests": queries.requests()}
         asked = {name: (text, grid) for name, text in texts.items()}
+        newest = grid.newest(int(time.time()))
         asked |= {
             "pods by pool": (queries.pods_by_pool(), grid.coarse()),
-            "images": (queries.images(), grid.newest()),
-            "owners": (queries.owners(), grid.newest()),
+            "images": (queries.images(), newest),
+            "owners": (queries.owners(), newest),
         }
         answers = self._ask(asked, progress)
         absent = [resource for resource in wanted if not has_series(answers, resource)]
@@ -148,6 +158,24 @@ class PrometheusSource:
             step_seconds=step_seconds,
             findings=(*remarks(answers), *self._cache_problem()),
         )
+
+    def fetch_containers(
+        self, workloads: Collection[str], *, start_seconds: int, end_seconds: int, step_seconds: int
+    ) -> ContainerUsage:
+        """What the containers of those workloads used in one pod each, on the grid start, … up to end (inclusive).
+
+        A workload that Prometheus knows nothing of is left out. Raises SourceUnavailable, SourceRefused or
+        MalformedAnswer.
+        """
+        grid = _checked_grid(start_seconds, end_seconds, step_seconds)
+        texts = self._queries(step_seconds).single_containers(workloads)
+        answers = self._ask({f"containers {number}": (text, grid) for number, text in enumerate(texts)}, None)
+        read = assembled_containers(answers, workloads, start_seconds=start_seconds, step_seconds=step_seconds)
+        said = (*remarks(answers), *self._cache_problem())
+        highest, mean = (
+            replace(kept, findings=(*said, *found)) for kept, found in map(checked_series, (read.highest, read.mean))
+        )
+        return ContainerUsage(highest, mean)
 
     def _queries(self, step_seconds: int) -> Queries:
         return Queries(self._labels, step_seconds, self._scrape_interval_seconds)
@@ -278,6 +306,8 @@ def _pieces(query: str, grid: _Grid, now_seconds: int, *, with_cache: bool) -> I
             yield _Piece(query, grid.start_seconds + first * step, step, count, (0, count), is_settled_day=False)
         return
     stop = grid.start_seconds + steps * step
+    if not steps:
+        return
     for day in range(grid.start_seconds // DAY * DAY, stop, DAY):
         first, last = max(day, grid.start_seconds), min(day + DAY, stop)
         if with_cache and day + DAY + SETTLED_SECONDS <= now_seconds:

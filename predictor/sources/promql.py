@@ -26,11 +26,16 @@ owner of a Deployment from `kube_deployment_owner` (kube-state-metrics 2.18 and 
 there is none, the label `app.kubernetes.io/part-of` stands for it, which kube-state-metrics shows if told to by
 `--metric-labels-allowlist`. What is not there is not known, and nothing else depends on it.
 
+**Single containers** are asked for only of workloads that are named: by the exact names of their namespaces in front of
+the sums, and by their owners' names in the look-up of owners. A pair of both that nobody named comes along and is left
+out afterwards. Of memory it is the highest working set within a step, as a peak between two steps kills too.
+
 **Ingress.** ingress-nginx counts by Service, not by workload. `predictor.sources.prometheus` maps a Service to the
 workload of the same name in its namespace unless it is told otherwise.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from predictor.usage.panel import Resource
@@ -57,6 +62,10 @@ CPU and memory come from one exporter, GPU and its memory from another."""
 KIN_METRICS = ("kube_pod_container_info",)
 """What is told of kinship everywhere."""
 PART_OF = "label_app_kubernetes_io_part_of"
+BUSIEST, MEAN, LARGEST = "busiest", "mean", "largest"
+"""What `what` says of single containers: CPU of the pod that used most and of the mean one, memory of the largest."""
+NAME_CHARACTERS = 8_000
+"""Most characters of workloads' names in one query; more are asked for by several."""
 POOL_METRICS = ("kube_node_status_allocatable", "kube_node_info", "kube_node_labels")
 
 
@@ -111,6 +120,23 @@ class Queries:
                 UNMEASURED: f"{running} unless on (namespace, pod) {cpu}",
             }
         )
+
+    def single_containers(self, workloads: Collection[str]) -> Iterator[str]:
+        """CPU and memory of each container in one pod of those workloads, told apart by the label `what`."""
+        for part in _in_parts(sorted(workloads)):
+            namespaces = f"namespace=~{_any_of(name.split('/', 2)[0] for name in part)}"
+            names = _any_of(name.split("/", 2)[-1] for name in part)
+            real = ('container!=""', 'container!="POD"', namespaces)
+            counter = self._select("container_cpu_usage_seconds_total", *real)
+            gauge = self._select("container_memory_working_set_bytes", *real)
+            each = f"max by (namespace, pod, container, id) (rate({counter}[{self.counter_range}]))"
+            cores = f"sum by (namespace, pod, container) ({each})"
+            held = f"max by (namespace, pod, container) (max_over_time({gauge}[{self.gauge_range}]))"
+            owners = f"* on (namespace, pod) group_left (owner_kind, owner_name) {self._owners(namespaces, names)}"
+            most = f"({_set(cores, 'what', BUSIEST)} or {_set(held, 'what', LARGEST)}) {owners}"
+            mean = f"{_set(cores, 'what', MEAN)} {owners}"
+            by = f"({WORKLOAD}, container, what)"
+            yield f"max by {by} ({most}) or avg by {by} ({mean})"
 
     def asked(self) -> str:
         """Requests and limits of each workload, told apart by `what` and `resource`.
@@ -233,25 +259,31 @@ class Queries:
         joined = f"({each}) * on (namespace, pod) group_left (owner_kind, owner_name) {self._owners()}"
         return f"sum by ({', '.join((WORKLOAD, 'what', *more))}) ({joined})"
 
-    def _owners(self) -> str:
-        """Value 1 for each pod, labelled with its workload; the first of these that knows the pod."""
+    def _owners(self, namespaces: str = "", names: str = "") -> str:
+        """Value 1 for each pod, labelled with its workload; the first of these that knows the pod.
 
-        def owned(metric: str, matcher: str) -> str:
-            return f"max_over_time({self._select(metric, matcher)}[{self.counter_range}])"
+        With a matcher of namespaces and a pattern of names only the pods of workloads of those names.
+        """
+        within = (namespaces,) if namespaces else ()
+        named = (f"owner_name=~{names}",) if names else ()
+        alone_named = (f"pod=~{names}",) if names else ()
 
-        alone = owned("kube_pod_owner", 'owner_kind=~"Node|<none>|"')
+        def owned(metric: str, *matchers: str) -> str:
+            return f"max_over_time({self._select(metric, *matchers, *within)}[{self.counter_range}])"
+
+        alone = owned("kube_pod_owner", 'owner_kind=~"Node|<none>|"', *alone_named)
         known = (
             _through(
                 owned("kube_pod_owner", 'owner_kind="ReplicaSet"'),
-                owned("kube_replicaset_owner", 'owner_kind!~"<none>|"'),
+                owned("kube_replicaset_owner", 'owner_kind!~"<none>|"', *named),
                 "replicaset",
             ),
             _through(
                 owned("kube_pod_owner", 'owner_kind="Job"'),
-                owned("kube_job_owner", 'owner_kind!~"<none>|"'),
+                owned("kube_job_owner", 'owner_kind!~"<none>|"', *named),
                 "job_name",
             ),
-            owned("kube_pod_owner", 'owner_kind!~"Node|<none>|"'),
+            owned("kube_pod_owner", 'owner_kind!~"Node|<none>|"', *named),
             _set(_copy(alone, "owner_name", "pod"), "owner_kind", "Pod"),
         )
         each = (f"max by (namespace, pod, owner_kind, owner_name) ({one})" for one in known)
@@ -305,6 +337,25 @@ def _copy(vector: str, to: str, source: str) -> str:
 
 def _set(vector: str, label: str, value: str) -> str:
     return f'label_replace({vector}, "{label}", "{value}", "", "")'
+
+
+def _any_of(values: Iterable[str]) -> str:
+    """A quoted pattern that matches exactly these values, whatever characters they hold."""
+    return _quoted("|".join(re.escape(value) for value in dict.fromkeys(values)))
+
+
+def _in_parts(names: Sequence[str]) -> Iterator[list[str]]:
+    """The names in groups that fit into one query each, in their order."""
+    part: list[str] = []
+    length = 0
+    for name in names:
+        if part and length + len(name) > NAME_CHARACTERS:
+            yield part
+            part, length = [], 0
+        part.append(name)
+        length += len(name)
+    if part:
+        yield part
 
 
 def _quoted(value: str) -> str:

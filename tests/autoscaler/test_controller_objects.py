@@ -257,6 +257,29 @@ def test_its_own_change_is_nobody_elses() -> None:
     assert again.plan.remembered.changed_by_others_at_seconds is None
 
 
+def test_a_picture_from_before_its_own_change_shows_no_change_by_others() -> None:
+    """A watch that lags behind: what it set stands until something newer is seen, for the next leader too."""
+    parts = ScalingParts(targets=(a_target(generation=1),), clock=ManualClock(NOW + 60))
+    before = parts.cluster.targets[CART]
+    first = parts.controller()
+    first.cycle()
+    raised = parts.replicas()
+    parts.cluster.put(before)
+
+    for controller in (first, parts.controller()):
+        parts.clock.now += 30
+        (record,) = controller.cycle().records
+        assert (record.plan.decision.current, record.plan.decision.reason.code) == (
+            raised,
+            ReasonCode.READY_FOR_NEW_SCALE,
+        )
+        assert parts.status()["currentReplicas"] == raised
+
+    parts.cluster.put(replace(before, replicas=2, generation=3))
+    (record,) = first.cycle().records
+    assert record.plan.decision.reason.code is ReasonCode.CHANGED_BY_OTHERS
+
+
 def test_a_change_that_a_copy_made_and_could_not_tell_is_nobody_elses() -> None:
     """Killed after the write and before the status: its successor goes on, and the change counts in the rate limits."""
     parts = before_the_rush()

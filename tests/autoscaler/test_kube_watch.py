@@ -127,6 +127,24 @@ def shows(picture: WatchedCollection[str], expected: dict[str, str]) -> None:
     wait_until(lambda: picture.snapshot() == expected, PATIENCE_SECONDS, f"{expected}; problem {picture.problem}")
 
 
+def test_a_picture_whose_reduction_has_changed_is_listed_again_at_once(tmp_path: Path) -> None:
+    """The watch that is open ends; what was kept by the old rule is replaced."""
+    nodes = ["shown"]
+
+    def shown(item: JsonObject) -> str | None:
+        return nodes[0] if item["spec"]["nodeName"] else None
+
+    script = Script(lists=(a_list(7, an_item("a", "n1")),))
+    with following(tmp_path, script, reduce=shown) as picture:
+        shows(picture, {"shop/a": "shown"})
+        nodes[0] = "shown in full"
+        picture.list_again()
+        shows(picture, {"shop/a": "shown in full"})
+
+        assert len(script.listed) == 2
+        assert picture.problem is None
+
+
 def test_a_list_and_then_events_make_the_picture(tmp_path: Path) -> None:
     """Page by page, reduced; the watch begins where the list was, with bookmarks, and what it says is followed."""
     script = Script(
@@ -315,9 +333,9 @@ def test_a_list_that_expires_half_way_is_begun_anew(tmp_path: Path) -> None:
     with following(tmp_path, script) as picture:
         while not picture.wait_until_synced(0.001):
             pictures.append(picture.snapshot())
-        shows(picture, {"shop/a": "n1", "shop/b": "n1"})
+        shows(picture, whole := {"shop/a": "n1", "shop/b": "n1"})
 
-    assert all(seen == {} for seen in pictures)
+    assert all(seen in ({}, whole) for seen in pictures)
     assert "continue" not in script.listed[2]
 
 

@@ -8,11 +8,20 @@ from typing import Any, Protocol
 import pytest
 import yaml
 
+from autoscaler.cluster.containers import Amounts, ContainerState, PodState
 from autoscaler.cluster.reasons import Hold
 from autoscaler.cluster.resources import Resources
-from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, RivalKind, TargetRef
+from autoscaler.controller.autoscalers import (
+    PredictiveAutoscaler,
+    Rival,
+    RivalKind,
+    TargetRef,
+    Vertical,
+    VerticalMode,
+)
 from autoscaler.controller.memory import MemoryCluster
 from autoscaler.controller.ports import ClusterReader, ClusterWriter, Event, ManagedWorkload, TargetWorkload
+from autoscaler.decisions.resizes import ContainerResize, PodResize
 from autoscaler.errors import ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.kube.client import KubeClient
 from autoscaler.kube.cluster import KubeCluster
@@ -77,13 +86,19 @@ def write(stage: Stage, replicas: int) -> None:
 def in_memory() -> Iterator[Stage]:
     name = "shop/Deployment/web"
     cluster = MemoryCluster()
-    cluster.put(an_autoscaler(name, uid="object"))
+    cluster.put(an_autoscaler(name, uid="object", vertical=Vertical(VerticalMode.RECOMMEND)))
     made = 0
 
     def create(replicas: int) -> None:
         nonlocal made
         made += 1
-        cluster.put(TargetWorkload(name, f"uid-{made}", replicas, 0, Resources(0.5, 2**26)))
+        app = ContainerState("app", Amounts(0.5, 2.0**26))
+        pods = tuple(
+            PodState("shop", f"web-{made}-{number}", f"uid-{made}-{number}", "1", True, "Burstable", (app,))
+            for number in range(replicas)
+        )
+        requested = Resources(0.5, 2**26)
+        cluster.put(TargetWorkload(name, f"uid-{made}", replicas, 0, requested, containers=("app",), pods=pods))
 
     def steer() -> None:
         cluster.put(Rival(RivalKind.HPA, "shop", "rival", WEB, "hpa", min_replicas=2, max_replicas=7))
@@ -109,6 +124,7 @@ def an_object(namespace: str, **spec: Any) -> dict[str, Any]:
             "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
             "mode": "Auto",
             "horizontal": {"maxReplicas": 20},
+            "vertical": {"mode": "Recommend"},
         }
         | spec,
     }
@@ -259,6 +275,39 @@ def test_what_else_steers_the_target_is_seen_and_its_minimum_can_be_moved(stage:
     stage.until(lambda seen: seen.rivals[0].min_replicas == 4, "a minimum of 4")
 
 
+def running_pods(seen: ManagedWorkload) -> tuple[PodState, ...]:
+    return () if isinstance(seen.target, Hold) else tuple(pod for pod in seen.target.pods if pod.is_running)
+
+
+def test_the_pods_of_an_object_that_asks_for_requests_are_seen_and_resized(stage: Stage) -> None:
+    """The other resource stays; a pod that has changed since it was seen is not written to."""
+    stage.create(1)
+    (pod,) = running_pods(stage.until(lambda seen: len(running_pods(seen)) == 1, "a running pod"))
+    (container,) = pod.containers
+    assert container == ContainerState("app", Amounts(0.5, 2.0**26))
+    stale = PodResize(pod, (ContainerResize("app", container.requests, Amounts(0.75, None)),))
+
+    for _ in range(20):
+        (seen,) = running_pods(stage.seen())
+        try:
+            stage.cluster.resize_pod(replace(stale, pod=seen))
+            break
+        except CommandConflict:
+            continue
+    resized = stage.until(
+        lambda seen: [each.containers[0].requests for each in running_pods(seen)] == [Amounts(0.75, 2.0**26)],
+        "the new request",
+    )
+
+    assert [each.uid for each in running_pods(resized)] == [pod.uid]
+    with pytest.raises(CommandConflict):
+        stage.cluster.resize_pod(stale)
+    with pytest.raises((CommandConflict, ObjectGone)):
+        stage.cluster.resize_pod(replace(stale, pod=running_pods(resized)[0]._replace(uid="another")))
+    with pytest.raises(ObjectGone):
+        stage.cluster.resize_pod(replace(stale, pod=pod._replace(name="nobody", uid="nobody")))
+
+
 def test_a_status_takes_the_place_of_the_one_before(stage: Stage) -> None:
     """What is not in the new one is gone, and the spec is left as it was."""
     before = stage.seen().autoscaler
@@ -286,6 +335,31 @@ def test_an_event_can_be_read_beside_the_object(stage: Stage) -> None:
     stage.cluster.publish(Event(about, "Conflict", "something else steers it", is_warning=True), 1_800_000_000.25)
 
     assert wait_until(stage.events, 10, "the Event") == ["Conflict"]
+
+
+@pytest.mark.e2e
+def test_who_set_the_replicas_last_is_seen(control_plane: ControlPlane) -> None:
+    """Written by the controller, by a person through the scale, and by a person who applies the Deployment."""
+    for stage in on_an_api_server(control_plane):
+        stage.create(3)
+        made = stage.target()
+        assert not made.is_set_by_us
+
+        write(stage, 5)
+        ours = stage.until(lambda seen: replicas_of(seen) == 5, "5 replicas").target
+        assert isinstance(ours, TargetWorkload)
+        assert (ours.is_set_by_us, ours.generation) == (True, made.generation + 1)
+
+        stage.scale(4)
+        theirs = stage.until(lambda seen: replicas_of(seen) == 4, "4 replicas").target
+        assert isinstance(theirs, TargetWorkload)
+        assert not theirs.is_set_by_us
+
+        write(stage, 6)
+        stage.create(2)
+        applied = stage.until(lambda seen: replicas_of(seen) == 2, "2 replicas").target
+        assert isinstance(applied, TargetWorkload)
+        assert not applied.is_set_by_us
 
 
 @pytest.mark.e2e
@@ -388,6 +462,23 @@ def test_how_long_pods_take_to_get_ready_is_learned(control_plane: ControlPlane)
 
     # The API counts whole seconds.
     assert all(2.0 <= seconds <= 30.0 for seconds in took)
+
+
+@pytest.mark.e2e
+def test_a_namespace_without_the_label_is_left_alone(control_plane: ControlPlane) -> None:
+    """With a selector only namespaces that meet it count, as soon as they do."""
+    control_plane.apply(CRD)
+    with control_plane.namespace("contract") as namespace:
+        control_plane.apply(an_object(namespace))
+        client = KubeClient.connect(control_plane.kubeconfig)
+        cluster = KubeCluster(client, (namespace,), f"opted-in={namespace}")
+
+        assert cluster.observe(1.0).workloads == ()
+
+        labels = {"metadata": {"labels": {"opted-in": namespace}}}
+        control_plane.api.patch(f"/api/v1/namespaces/{namespace}", labels)
+        wait_until(lambda: len(cluster.observe(2.0).workloads) == 1, 20, "the object")
+        cluster.close()
 
 
 @pytest.mark.e2e

@@ -92,6 +92,9 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         parts.clock.now += STEP_SECONDS
         service.refresh()
         pool_watch.after_cycle(controller.cycle())
+        # The cluster in memory is asked without a wire, and has no pods.
+        controller.metrics.api_requests.labels("PATCH", "200").inc()
+        controller.metrics.resizes.labels("applied").inc()
 
     for step in range(72):
         parts.source.is_down = step == 10

@@ -12,7 +12,7 @@ from tests.support.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-FILES = ("namespace.yaml", "crd.yaml", "rbac.yaml", "controller.yaml", "binding-auto.yaml")
+FILES = ("namespace.yaml", "crd.yaml", "rbac.yaml", "controller.yaml", "binding-auto.yaml", "binding-inplace.yaml")
 
 
 def manifests() -> Iterator[dict[str, Any]]:

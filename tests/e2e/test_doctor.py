@@ -51,6 +51,7 @@ def test_the_reading_role_lacks_what_only_writing_needs(control_plane: ControlPl
         ("WARN", "may not get, patch deployments.apps/scale in namespace NS"),
         ("WARN", "may not get, patch statefulsets.apps/scale in namespace NS"),
         ("WARN", "may not get, patch horizontalpodautoscalers.autoscaling in namespace NS"),
+        ("WARN", "may not patch pods/resize in namespace NS"),
         ("WARN", "may not get, create, patch leases.coordination.k8s.io in namespace NS"),
     ]
 

@@ -73,7 +73,8 @@ def test_whatever_prometheus_does_nothing_shrinks(
 
         scene.use(30, "web")
         scene.until_replicas("web", 5)
-        assert scene.reasons("web").count("SuccessfulRescale") == 1
+        wait_until(lambda: scene.reasons("web").count("SuccessfulRescale") == 1, SOON_SECONDS, "the Event")
+        scene.until_condition("web", "ScalingLimited", "True", "TooManyReplicas")
 
 
 def test_broken_demand_is_no_demand(control_plane: ControlPlane, demand: LiveDemand, tmp_path: Path) -> None:

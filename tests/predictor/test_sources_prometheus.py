@@ -403,9 +403,10 @@ def test_a_wrong_scrape_interval_is_named_as_the_reason(prometheus: LocalPrometh
         source.fetch(start_seconds=START, end_seconds=END, step_seconds=60, resources=(Resource.REQUESTS,))
 
 
-def test_steps_that_are_not_over_hold_no_sample(prometheus: LocalPrometheus) -> None:
-    """A fetch up to tomorrow ends in missing samples, not in an error or in half a step."""
-    end = int(time.time()) // STEP * STEP + 86_400
+@pytest.mark.parametrize("ahead", [86_400, 86_400 + 3600 * 7])
+def test_steps_that_are_not_over_hold_no_sample(prometheus: LocalPrometheus, ahead: int) -> None:
+    """A fetch up to tomorrow ends in missing samples, not in an error or in half a step, at any hour of the day."""
+    end = int(time.time()) // STEP * STEP + ahead
     panel = a_source(prometheus).fetch(start_seconds=START, end_seconds=end, step_seconds=STEP)
 
     assert panel.end_seconds == end

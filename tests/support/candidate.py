@@ -10,11 +10,13 @@ from pathlib import Path
 from autoscaler.kube.client import KubeClient
 from autoscaler.kube.clocks import seconds_since_boot
 from autoscaler.kube.lease import LeaseElector
+from autoscaler.wiring import configure_logging
 
 
 def main() -> None:
     """Runs until it is killed."""
     kubeconfig, namespace, identity = sys.argv[1:]
+    configure_logging()
     elector = LeaseElector(
         KubeClient.connect(Path(kubeconfig)), namespace, "foresize", identity, seconds_since_boot, time.time
     )
