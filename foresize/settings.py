@@ -20,6 +20,14 @@ DEFAULT_FILE = Path("foresize.yaml")
 PREFIX = "FORESIZE_"
 OTHER_VARIABLES = frozenset({"FORESIZE_CONFIG", "FORESIZE_CACHE", "FORESIZE_PROMETHEUS_BIN"})
 """Variables of the same prefix that are not settings: the file to read, and where the tools keep binaries."""
+SECRET = ("token", "password", "username", "headers")
+"""Words in the names of keys whose values are never shown."""
+GONE = {
+    ("scaling", "selector"): "spec.targetRef",
+    ("scaling", "min_replicas"): "spec.horizontal.minReplicas",
+    ("scaling", "max_replicas"): "spec.horizontal.maxReplicas",
+}
+"""Keys of an earlier version, and the field of a PredictiveAutoscaler that says it now."""
 Path_ = tuple[str, ...]
 
 
@@ -132,6 +140,9 @@ def _explained(error: dict[str, Any], places: Mapping[Path_, str]) -> str:
     known = [path[:n] for n in range(len(path), 0, -1) if path[:n] in places]
     place = places[known[0]] if known else "settings"
     name = ".".join(path) or "settings"
+    if path in GONE:
+        now = f"each PredictiveAutoscaler says it now ({GONE[path]})"
+        return f"{place}: {name}: gone: {now}; see docs/controller.md, Upgrade"
     if error["type"] == "extra_forbidden":
         accepted = accepted_keys(path[:-1])
         near = get_close_matches(path[-1], accepted, n=1)
@@ -141,5 +152,5 @@ def _explained(error: dict[str, Any], places: Mapping[Path_, str]) -> str:
         return f"{place}: {name}: unknown key; {hint}accepted: {', '.join(accepted)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
-    shown = "" if isinstance(given, dict) or "token" in name or "password" in name else f" (given: {given!r})"
+    shown = "" if isinstance(given, dict) or any(word in name for word in SECRET) else f" (given: {given!r})"
     return f"{place}: {name}: {message[:1].lower() + message[1:]}{shown}"

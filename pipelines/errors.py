@@ -1,6 +1,6 @@
 """What can stop a training cycle; the message is fit for a user."""
 
-from predictor.errors import InvalidUsage, SourceRefused, UnknownWorkload
+from predictor.errors import InvalidUsage, ProtectionFailed, SourceRefused, UnknownWorkload
 
 
 class PipelineError(Exception):
@@ -19,5 +19,5 @@ class DemoUnavailable(PipelineError):
     """The demo's Prometheus cannot be found, filled or started: install it, or run the demo from Parquet."""
 
 
-TO_BE_MENDED = (InvalidUsage, SourceRefused, UnknownWorkload, NotEnoughHistory)
+TO_BE_MENDED = (InvalidUsage, ProtectionFailed, SourceRefused, UnknownWorkload, NotEnoughHistory)
 """What was asked or given cannot be used: the user can mend it, and a command ends with exit code 2."""

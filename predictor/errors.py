@@ -17,6 +17,10 @@ class MalformedAnswer(PredictorError):
     """The metrics store answered with something unusable (HTML, truncated, partial): treat as no answer."""
 
 
+class ProtectionFailed(PredictorError):
+    """A token or certificate of our own services that cannot be used: mend the file or the setting that names it."""
+
+
 class InvalidUsage(PredictorError):
     """A usage table that breaks its contract; the message names the workload, the column and what to do."""
 

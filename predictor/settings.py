@@ -62,6 +62,36 @@ def _listed(value: Any) -> Any:
 Listed = BeforeValidator(_listed)
 """Lets a list be written as text with commas, as variables and options have it."""
 
+_NAME_OF_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE_OF_HEADER = re.compile(r"[\t\x20-\x7e]*")
+
+
+def header_flaw(value: str) -> str:
+    """Why a text cannot be sent in an HTTP header; empty where it can. Never tells the text, as it may be a secret.
+
+    A client library that finds out by itself puts the whole header into its error, and that into logs.
+    """
+    if re.search(r"[\r\n]", value):
+        return "holds more than one line"
+    return "" if _VALUE_OF_HEADER.fullmatch(value) else "holds characters that no header may hold"
+
+
+def checked_token(text: str) -> str:
+    """A bearer token without the blanks and line breaks around it. Raises ValueError, without the token."""
+    token = text.strip()
+    if flaw := header_flaw(token) or ("" if token else "is empty"):
+        raise ValueError(flaw)
+    return token
+
+
+def checked_header(name: str, value: str) -> str:
+    """A header's value without the blanks around it, which do not count. Raises ValueError, without the value."""
+    if not _NAME_OF_HEADER.fullmatch(name):
+        raise ValueError(f"{name!r} is not the name of a header")
+    if flaw := header_flaw(value.strip()):
+        raise ValueError(f"the value of {name} {flaw}")
+    return value.strip()
+
 
 class Section(BaseModel):
     """Base of every settings section: frozen, and an unknown key is an error."""
@@ -111,6 +141,25 @@ class PrometheusSettings(Section):
         if not re.match(r"https?://[^/\s]+", value):
             raise ValueError(f"{value!r} is not an address; it starts with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("bearer_token")
+    @classmethod
+    def _token(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is None else SecretStr(checked_token(value.get_secret_value()))
+
+    @field_validator("username", "password")
+    @classmethod
+    def _login(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value or ""
+        # Sent in base64, so letters of any language are fine.
+        if re.search(r"[\x00-\x1f\x7f]", text):
+            raise ValueError("holds more than one line" if re.search(r"[\r\n]", text) else "holds control characters")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name: checked_header(name, text) for name, text in value.items()}
 
 
 class HistorySettings(Section):

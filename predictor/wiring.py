@@ -195,12 +195,20 @@ def build_service(
 
 def _bearer_token(given: "PrometheusSettings") -> str | None:
     from predictor.errors import SourceRefused
+    from predictor.settings import checked_token
 
     if given.bearer_token is not None:
         return given.bearer_token.get_secret_value()
     if given.bearer_token_file is None:
         return None
+    named = f"prometheus.bearer_token_file: {given.bearer_token_file}"
     try:
-        return given.bearer_token_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceRefused(f"prometheus.bearer_token_file: {given.bearer_token_file}: {error}") from error
+        text = given.bearer_token_file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:  # its words tell what the file holds
+        raise SourceRefused(f"{named} holds characters that no header may hold") from None
+    except OSError as error:
+        raise SourceRefused(f"{named}: {error.strerror or error}") from error
+    try:
+        return checked_token(text)
+    except ValueError as flaw:
+        raise SourceRefused(f"{named} {flaw}") from None

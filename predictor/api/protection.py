@@ -11,7 +11,8 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from predictor.errors import PredictorError
+from predictor.errors import ProtectionFailed
+from predictor.settings import checked_token
 
 if TYPE_CHECKING:
     import uvicorn
@@ -20,10 +21,6 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Told to anybody: a kubelet has no token, and they say no more than whether the process works."""
 LOOK_SECONDS = 10.0
 """How often the files are looked at for a newer token or certificate."""
-
-
-class ProtectionFailed(PredictorError):
-    """A token or certificate that cannot be used: mend the file or the setting that names it."""
 
 
 @dataclass
@@ -89,10 +86,12 @@ class Protection:
 
     def _look(self) -> None:
         if self.token_file is not None:
-            token = self._content(self.token_file, "serving.token_file").strip()
-            if not token:
-                raise ProtectionFailed(f"serving.token_file: {self.token_file} is empty")
-            self._token = token
+            try:
+                # As bytes one by one, so that what is not ASCII is told as any other wrong character.
+                token = checked_token(self._content(self.token_file, "serving.token_file").decode("latin-1"))
+            except ValueError as flaw:
+                raise ProtectionFailed(f"serving.token_file: {self.token_file} {flaw}") from None
+            self._token = token.encode()
         if self._context is not None and self.cert_file is not None and self.key_file is not None:
             try:
                 self._context.load_cert_chain(self.cert_file, self.key_file)

@@ -87,7 +87,12 @@ def one_at_a_time(tracking_uri: str) -> Iterator[None]:
 
 
 def in_short(problem: Exception) -> str:
-    """What an exception says, without the SQL that it came from; a full disk is called one."""
+    """What an exception says, without the SQL that it came from; a full disk is called one.
+
+    One about a header holds the header, and with it the token, so it is told in other words.
+    """
+    if "header value" in str(problem):
+        return "a header of the request cannot be sent; check MLFLOW_TRACKING_TOKEN, USERNAME and PASSWORD"
     said = str(getattr(problem, "message", None) or problem).split("[SQL", 1)[0].strip()
     first = next((line.strip() for line in said.splitlines() if line.strip()), type(problem).__name__)
     return f"{first} (free some disk space)" if "full" in first or "No space" in first else first

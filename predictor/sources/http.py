@@ -20,6 +20,7 @@ import httpx2
 import orjson
 
 from predictor.errors import MalformedAnswer, PredictorError, SourceRefused, SourceUnavailable
+from predictor.settings import checked_header
 from predictor.sources.matrix import Matrix, joined_in_time, matrix_from_json
 
 MAX_POINTS_PER_SERIES = 11_000
@@ -70,6 +71,11 @@ class PrometheusEndpoint:
             raise SourceRefused("give Prometheus a bearer token or basic auth, not both")
         if self.timeout_seconds <= 0 or self.deadline_seconds <= 0 or self.max_parallel < 1 or self.retries < 0:
             raise SourceRefused("Prometheus timeouts and max_parallel must be positive, retries at least 0")
+        try:
+            for name, value in self.request_headers().items():
+                checked_header(name, value)
+        except ValueError as flaw:
+            raise SourceRefused(f"a header for Prometheus cannot be sent: {flaw}") from None
 
     @property
     def shown_url(self) -> str:
@@ -252,6 +258,11 @@ class PrometheusClient:
             raise SourceUnavailable(
                 f"{self._where} did not answer within {timeout:.3g} s; is it overloaded, or the timeout too short?"
             ) from error
+        except httpx2.LocalProtocolError:
+            # Its words, and with them any stack trace, would hold the header that it is about.
+            raise SourceRefused(
+                f"{self._where} was not asked: the request breaks the rules of HTTP; check the token and the headers"
+            ) from None
         except (httpx2.TransportError, OSError) as error:
             reason = self.endpoint.without_secrets(str(error)) or type(error).__name__
             raise _Failed(

@@ -63,6 +63,16 @@ def test_a_wrong_key_in_the_file_ends_with_code_2(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_token_file_that_is_not_there_ends_with_code_2(tmp_path: Path) -> None:
+    """What the services are protected with is configuration."""
+    settings = {"FORESIZE_SERVING__TOKEN_FILE": "absent"}
+
+    result = foresize(tmp_path, "serve", "--port", "0", "--history", "none.csv", **settings)
+
+    assert result.returncode == 2
+    assert "serving.token_file: absent: No such file" in result.stderr
+
+
 def test_a_prometheus_that_is_not_there_ends_with_code_1(tmp_path: Path) -> None:
     """The address and what happened; no stack trace."""
     settings = {"FORESIZE_PROMETHEUS__RETRIES": "0"}

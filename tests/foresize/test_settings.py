@@ -102,6 +102,50 @@ def test_a_secret_never_shows(tmp_path: Path) -> None:
     assert settings.prometheus.bearer_token.get_secret_value() == "hunter2"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("BEARER_TOKEN", "hunter2\nhunter3", "prometheus.bearer_token: holds more than one line"),
+        ("BEARER_TOKEN", "hunter2é", "prometheus.bearer_token: holds characters that no header may hold"),
+        ("BEARER_TOKEN", " \n", "prometheus.bearer_token: is empty"),
+        ("PASSWORD", "hunter2\r", "prometheus.password: holds more than one line"),
+        ("USERNAME", "hunter2\x07", "prometheus.username: holds control characters"),
+        ("HEADERS", '{X-Key: "hunter2\\nhunter3"}', "prometheus.headers: the value of X-Key holds more than one line"),
+        ("HEADERS", "{X Key: hunter2}", "prometheus.headers: 'X Key' is not the name of a header"),
+        ("HEADERS", "{X-Key: [hunter2]}", "prometheus.headers.X-Key: input should be a valid string"),
+    ],
+)
+def test_a_secret_that_cannot_be_sent_is_refused_unseen(variable: str, value: str, message: str) -> None:
+    """By the name of its setting: the HTTP client would put the whole header into its error."""
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings(None, {f"FORESIZE_PROMETHEUS__{variable}": value}, {})
+
+    assert message in str(caught.value)
+    assert "hunter" not in str(caught.value)
+
+
+def test_blanks_around_a_token_do_not_count() -> None:
+    """A variable from a Secret often ends with a line break; a password may hold any letters."""
+    variables = {"BEARER_TOKEN": "hunter2\n", "HEADERS": "{X-Key: 'abc '}", "PASSWORD": "größe"}
+
+    settings = load_settings(None, {f"FORESIZE_PROMETHEUS__{name}": text for name, text in variables.items()}, {})
+
+    assert settings.prometheus.bearer_token is not None
+    assert settings.prometheus.bearer_token.get_secret_value() == "hunter2"
+    assert settings.prometheus.headers == {"X-Key": "abc"}
+
+
+@pytest.mark.parametrize("key", ["selector", "min_replicas", "max_replicas"])
+def test_a_key_that_is_gone_says_what_took_its_place(tmp_path: Path, key: str) -> None:
+    """No other key is suggested: what is alike means something else."""
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings(written(tmp_path, f"scaling: {{{key}: 3}}"), {}, {})
+
+    assert f"yaml:1: scaling.{key}: gone: each PredictiveAutoscaler says it now" in str(caught.value)
+    assert "see docs/controller.md, Upgrade" in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+
+
 def test_a_missing_file_that_was_asked_for_is_an_error(tmp_path: Path) -> None:
     """A configuration named on purpose is never silently left out."""
     with pytest.raises(InvalidSettings, match="cannot be read"):

@@ -18,7 +18,8 @@ from starlette.testclient import TestClient
 
 from autoscaler.api.server import RunningServer, start_server
 from predictor.api import protection
-from predictor.api.protection import Protection, ProtectionFailed
+from predictor.api.protection import Protection
+from predictor.errors import ProtectionFailed
 
 
 def an_app() -> Starlette:
@@ -116,8 +117,14 @@ def test_a_server_with_a_certificate_speaks_tls(secured: tuple[RunningServer, Pr
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     """At the start, with the setting."""
     (tmp_path / "empty").write_text(" \n")
+    (tmp_path / "lines").write_text("s3cret\nmore\n")
+    (tmp_path / "letters").write_text("s3crét")
     cert_file, _ = certificate(tmp_path, "one")
 
+    for name, flaw in (("lines", "holds more than one line"), ("letters", "holds characters that no header may hold")):
+        with pytest.raises(ProtectionFailed, match=flaw) as caught:
+            Protection(tmp_path / name)
+        assert "s3cr" not in str(caught.value)
     with pytest.raises(ProtectionFailed, match=r"serving.token_file: .*absent: No such file"):
         Protection(tmp_path / "absent")
     with pytest.raises(ProtectionFailed, match="is empty"):

@@ -236,10 +236,14 @@ def store_of_warm_client(store: MlflowBundleStore) -> None:
         (OSError(28, "No space left on device"), "[Errno 28] No space left on device (free some disk space)"),
         (ValueError("(sqlite3.DatabaseError) malformed\n[SQL: CREATE TABLE t]"), "(sqlite3.DatabaseError) malformed"),
         (RuntimeError(""), "RuntimeError"),
+        (
+            ValueError("return character(s) in header value: 'Bearer s3cret'"),
+            "a header of the request cannot be sent; check MLFLOW_TRACKING_TOKEN, USERNAME and PASSWORD",
+        ),
     ],
 )
 def test_a_stores_exception_is_told_in_a_line(problem: Exception, said: str) -> None:
-    """Without the SQL that it came from; a full disk is called one."""
+    """Without the SQL or the token that it came from; a full disk is called one."""
     assert in_short(problem) == said
 
 

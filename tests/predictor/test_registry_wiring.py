@@ -39,3 +39,23 @@ def test_a_token_file_that_cannot_be_read_names_the_setting(tmp_path: Path) -> N
     """A mounted secret that is not there is a matter of configuration."""
     with pytest.raises(SourceRefused, match="bearer_token_file"):
         build_source(some_settings(tmp_path, bearer_token_file=tmp_path / "token"))
+
+
+@pytest.mark.parametrize(
+    ("content", "flaw"),
+    [
+        (b"-----BEGIN KEY-----\ns3cret\n", "holds more than one line"),
+        (b"s3cr\xc3\xa9t", "holds characters that no header may hold"),
+        (b"s3cr\xfft", "holds characters that no header may hold"),
+        (b"\n", "is empty"),
+    ],
+)
+def test_a_token_file_that_holds_no_token_is_refused_unseen(tmp_path: Path, content: bytes, flaw: str) -> None:
+    """Whatever it holds instead, such as a private key, is in no message."""
+    file = tmp_path / "token"
+    file.write_bytes(content)
+
+    with pytest.raises(SourceRefused) as caught:
+        build_source(some_settings(tmp_path, bearer_token_file=file))
+
+    assert str(caught.value) == f"prometheus.bearer_token_file: {file} {flaw}"

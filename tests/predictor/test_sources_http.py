@@ -275,3 +275,27 @@ def test_tenants_and_users_do_not_share_a_cache() -> None:
     }
 
     assert len(fingerprints) == 3
+
+
+@pytest.mark.parametrize("text", ["s3cret\nmore", "s3cret\x00", "s3crét"])
+def test_a_header_that_cannot_be_sent_is_refused_without_its_value(text: str) -> None:
+    """However the endpoint was made: the HTTP client's own error would hold the whole header."""
+    for endpoint in ({"bearer_token": text}, {"headers": {"X-Key": text}}):
+        with pytest.raises(SourceRefused, match=r"a header for Prometheus cannot be sent: the value of") as caught:
+            PrometheusEndpoint(url="http://prom:9090", **endpoint)
+
+        assert "s3cr" not in str(caught.value)
+
+
+def test_an_error_about_our_own_request_tells_nothing_of_it() -> None:
+    """Neither its message nor what it came from, as a log shows both."""
+    endpoint = PrometheusEndpoint(url=unused_url(), headers={"X-Key": "s3cret"})
+    object.__setattr__(endpoint, "headers", {"X-Key": "s3cret\nmore"})
+
+    with answering(a_matrix()) as server:
+        object.__setattr__(endpoint, "url", server.url)
+        with pytest.raises(SourceRefused, match="breaks the rules of HTTP") as caught:
+            ask(endpoint)
+
+    assert caught.value.__suppress_context__
+    assert "s3cret" not in str(caught.value)
