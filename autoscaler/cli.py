@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from autoscaler.controller.loop import Controller, CycleReport
+    from autoscaler.errors import AutoscalerError
     from autoscaler.settings import AutoscalerSettings
 
 LoadSettings = Callable[[Mapping[tuple[str, ...], Any]], "AutoscalerSettings"]
@@ -55,12 +56,13 @@ def run(
 ) -> None:
     """Watch the cluster and size workloads ahead of their demand.
 
-    Looks after every PredictiveAutoscaler. One in mode Observe is told in its status and Events what would be done; in
-    mode Auto it is done. Of several copies the one that holds the lease decides. Each new decision is one JSON line on
-    standard error. Stops on SIGTERM after the write that is under way, and hands the lease over.
+    Looks after every PredictiveAutoscaler. One in mode Observe is told in its status what would be done; in mode Auto
+    it is done, and told in Events as well. Of several copies the one that holds the lease decides. Each new decision is
+    one JSON line on standard error. Stops on SIGTERM after the write that is under way, and hands the lease over.
 
-    With --once the exit code is 0 when the cycle saw everything, 1 when the cluster was not seen or a write failed,
-    and 3 when usage could not be read or another copy leads, so that everything was held.
+    With --once the exit code is 0 when the cycle saw everything, 1 when the cluster was not seen, the lease could not
+    be read or written, or a write failed, be it of a status only, and 3 when usage could not be read or another copy
+    leads, so that everything was held.
 
     \b
     Examples:
@@ -68,7 +70,7 @@ def run(
       foresize run --once --dry-run --context staging     one look, nothing written
       foresize run --prometheus http://prom:9090 --interval 1m
     """
-    from autoscaler.wiring import build_controller, build_pool_watch, close_controller, configure_logging
+    from autoscaler.wiring import build_controller, build_pool_watch, close_controller, configure_logging, lease_problem
     from predictor.wiring import build_source
 
     settings = load(
@@ -87,7 +89,7 @@ def run(
             _await_lease(controller)
             report = controller.cycle()
             after_cycle(report)
-            _finish(report, controller.leadership.holder)
+            _finish(report, controller.leadership.holder, lease_problem(controller))
         else:
             _run_until_stopped(settings, controller, after_cycle)
     finally:
@@ -98,22 +100,32 @@ def _await_lease(controller: "Controller") -> None:
     """Waits until it is clear who leads, at most for as long as a lease that nobody renews lasts."""
     import time
 
+    from autoscaler.errors import ClusterRefused
+    from autoscaler.wiring import lease_problem
+
     for _ in range(LEASE_LOOKS):
         if controller.leadership.is_leader or controller.stop.is_set():
             return
+        if isinstance(lease_problem(controller), ClusterRefused):
+            return  # no wait mends a role
         time.sleep(LEASE_WAIT_SECONDS / LEASE_LOOKS)
 
 
-def _finish(report: "CycleReport", holder: str) -> None:
+def _finish(report: "CycleReport", holder: str, lease_problem: "AutoscalerError | None") -> None:
     """Ends the process with the exit code that the cycle deserves."""
     if report.problem is not None:
         raise report.problem
+    if report.is_standby and lease_problem is not None:
+        # Nobody else leads as far as this one knows: it is not let to.
+        raise lease_problem
     failed = [r for r in report.records if r.result.outcome.value == "failed"]
     if failed:
         raise click.ClickException(
             f"{len(failed)} of {len(report.records)} workloads could not be scaled, first "
             f"{failed[0].plan.decision.workload}: {failed[0].result.detail}"
         )
+    if report.untold is not None:
+        raise report.untold
     if report.is_standby:
         click.echo(f"foresize: decided nothing: {holder or 'nobody'} holds the lease", err=True)
         raise click.exceptions.Exit(HELD)
@@ -209,8 +221,8 @@ def _asked(url: str, workload: str, token_file: Path | None, ca_file: Path | Non
     from autoscaler.errors import ControllerUnreachable
 
     address = f"{url.rstrip('/')}/decisions/{quote(workload)}"
+    headers = {"Authorization": f"Bearer {_token_in(token_file)}"} if token_file else {}
     try:
-        headers = {"Authorization": f"Bearer {token_file.read_text().strip()}"} if token_file else {}
         verify = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
         answer = httpx2.get(address, headers=headers, verify=verify, timeout=10.0)
         if answer.status_code == 401:  # its words name a setting of the controller's, not of this command's
@@ -222,6 +234,18 @@ def _asked(url: str, workload: str, token_file: Path | None, ca_file: Path | Non
         said = content.get("error") if isinstance(content, dict) else None
         raise click.ClickException(str(said or f"{address} answered {answer.status_code}"))
     return content
+
+
+def _token_in(file: Path) -> str:
+    """The token that a file holds; what it holds instead, such as a private key, is never told."""
+    from predictor.settings import checked_token
+
+    try:
+        return checked_token(file.read_text(encoding="latin-1"))
+    except OSError as error:
+        raise click.BadParameter(f"{file}: {error.strerror or error}", param_hint="--token-file") from None
+    except ValueError as flaw:
+        raise click.BadParameter(f"{file} {flaw}; it must hold one token", param_hint="--token-file") from None
 
 
 def _decided_afresh(

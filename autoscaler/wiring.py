@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from autoscaler.controller.loop import Controller, CycleReport
     from autoscaler.controller.vertical import VerticalScaling
+    from autoscaler.errors import AutoscalerError
     from autoscaler.settings import AutoscalerSettings
     from predictor.serving.ports import UsageSource
     from predictor.serving.predictor import Predictor
@@ -97,6 +98,13 @@ def build_vertical(settings: "AutoscalerSettings", source: "UsageSource") -> "Ve
     return VerticalScaling(RequestAdvisor(source, settings.vertical, step), settings.vertical)
 
 
+def lease_problem(controller: "Controller") -> "AutoscalerError | None":
+    """Why this copy could not read or write the lease the last time; None where it could, or needs none."""
+    from autoscaler.kube.lease import LeaseElector
+
+    return controller.leadership.problem if isinstance(controller.leadership, LeaseElector) else None
+
+
 def close_controller(controller: "Controller") -> None:
     """Gives up the lease, so that the next copy need not wait for its end, and ends the watches."""
     from autoscaler.kube.cluster import KubeCluster
@@ -128,13 +136,15 @@ def configure_logging() -> None:
     """One JSON object a line on standard error."""
     import orjson
     import structlog
+    from structlog.tracebacks import ExceptionDictTransformer
 
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.dict_tracebacks,
+            # Without the values of local variables: requests and their headers are among them.
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str)),
         ],
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),

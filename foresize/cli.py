@@ -27,8 +27,8 @@ Examples:
   foresize doctor                                   what is configured, reachable and allowed
   foresize train --prometheus http://prom:9090      fit, judge and register forecasters
   foresize simulate --history usage.parquet         replay your history against the HPA
-  foresize run                                      watch the cluster and say what would be done
-  foresize run --act                                … and do it
+  foresize run --dry-run                            watch the cluster and say what would be done
+  foresize run                                      … tell it in the objects, and do it for those in mode Auto
 """
 
 

@@ -75,6 +75,8 @@ class CycleReport:
     forecasts: Forecasts | None = None
     is_standby: bool = False
     """Whether another copy led, so that nothing was decided."""
+    untold: AutoscalerError | None = None
+    """Why a status or Event could not be written; the first of them."""
 
     @property
     def is_complete(self) -> bool:
@@ -205,8 +207,8 @@ class Controller:
             for decided in plans
         )
         with self.metrics.timed("tell"):
-            self._tell(records, before)
-        return CycleReport(started, records, forecasts=forecasts)
+            untold = self._tell(records, before)
+        return CycleReport(started, records, forecasts=forecasts, untold=untold)
 
     def _observed(self) -> ClusterObservation:
         with self.metrics.timed("observe"):
@@ -358,10 +360,14 @@ class Controller:
         self.metrics.resizes.labels(result.outcome.value).inc()
         return result
 
-    def _tell(self, records: Sequence[DecisionRecord], before: Mapping[str, Remembered]) -> None:
-        """Writes the statuses and Events that have something to say, what changed before what only moved."""
+    def _tell(self, records: Sequence[DecisionRecord], before: Mapping[str, Remembered]) -> AutoscalerError | None:
+        """Writes the statuses and Events that have something to say, what changed before what only moved.
+
+        Returns why the first of those that were refused was.
+        """
         if self.is_dry_run:
-            return
+            return None
+        problem: AutoscalerError | None = None
         now = self.clock()
         waiting = [self._telling(record, before[record.plan.autoscaler.uid], now) for record in records]
         waiting = [
@@ -376,6 +382,7 @@ class Controller:
             autoscaler = each.record.plan.autoscaler
             written = self._written(lambda a=autoscaler, s=each.status: self.writer.set_status(a, s))  # type: ignore[misc]
             if isinstance(written, (ClusterUnavailable, ClusterRefused)):
+                problem = problem or written
                 break  # the next one would fare no better
             if written is not None:
                 continue
@@ -383,7 +390,9 @@ class Controller:
             self._untold.pop(autoscaler.uid, None)
             for event, at_seconds in each.events:
                 if self._throttle.allows(autoscaler.uid, now):
-                    self._written(lambda e=event, t=at_seconds: self.writer.publish(e, t))  # type: ignore[misc]
+                    unsaid = self._written(lambda e=event, t=at_seconds: self.writer.publish(e, t))  # type: ignore[misc]
+                    if isinstance(unsaid, (ClusterUnavailable, ClusterRefused)):
+                        problem = problem or unsaid
                 else:
                     self.metrics.events_held_back.inc()
         behind = [each for each in waiting if self._is_behind(each)]
@@ -392,6 +401,7 @@ class Controller:
                 uid = each.record.plan.autoscaler.uid
                 self._untold[uid] = (*self._untold.get(uid, ()), each)[-DECISIONS_KEPT:]
         self.metrics.statuses_waiting.set(len(behind))
+        return problem
 
     def _telling(self, record: DecisionRecord, before: Remembered, now: float) -> _Telling:
         """What is to be said of an object, with what earlier cycles could not say any more."""

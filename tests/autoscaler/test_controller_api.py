@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -215,6 +216,32 @@ def test_explain_says_when_nobody_answers() -> None:
 
     assert isinstance(result.exception, ControllerUnreachable)
     assert "is that the address of a `foresize run`?" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("content", "flaw"),
+    [
+        ("-----BEGIN KEY-----\ns3cret\n-----END KEY-----\n", "holds more than one line"),
+        ("s3crét", "holds characters that no header may hold"),
+        ("", "is empty"),
+        (None, "No such file"),
+    ],
+)
+def test_explain_sends_no_file_that_holds_no_token(
+    address: str, tmp_path: Path, content: str | None, flaw: str
+) -> None:
+    """A private key that was named by mistake is neither sent nor shown."""
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content)
+
+    result = CliRunner().invoke(
+        explain, ["shop/cart", "--url", address, "--token-file", str(file)], obj=settings, terminal_width=300
+    )
+
+    assert result.exit_code == 2
+    assert flaw in result.output
+    assert "s3cr" not in result.output
 
 
 def test_a_port_that_is_taken_is_refused_at_the_start(address: str) -> None:

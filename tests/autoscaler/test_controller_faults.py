@@ -1,7 +1,7 @@
 """The controller among faults: impossible forecasts, an API server that fails in the middle, the order to stop."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -10,10 +10,10 @@ import pytest
 
 from autoscaler.cluster.reasons import ReasonCode
 from autoscaler.cluster.snapshot import Rung
-from autoscaler.controller.autoscalers import TargetRef
+from autoscaler.controller.autoscalers import PredictiveAutoscaler, TargetRef
 from autoscaler.controller.loop import WRITE_ATTEMPTS, Controller, CycleReport
 from autoscaler.controller.memory import MemoryCluster
-from autoscaler.controller.ports import Scale
+from autoscaler.controller.ports import Event, Scale
 from autoscaler.controller.records import DecisionRecord, Outcome
 from autoscaler.errors import ClusterRefused, ClusterUnavailable, CommandConflict
 from autoscaler.settings import ScalingSettings
@@ -148,6 +148,31 @@ def test_a_write_that_fails_harms_no_other(harm: Exception, failures: int, outco
     assert record_of(report, TILL).result.outcome is Outcome.APPLIED
     assert report.has_failed_command == (outcome is Outcome.FAILED)
     assert record_of(controller.cycle()).result.outcome is Outcome.APPLIED
+
+
+@pytest.mark.parametrize("kind", ["status", "event"])
+def test_what_could_not_be_told_is_in_the_report(kind: str) -> None:
+    """So that a single cycle can end with it; what was decided is carried out all the same."""
+    parts = ScalingParts(clock=ManualClock(NOON_SECONDS + 60.0))
+    harm = ClusterRefused("forbidden (403): add to the role")
+
+    class Mute(MemoryCluster):
+        """Takes replicas, but not a status or not an Event."""
+
+        def set_status(self, autoscaler: PredictiveAutoscaler, status: Mapping[str, Any]) -> None:
+            if kind == "status":
+                raise harm
+            super().set_status(autoscaler, status)
+
+        def publish(self, event: Event, at_seconds: float) -> None:
+            raise harm
+
+    parts.cluster = Mute(parts.cluster.autoscalers, parts.cluster.targets)
+
+    report = parts.controller().cycle()
+
+    assert record_of(report).result.outcome is Outcome.APPLIED
+    assert report.untold is harm
 
 
 def test_a_change_that_is_not_of_the_scale_does_not_stop_a_write() -> None:
