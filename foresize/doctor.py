@@ -25,6 +25,11 @@ REQUEST_SECONDS = 4.0
 LITTLE_SPACE_BYTES = 1 << 30
 NO_SPACE_BYTES = 100 << 20
 HISTORY_WANTED_DAYS = 8
+WITHOUT_REGISTRY = (
+    "check registry.tracking_uri and the network; until then the last model on this disk serves, else yesterday's same "
+    "hour, and nothing can be trained"
+)
+"""A warning only: the ladder goes on without the registry."""
 EXPORTERS: tuple[tuple[str, str, str], ...] = (
     ("container_", "cAdvisor, which the kubelet exports at /metrics/cadvisor", "needed"),
     ("kube_pod_owner", "kube-state-metrics", "needed"),
@@ -51,12 +56,18 @@ PERMISSIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
 )
 """What the controller asks of the API server: what for, group, resources, verbs. The lease is in one namespace only."""
 LEASE_VERBS = ("get", "create", "patch")
-NEEDED_FOR: Mapping[str, tuple[Status, str]] = {
-    "see": ("FAIL", "needed to see what is to be scaled and what else steers it"),
-    "tell": ("WARN", "needed for statuses and Events; without it only `foresize run --dry-run`"),
-    "act": ("WARN", "only needed for objects in mode Auto"),
-    "resize": ("WARN", "only needed for vertical.mode InPlace"),
+NEEDED_FOR: Mapping[str, tuple[Status, str, str, str]] = {
+    "see": ("FAIL", "foresize-read", "rbac.yaml", "needed to see what is to be scaled and what else steers it"),
+    "tell": (
+        "WARN",
+        "foresize-tell",
+        "rbac.yaml",
+        "needed for statuses and Events; without it only `foresize run --dry-run`",
+    ),
+    "act": ("WARN", "foresize-scale", "binding-auto.yaml", "only needed for objects in mode Auto"),
+    "resize": ("WARN", "foresize-resize", "binding-inplace.yaml", "only needed for vertical.mode InPlace"),
 }
+"""How bad it is that something is not allowed, which ClusterRole allows it, what in deploy/ binds it, and what for."""
 
 LoadSettings = Callable[[Mapping[tuple[str, ...], Any]], "Settings"]
 
@@ -163,8 +174,10 @@ def all_checks(areas: Mapping[str, Callable[[], Checks]], deadline_seconds: floa
         thread.join(max(0.0, until - time.monotonic()))
         checks += done[area]
         if thread.is_alive():
-            late = f"no answer within {deadline_seconds:g} s"
-            checks.append(Check(area, "FAIL", late, "check the address, the network and whether it is overloaded"))
+            # Without the registry the ladder goes on.
+            status: Status = "WARN" if area == "mlflow" else "FAIL"
+            advice = "check the address, the network and whether it is overloaded"
+            checks.append(Check(area, status, f"no answer within {deadline_seconds:g} s", advice))
     return checks
 
 
@@ -242,7 +255,7 @@ def mlflow_checks(settings: "Settings") -> Checks:
     """Whether the registry answers, and the model under the alias exists, can be loaded and fits the settings."""
     from datetime import UTC, datetime, timedelta
 
-    from predictor.errors import ModelNotFound
+    from predictor.errors import ModelNotFound, RegistryUnavailable
     from predictor.registry.mlflow import MlflowBundleStore
 
     registry = settings.registry
@@ -251,12 +264,15 @@ def mlflow_checks(settings: "Settings") -> Checks:
     named = f"{registry.model_name}@{registry.alias}"
     try:
         version = store.version_of(registry.alias)
+        yield Check("mlflow", "OK", f"{settings.tracking_uri} answers; {named} is version {version}")
+        bundle = store.load(version)
     except ModelNotFound as error:
         advice = "run `foresize train`; until then yesterday's same hour is the forecast"
         yield Check("mlflow", "WARN", str(error), advice)
         return
-    yield Check("mlflow", "OK", f"{settings.tracking_uri} answers; {named} is version {version}")
-    bundle = store.load(version)
+    except RegistryUnavailable as error:
+        yield Check("mlflow", "WARN", str(error), WITHOUT_REGISTRY)
+        return
     until = datetime.fromtimestamp(bundle.trained_until_seconds, UTC)
     step = int(settings.history.step.total_seconds())
     if bundle.step_seconds != step:
@@ -293,15 +309,18 @@ def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str |
         if not denied:
             yield Check("cluster", "OK", f"may do everything that the controller does {where}")
         for need, what in denied:
-            status, why = NEEDED_FOR[need]
-            role = "a Role in the namespace" if namespace else "a ClusterRole"
-            yield Check("cluster", status, f"may not {what} {where}", f"bind {role} that allows it; {why}")
+            status, role, file, why = NEEDED_FOR[need]
+            advice = f"bind the ClusterRole {role} (kubectl apply -f deploy/{file})"
+            advice += ", or a Role in the namespace with its rules" if namespace else ""
+            yield Check("cluster", status, f"may not {what} {where}", f"{advice}; {why}")
     lease = scaling.lease_namespace
     refused = [verb for verb in LEASE_VERBS if not _is_allowed(client, lease, verb, "coordination.k8s.io", "leases")]
     if refused:
         text = f"may not {', '.join(refused)} leases.coordination.k8s.io in namespace {lease}"
-        advice = "bind a Role there that allows it; without it only `foresize run --dry-run`"
+        advice = "bind the Role foresize-lease of deploy/rbac.yaml there; without it only `foresize run --dry-run`"
         yield Check("cluster", "WARN", text, advice)
+    else:
+        yield Check("cluster", "OK", f"may hold the lease {scaling.lease_name} in namespace {lease}")
     if may_see:
         cluster = KubeCluster(client, scaling.namespaces, scaling.namespace_selector)
         try:
@@ -377,7 +396,7 @@ def _history_length(settings: "Settings", is_there: list[bool]) -> Check:
     first = is_there.index(True) if True in is_there else len(is_there)
     days = max(0, len(is_there) - 1 - first)
     wanted = settings.history.span.days
-    text = f"history reaches back {days} days; history.span is {wanted}"
+    text = f"history reaches back {days} days; history.span is {wanted} days"
     if days < min(HISTORY_WANTED_DAYS, wanted):
         advice = (
             f"wait, or read from a store that keeps more: {HISTORY_WANTED_DAYS} days are the least for a weekly rhythm"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from foresize import doctor as doctor_module
@@ -18,6 +19,7 @@ from foresize.doctor import Check, all_checks, configuration_checks, disk_checks
 from foresize.settings import load_settings
 from pipelines.settings import Settings
 
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 NOW = datetime(2026, 3, 2, tzinfo=UTC).timestamp()
 
 
@@ -97,7 +99,7 @@ def test_scrape_interval_and_reach_of_history_are_told(prometheus_url: str) -> N
     checks = list(doctor_module.prometheus_checks(settings, NOW))
 
     assert any(c.status == "OK" and "scraped about every 30 s" in c.message for c in checks)
-    assert any(c.status == "WARN" and "reaches back 2 days" in c.message for c in checks)
+    assert any(c.status == "WARN" and "reaches back 2 days; history.span is 35 days" in c.message for c in checks)
 
 
 def test_nothing_configured_is_a_list_of_things_to_do(tmp_path: Path) -> None:
@@ -112,6 +114,18 @@ def test_nothing_configured_is_a_list_of_things_to_do(tmp_path: Path) -> None:
     assert "WARN  mlflow" in result.output
     assert "foresize train" in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_registry_that_is_gone_is_a_warning(tmp_path: Path) -> None:
+    """The ladder goes on without it, so foresize can work."""
+    result = run_doctor(
+        "--skip-prometheus", "--skip-cluster", state_folder=tmp_path, registry__tracking_uri="http://127.0.0.1:9"
+    )
+
+    assert result.exit_code == 0
+    assert "WARN  mlflow" in result.output
+    assert "yesterday's same hour" in result.output
+    assert "foresize can work" in result.output
 
 
 def test_what_is_skipped_is_not_asked(tmp_path: Path) -> None:
@@ -146,9 +160,11 @@ def test_servers_that_never_answer_do_not_hold_the_doctor(tmp_path: Path, silent
         state_folder=tmp_path, registry__tracking_uri=silent_address,
     )  # fmt: skip
 
-    failed = {check["area"] for check in json.loads(result.output)["checks"] if check["status"] == "FAIL"}
+    checks = json.loads(result.output)["checks"]
+    failed = {check["area"] for check in checks if check["status"] == "FAIL"}
     assert time.monotonic() - started < doctor_module.DEADLINE_SECONDS + 3
-    assert failed == {"prometheus", "mlflow", "cluster"}
+    assert failed == {"prometheus", "cluster"}
+    assert [check["status"] for check in checks if check["area"] == "mlflow"] == ["WARN"]
     assert result.exit_code == 1
 
 
@@ -191,6 +207,23 @@ def test_configuration_is_shown_without_secrets() -> None:
     assert "scaling.writes_per_second = 40.0" in text
     assert "FORESIZE_PROMETHEUS__URL" in text
     assert not any(secret in text for secret in ("hunter2", "s3cret", "tenant-7"))
+
+
+def test_every_permission_is_in_the_role_that_the_doctor_advises() -> None:
+    """And the file that it names binds that role."""
+    roles = {
+        each["metadata"]["name"]: each["rules"]
+        for each in yaml.safe_load_all((DEPLOY / "rbac.yaml").read_text())
+        if each["kind"] == "ClusterRole"
+    }
+
+    for need, group, resources, verbs in doctor_module.PERMISSIONS:
+        _, role, file, _ = doctor_module.NEEDED_FOR[need]
+        allowed = [rule for rule in roles[role] if group in rule["apiGroups"] and set(verbs) <= set(rule["verbs"])]
+        bound = [each for each in yaml.safe_load_all((DEPLOY / file).read_text()) if "roleRef" in each]
+
+        assert set(resources) <= {name for rule in allowed for name in rule["resources"]}, role
+        assert role in {each["roleRef"]["name"] for each in bound}, file
 
 
 def test_a_state_folder_that_is_a_file_fails(tmp_path: Path) -> None:
