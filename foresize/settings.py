@@ -87,13 +87,20 @@ def _from_file(file: Path, places: dict[Path_, str]) -> dict[str, Any]:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InvalidSettings([f"{file}: is not YAML: {error}"]) from None
+        raise InvalidSettings([_not_yaml(file, error)]) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise InvalidSettings([f"{file}: holds a {type(content).__name__}; needed: keys such as 'prometheus:'"])
     _note_places(root, (), file, places)
     return content
+
+
+def _not_yaml(file: Path, error: "yaml.YAMLError") -> str:
+    """The line and what is wrong there, but not the line's text, as a password may stand in it."""
+    place = getattr(error, "context_mark", None) or getattr(error, "problem_mark", None)
+    problem = ", ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None))))
+    return f"{file}{f':{place.line + 1}' if place else ''}: is not YAML: {problem or type(error).__name__}"
 
 
 def _note_places(node: "yaml.Node | None", path: Path_, file: Path, places: dict[Path_, str]) -> None:
@@ -152,5 +159,7 @@ def _explained(error: dict[str, Any], places: Mapping[Path_, str]) -> str:
         return f"{place}: {name}: unknown key; {hint}accepted: {', '.join(accepted)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
-    shown = "" if isinstance(given, dict) or any(word in name for word in SECRET) else f" (given: {given!r})"
+    # A section that is no section may hold anything, and an address a login.
+    is_secret = any(word in name for word in SECRET) or bool(accepted_keys(path)) or "@" in str(given)
+    shown = "" if isinstance(given, dict) or is_secret else f" (given: {given!r})"
     return f"{place}: {name}: {message[:1].lower() + message[1:]}{shown}"

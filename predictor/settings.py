@@ -139,7 +139,7 @@ class PrometheusSettings(Section):
     @classmethod
     def _http(cls, value: str) -> str:
         if not re.match(r"https?://[^/\s]+", value):
-            raise ValueError(f"{value!r} is not an address; it starts with http:// or https://")
+            raise ValueError(f"{value.rpartition('@')[2]!r} is not an address; it starts with http:// or https://")
         return value.rstrip("/")
 
     @field_validator("bearer_token")

@@ -124,6 +124,24 @@ def test_a_secret_that_cannot_be_sent_is_refused_unseen(variable: str, value: st
     assert "hunter" not in str(caught.value)
 
 
+def test_what_cannot_be_read_is_not_shown_where_it_may_hold_a_secret(tmp_path: Path) -> None:
+    """A line that is not YAML, a login in an address, a section that is no section."""
+    said = []
+    for text, variables in (
+        ('prometheus:\n  password: "hunter2\n', {}),
+        ("", {"FORESIZE_PROMETHEUS__URL": "me:hunter2@prom:9090"}),
+        ("", {"FORESIZE_PROMETHEUS": "{bearer_token: hunter2"}),
+    ):
+        with pytest.raises(InvalidSettings) as caught:
+            load_settings(written(tmp_path, text), variables, {})
+        said.append(str(caught.value))
+
+    assert "foresize.yaml:2: is not YAML: while scanning a quoted scalar, found unexpected end of stream" in said[0]
+    assert "prometheus.url: 'prom:9090' is not an address" in said[1]
+    assert "variable FORESIZE_PROMETHEUS: prometheus: input should be a valid dictionary" in said[2]
+    assert "hunter2" not in "".join(said)
+
+
 def test_blanks_around_a_token_do_not_count() -> None:
     """A variable from a Secret often ends with a line break; a password may hold any letters."""
     variables = {"BEARER_TOKEN": "hunter2\n", "HEADERS": "{X-Key: 'abc '}", "PASSWORD": "größe"}
