@@ -233,7 +233,8 @@ class KubeClient:
             case 401:
                 return ClusterRefused(f"{self.server} does not know this user (401, {what}): renew the credentials")
             case 403:
-                return ClusterRefused(f"{self.server} forbids {what} (403): {message}; {missing_rule(method, path)}")
+                advice = f"{our_role(path)}{missing_rule(method, path)}"
+                return ClusterRefused(f"{self.server} forbids {what} (403): {message}; {advice}")
             case 404:
                 return ObjectGone(f"{what}: not found (404): {message}")
             case 409:
@@ -305,6 +306,18 @@ class WatchStream:
                 f"{self._client.server} answered WATCH {self._path} with what is no event: {line[:80]!r}"
             )
         return event
+
+
+def our_role(path: str) -> str:
+    """Which of the roles in deploy/ allows what the path is written for, and how it is bound; empty where none does."""
+    part = path.rstrip("/").rpartition("/")[2]
+    if part == "resize":
+        return "bind foresize-resize (kubectl apply -f deploy/binding-inplace.yaml), or "
+    if part == "scale" or "/horizontalpodautoscalers/" in path:
+        return "bind foresize-scale (kubectl apply -f deploy/binding-auto.yaml), or "
+    if part in ("status", "events"):
+        return "bind foresize-tell (deploy/rbac.yaml), or "
+    return "bind foresize-lease (deploy/rbac.yaml), or " if "/leases" in path else ""
 
 
 def missing_rule(method: str, path: str) -> str:

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from autoscaler.errors import ClusterRefused, ClusterUnavailable, HistoryExpired, ObjectGone
-from autoscaler.kube.client import PAGE_ITEMS, KubeClient, missing_rule
+from autoscaler.kube.client import PAGE_ITEMS, KubeClient, missing_rule, our_role
 from tests.support.http_answers import Answer, AnsweringServer, Asked, answering, seconds_since, unused_url
 from tests.support.kubeconfig import a_kubeconfig
 
@@ -128,6 +128,24 @@ def test_a_long_list_is_read_page_by_page(tmp_path: Path) -> None:
 def test_a_missing_rule_is_written_as_it_must_be_added(method: str, path: str, rule: str) -> None:
     """What an operator can paste into a role."""
     assert missing_rule(method, path) == f"add to the role {rule}"
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        (
+            "/apis/apps/v1/namespaces/shop/deployments/cart/scale",
+            "foresize-scale (kubectl apply -f deploy/binding-auto",
+        ),
+        ("/api/v1/namespaces/shop/pods/cart-1/resize", "foresize-resize (kubectl apply -f deploy/binding"),
+        ("/apis/foresize.io/v1alpha1/namespaces/shop/predictiveautoscalers/cart/status", "foresize-tell"),
+        ("/apis/coordination.k8s.io/v1/namespaces/foresize/leases/foresize-controller", "foresize-lease"),
+    ],
+)
+def test_a_role_of_ours_is_named_before_a_rule_to_write(path: str, role: str) -> None:
+    """Who runs the manifests of deploy/ has only to bind it."""
+    assert our_role(path).startswith(f"bind {role}")
+    assert our_role(DEPLOYMENTS) == ""
 
 
 def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path) -> None:
