@@ -241,6 +241,9 @@ class KubeClient:
                 return CommandConflict(f"{what}: {message or 'the object has changed (409)'}")
             case 410:
                 return HistoryExpired(f"{self.server} could not answer {what} (410): {message}")
+            case 422 if "metadata.uid" in message and "immutable" in message:
+                # What some kinds answer to a precondition that others call a conflict.
+                return CommandConflict(f"{what}: deleted and made anew: {message}")
             case 429 | 500 | 502 | 503 | 504:
                 return ClusterUnavailable(f"{self.server} could not answer {what} ({status}): {message}")
             case _:

@@ -68,6 +68,7 @@ def test_a_connection_that_died_is_replaced_for_a_read(tmp_path: Path) -> None:
         (status(404, "not found"), ObjectGone, "not found"),
         (status(410, "too old resource version"), HistoryExpired, "too old resource version"),
         (status(422, "spec.replicas: must be positive"), ClusterRefused, "spec.replicas: must be positive"),
+        (status(422, "metadata.uid: Invalid value: field is immutable"), CommandConflict, "made anew"),
         (status(429, "too many requests"), ClusterUnavailable, "could not answer"),
         (status(503, "etcd leader changed"), ClusterUnavailable, "etcd leader changed"),
         (Answer(502, b"<html>Bad Gateway</html>"), ClusterUnavailable, "Bad Gateway"),
