@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from autoscaler.errors import ClusterRefused, ClusterUnavailable, HistoryExpired, ObjectGone
+from autoscaler.errors import ClusterRefused, ClusterUnavailable, CommandConflict, HistoryExpired, ObjectGone
 from autoscaler.kube.client import PAGE_ITEMS, KubeClient, missing_rule, our_role
 from tests.support.http_answers import Answer, AnsweringServer, Asked, answering, seconds_since, unused_url
 from tests.support.kubeconfig import a_kubeconfig
