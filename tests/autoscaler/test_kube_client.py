@@ -76,7 +76,7 @@ def test_a_connection_that_died_is_replaced_for_a_read(tmp_path: Path) -> None:
         (Answer(200, b'"a string"'), ClusterUnavailable, "with str"),
         (Answer(200, b'{"items": [', missing_bytes=50), ClusterUnavailable, "did not answer"),
     ],
-    ids=["401", "403", "404", "410", "422", "429", "503", "proxy", "html", "no object", "cut off"],
+    ids=["401", "403", "404", "410", "422", "uid", "429", "503", "proxy", "html", "no object", "cut off"],
 )
 def test_a_bad_answer_has_the_error_that_says_what_to_do(
     tmp_path: Path, answer: Answer, error: type[Exception], said: str
