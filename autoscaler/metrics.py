@@ -159,7 +159,7 @@ class AutoscalerMetrics:
         self.decisions = Counter(
             "foresize_decisions_total",
             "Decisions by what was decided (scale_up, scale_down, hold), why (reason code) and what came of it "
-            "(applied, dry_run, paused, skipped, failed, none).",
+            "(applied, observed, dry_run, skipped, failed, none).",
             ("decision", "reason", "outcome"),
             registry=registry,
         )
@@ -217,7 +217,7 @@ class AutoscalerMetrics:
         )
         self.resizes = Counter(
             "foresize_pod_resizes_total",
-            "Resizes of running pods in place by what came of them (applied, dry_run, skipped, failed).",
+            "Resizes of running pods in place by what came of them (applied, observed, dry_run, skipped, failed).",
             ("outcome",),
             registry=registry,
         )

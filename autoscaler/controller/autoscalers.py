@@ -192,6 +192,8 @@ class PredictiveAutoscaler:
     schedule: tuple[ScheduledFloor, ...] = ()
     vertical: Vertical = NO_VERTICAL
     is_paused: bool = False
+    pause_wish: str = "true"
+    """What the annotation says, where it is paused."""
     status: dict[str, Any] = field(default_factory=dict)
     """Its status as it was last read."""
     problem: str = ""

@@ -41,6 +41,7 @@ VERDICTS = {"scale_up": "raise", "scale_down": "lower", "hold": "hold at"}
 OUTCOMES = {
     "applied": "carried out",
     "dry_run": "nothing is written",
+    "observed": "nothing is written",
     "skipped": "not carried out",
     "failed": "could not be carried out",
     "none": "nothing to do",
@@ -71,7 +72,8 @@ def explanation(record: JsonObject) -> str:
         lines.append("  guardrails   none changed the number")
     if "min_replicas" in record:
         event = f", the minimum for {record['event']}" if record["event"] else ""
-        lines.append(f"  bounds       {record['min_replicas']} to {record['max_replicas']} replicas{event}")
+        source = f", the maximum of {record['max_source']}" if record["max_source"] else ""
+        lines.append(f"  bounds       {record['min_replicas']} to {record['max_replicas']} replicas{event}{source}")
         lead = record["lead_time"]
         lines.append(f"  lead time    {span(lead['seconds'])} ({lead['source']})")
     outcome = OUTCOMES[record["outcome"]] + (f": {record['detail']}" if record["detail"] else "")
@@ -79,7 +81,7 @@ def explanation(record: JsonObject) -> str:
     lines += [
         f"  reason       {reason['code']}: {reason['message']}",
         f"  outcome      {outcome}",
-        f"  decided      {record['decided_at']} with {replicas['ready']} of {current} replicas ready",
+        f"  decided      {record['decided_at']} with {replicas['ready']} of {replicas['target']} replicas ready",
         f"  asked by     {KIND} {record['autoscaler']}, mode {record['mode']}, actuator {record['actuator']}",
     ]
     return "\n".join([*lines, *_requests(record.get("vertical"))])

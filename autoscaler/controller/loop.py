@@ -57,7 +57,7 @@ FRESH_SECONDS = 2.0
 SEEN_AGAIN = frozenset({"Conflict", "ConflictResolved", "ResizeInfeasible", "ResizeDeferred", "FailedResize"})
 """Reasons of Events about what the next cycle finds by itself, where the status does not say it yet."""
 NOTHING_TO_DO = ActResult(Outcome.NONE)
-OBSERVING = ActResult(Outcome.DRY_RUN, "mode Observe: spec.mode Auto carries it out")
+OBSERVING = ActResult(Outcome.OBSERVED, "mode Observe: spec.mode Auto carries it out")
 DRY_RUN = ActResult(Outcome.DRY_RUN, "the controller runs with --dry-run")
 STOPPING = ActResult(Outcome.SKIPPED, "the controller is stopping")
 NOT_LEADING = ActResult(Outcome.SKIPPED, "this copy does not lead any more")
@@ -316,7 +316,9 @@ class Controller:
         now = self.clock()
         change = command.desired - command.current
         memory = remembered_scale(decided.remembered.replicas, change, decided.policy.rules.behaviour, now)
-        remembered = replace(decided.remembered, replicas=memory, last_scale_seconds=now)
+        remembered = replace(
+            decided.remembered, replicas=memory, last_scale_seconds=now, changed_by_others_at_seconds=None
+        )
         if hpa is None:
             remembered = replace(remembered, last_replicas=command.desired, set_from_generation=target.generation)
         self.remembered[autoscaler.uid] = remembered
@@ -463,7 +465,8 @@ class Controller:
             said = record.gist
             if self._logged.get(record.plan.autoscaler.uid) != said:
                 self._logged[record.plan.autoscaler.uid] = said
-                log.info("decision", **record.log_fields())
+                tell = log.warning if record.result.outcome is Outcome.FAILED else log.info
+                tell("decision", **record.log_fields())
         metrics.publish_workloads(record.reading() for record in report.records)
         outcomes = Counter(record.result.outcome.value for record in report.records)
         log.info(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from autoscaler.cluster.commands import ScaleReplicas
 from autoscaler.cluster.snapshot import DemandForecast, Rung
 from autoscaler.controller.autoscalers import Mode, Remembered
-from autoscaler.controller.planning import Plan
+from autoscaler.controller.planning import Plan, steered_hpa
 from autoscaler.controller.ports import Event
 from autoscaler.controller.records import ActResult, Outcome
 
@@ -20,11 +20,14 @@ def notices(plan: Plan, result: ActResult, before: Remembered, was_conflict: boo
     """Events about what changed: replicas, the rung of the ladder, a conflict that came or went."""
     about, decision = plan.autoscaler, plan.decision
     if isinstance(decision.outcome, ScaleReplicas):
-        change = f"from {decision.current} to {decision.desired} replicas: {decision.reason}"
+        hpa = steered_hpa(plan.workload)
+        what = f"minReplicas of {hpa.shown} " if hpa else ""
+        unit = "" if hpa else " replicas"
+        change = f"{what}from {decision.current} to {decision.desired}{unit}: {decision.reason}"
         if result.outcome is Outcome.APPLIED:
             yield Event(about, "SuccessfulRescale", change)
         elif result.outcome is Outcome.FAILED:
-            yield Event(about, "FailedRescale", f"{change}; {result.detail}", is_warning=True)
+            yield Event(about, "FailedRescale", f"{result.detail}; it was to be {change}", is_warning=True)
     if before.rung is not None and decision.rung is not before.rung:
         order = list(Rung)
         is_down = order.index(decision.rung) > order.index(before.rung)

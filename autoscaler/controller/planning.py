@@ -15,7 +15,7 @@ from autoscaler.controller.autoscalers import (
     RivalKind,
     conflict,
 )
-from autoscaler.controller.policy import WorkloadPolicy, policy_of
+from autoscaler.controller.policy import LEAST_PODS, WorkloadPolicy, policy_of
 from autoscaler.controller.ports import ManagedWorkload, TargetWorkload
 from autoscaler.decisions.guardrails import ScaleEvent
 from autoscaler.decisions.replicas import decide_replicas
@@ -80,16 +80,16 @@ def plan(
     observed = observed_demand(forecasts, key)
     clash = conflict(autoscaler, workload.rivals)
     hpa = steered_hpa(workload) if clash is None else None
-    ceiling = policy.max_replicas
-    if hpa is not None:
-        ceiling = max(policy.min_replicas, min(ceiling, hpa.max_replicas))
+    if hpa is not None and hpa.max_replicas < policy.max_replicas:
+        ceiling = max(policy.min_replicas, hpa.max_replicas)
+        policy = replace(policy, max_replicas=ceiling, max_source=hpa.shown)
     snapshot = WorkloadSnapshot(
         name=target.name,
         # Where an HPA is in charge, its minimum is what is raised and lowered.
         replicas=target.replicas if hpa is None else hpa.min_replicas,
         ready_replicas=target.ready_replicas,
         min_replicas=policy.min_replicas,
-        max_replicas=ceiling,
+        max_replicas=policy.max_replicas,
         resource=policy.resource,
         capacity_per_replica=policy.capacity_per_replica,
         observed=observed,
@@ -101,7 +101,7 @@ def plan(
     outcome = decide_replicas(snapshot, forecast, remembered.replicas, policy.rules, now_seconds)
     age = None if isinstance(observed, Hold) else max(0.0, now_seconds - observed.measured_at_seconds)
     share = policy.rules.reactive_share if outcome.decision.rung is Rung.REACTIVE else 1.0
-    measured = policy.lead_seconds if target.ready_seconds else remembered.lead_seconds
+    measured = policy.lead_seconds if len(target.ready_seconds) >= LEAST_PODS else remembered.lead_seconds
     kept = replace(remembered, replicas=outcome.memory, lead_seconds=measured, rung=outcome.decision.rung)
     return Plan(workload, policy, outcome.decision, kept, age, share, clash)
 
@@ -179,8 +179,10 @@ def _suspended(
     now_seconds: float,
 ) -> Hold | None:
     """Why the decision must not be acted on, the first of all reasons."""
-    if autoscaler.is_paused or settings.paused:
-        by = "the annotation foresize.io/paused" if autoscaler.is_paused else "scaling.paused"
+    if autoscaler.mode is Mode.AUTO and (autoscaler.is_paused or settings.paused):
+        by = "scaling.paused"
+        if autoscaler.is_paused:
+            by = f"the annotation foresize.io/paused={autoscaler.pause_wish}"
         return Hold(Reason(ReasonCode.PAUSED, f"paused by {by}: decided, but not acted on"))
     if clash is not None and autoscaler.mode is Mode.AUTO:
         return clash

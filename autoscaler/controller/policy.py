@@ -38,6 +38,8 @@ class WorkloadPolicy:
     lead_seconds: float
     lead_source: str
     """Where the lead time comes from, for a person."""
+    max_source: str = ""
+    """What else sets the maximum; empty where it is the spec's own."""
 
 
 def policy_of(

@@ -21,7 +21,9 @@ class Outcome(StrEnum):
     APPLIED = "applied"
     """Written to the cluster."""
     DRY_RUN = "dry_run"
-    """Would have been written."""
+    """Would have been written, but for a dry run."""
+    OBSERVED = "observed"
+    """Would have been written in mode Auto."""
     SKIPPED = "skipped"
     """Not written: the workload was no longer as it was when this was decided."""
     FAILED = "failed"
@@ -124,6 +126,7 @@ class DecisionRecord:
             "replicas": {
                 "current": decision.current,
                 "ready": 0 if isinstance(target, Hold) else target.ready_replicas,
+                "target": decision.current if isinstance(target, Hold) else target.replicas,
                 "desired": decision.desired,
             },
             "outcome": self.result.outcome.value,
@@ -145,6 +148,7 @@ class DecisionRecord:
                 "unit": policy.resource.unit,
                 "min_replicas": policy.min_replicas,
                 "max_replicas": policy.max_replicas,
+                "max_source": policy.max_source,
                 "event": policy.event,
                 "level": policy.level,
                 "lead_time": {"seconds": policy.lead_seconds, "source": policy.lead_source},

@@ -229,7 +229,8 @@ def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
     if plan.policy is None:
         return False, decision.reason.code.value, decision.reason.message
     if result.outcome is Outcome.APPLIED:
-        return True, "SucceededRescale", f"set {decision.desired} replicas, from {decision.current}"
+        of_hpa = f"{result.detail}: " if result.detail else ""
+        return True, "SucceededRescale", f"{of_hpa}set {decision.desired} replicas, from {decision.current}"
     if result.outcome is Outcome.FAILED:
         return False, "FailedUpdateScale", result.detail
     if decision.reason.code in SUSPENDED:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import structlog
+
 from autoscaler.cluster.containers import SIZED, PodState
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.advisor import Advice, ContainerAdvice, RequestAdvisor
-from autoscaler.controller.autoscalers import ContainerPolicy, VerticalMode, seconds_of
+from autoscaler.controller.autoscalers import ContainerPolicy, VerticalMode, as_time, seconds_of
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.ports import TargetWorkload
 from autoscaler.controller.quantities import amount_of
@@ -31,6 +33,10 @@ from predictor.serving.bundle import Bundle
 from predictor.usage.containers import ContainerName
 from predictor.usage.panel import Resource
 
+log = structlog.get_logger("autoscaler.vertical")
+
+REFUSED_SECONDS = 120.0
+"""What the API server refused is tried again after this long: somebody may have mended the role."""
 OLDEST_ADVICE_SECONDS = 3600.0
 """Advice on usage that ended longer ago resizes nothing; it stays readable."""
 FRESH_SECONDS = 900.0
@@ -167,8 +173,11 @@ class VerticalScaling:
             if result.outcome is Outcome.APPLIED:
                 resized.setdefault(place, []).append(resize)
             elif result.outcome is Outcome.FAILED:
-                self._refused[resize.pod.uid] = (now + self._rules.retry_seconds, result.detail)
-                refused.setdefault(place, []).append((resize.pod.name, result.detail))
+                again = now + REFUSED_SECONDS
+                said = f"{result.detail}; it is tried again at {as_time(again)}"
+                self._refused[resize.pod.uid] = (again, said)
+                refused.setdefault(place, []).append((resize.pod.name, said))
+                log.warning("resize failed", pod=resize.pod.name, message=said)
         for place, each in enumerate(sized):
             done = tuple(resized.get(place, ()))
             if done:

@@ -233,13 +233,17 @@ class KubeClient:
             case 401:
                 return ClusterRefused(f"{self.server} does not know this user (401, {what}): renew the credentials")
             case 403:
-                return ClusterRefused(f"{self.server} forbids {what} (403): {message}; {missing_rule(method, path)}")
+                advice = f"{our_role(path)}{missing_rule(method, path)}"
+                return ClusterRefused(f"{self.server} forbids {what} (403): {message}; {advice}")
             case 404:
                 return ObjectGone(f"{what}: not found (404): {message}")
             case 409:
                 return CommandConflict(f"{what}: {message or 'the object has changed (409)'}")
             case 410:
                 return HistoryExpired(f"{self.server} could not answer {what} (410): {message}")
+            case 422 if "metadata.uid" in message and "immutable" in message:
+                # What some kinds answer to a precondition that others call a conflict.
+                return CommandConflict(f"{what}: deleted and made anew: {message}")
             case 429 | 500 | 502 | 503 | 504:
                 return ClusterUnavailable(f"{self.server} could not answer {what} ({status}): {message}")
             case _:
@@ -305,6 +309,18 @@ class WatchStream:
                 f"{self._client.server} answered WATCH {self._path} with what is no event: {line[:80]!r}"
             )
         return event
+
+
+def our_role(path: str) -> str:
+    """Which of the roles in deploy/ allows what the path is written for, and how it is bound; empty where none does."""
+    part = path.rstrip("/").rpartition("/")[2]
+    if part == "resize":
+        return "bind foresize-resize (kubectl apply -f deploy/binding-inplace.yaml), or "
+    if part == "scale" or "/horizontalpodautoscalers/" in path:
+        return "bind foresize-scale (kubectl apply -f deploy/binding-auto.yaml), or "
+    if part in ("status", "events"):
+        return "bind foresize-tell (deploy/rbac.yaml), or "
+    return "bind foresize-lease (deploy/rbac.yaml), or " if "/leases" in path else ""
 
 
 def missing_rule(method: str, path: str) -> str:

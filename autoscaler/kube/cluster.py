@@ -4,6 +4,7 @@ One watch per kind (and namespace, where those are named), never a request per o
 names it as a target.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -61,6 +62,9 @@ NOTE_CHARACTERS = 1024
 """Longest note of an Event that the API takes."""
 SYNC_SECONDS = 30.0
 """Longest wait for the first list of a kind."""
+SYNC_LOOK_SECONDS = 0.5
+API_VERSION_WRITTEN = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?v[a-z0-9]+")
+"""What may stand in a path: an object must not lead elsewhere."""
 OLDEST_SECONDS = 100.0
 """A picture that was last known to be current longer ago is none; a quiet one is confirmed every minute."""
 NO_SUCH_PATH = "could not find the requested resource"
@@ -88,6 +92,8 @@ class KubeCluster:
         self._pods = PodReducer()
         self._collections: dict[tuple[str, str], str] = {}
         """Path of the whole collection by API version and kind."""
+        self._awaited: set[int] = set()
+        """Watches whose first answer was waited for."""
 
     def close(self) -> None:
         """Ends every watch."""
@@ -115,7 +121,11 @@ class KubeCluster:
                 problems[api_version, kind] = collection
                 continue
             self._watch(collection, target_of(kind))
-            targets |= {target.name: target for target in self._current(collection)}
+            try:
+                targets |= {target.name: target for target in self._current(collection)}
+            except (ClusterRefused, ClusterUnavailable) as problem:
+                # Of this kind alone: whoever names a kind that the role does not cover must not stop all others.
+                problems[api_version, kind] = _no_scale(f"{kind} objects cannot be seen: {problem}")
         ready, pods = self._seen_pods({each.workload for each in autoscalers})
         rivals = self._rivals(autoscalers)
         budgets: dict[str, list[SelectingBudget]] = {}
@@ -140,7 +150,7 @@ class KubeCluster:
                 )
                 for each in autoscalers
             ),
-            max(each.age_seconds() for watches in self._watched.values() for each in watches if not each.is_absent),
+            max(self._ages(), default=0.0),
         )
 
     def scale_of(self, namespace: str, target: TargetRef) -> Scale:
@@ -216,6 +226,12 @@ class KubeCluster:
 
     # --- watching
 
+    def _ages(self) -> Iterator[float]:
+        """Of the pictures that there are, in seconds."""
+        for each in (watch for watches in self._watched.values() for watch in watches):
+            if each.is_synced and not each.is_absent:
+                yield each.age_seconds()
+
     def _watch(self, path: str, reduce: Callable[[JsonObject], Any], selector: str = "") -> None:
         """Begins to watch a collection, where that has not begun."""
         if path in self._watched:
@@ -232,7 +248,7 @@ class KubeCluster:
     def _current(self, path: str) -> Iterator[Any]:
         """Everything of a watched collection. Raises the watch's problem where there is no picture or it is too old."""
         for each in self._watched[path]:
-            if not each.is_synced and not each.wait_until_synced(SYNC_SECONDS):
+            if not self._is_synced(each):
                 raise each.problem or ClusterUnavailable(f"{self.client.server} did not list {each.path} in time")
             age = each.age_seconds()
             if age > OLDEST_SECONDS and not each.is_absent:
@@ -240,11 +256,23 @@ class KubeCluster:
                 raise ClusterUnavailable(f"{each.path} was last seen {age:.0f} s ago: {why}")
             yield from each.snapshot().values()
 
+    def _is_synced(self, watch: WatchedCollection[Any]) -> bool:
+        """Whether a collection was seen; the first answer is waited for, a refused one not again in each cycle."""
+        seconds = 0.0 if id(watch) in self._awaited else SYNC_SECONDS
+        self._awaited.add(id(watch))
+        while not watch.wait_until_synced(min(seconds, SYNC_LOOK_SECONDS)):
+            seconds -= SYNC_LOOK_SECONDS
+            if seconds <= 0 or isinstance(watch.problem, ClusterRefused):
+                return False
+        return True
+
     def _collection(self, api_version: str, kind: str) -> str | Hold:
         """Path of the collection that a kind's objects are in, by discovery; or why they cannot be scaled."""
         known = self._collections.get((api_version, kind))
         if known is not None:
             return known
+        if not API_VERSION_WRITTEN.fullmatch(api_version):
+            return _no_scale(f"{api_version!r} is no API version, such as apps/v1")
         group = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
         try:
             resources = self.client.get(group).get("resources") or []

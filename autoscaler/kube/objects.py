@@ -31,6 +31,8 @@ JsonObject = dict[str, Any]
 FIELD_MANAGER = "foresize"
 """Whom the API server notes as the author of what we write."""
 GPU = "nvidia.com/gpu"
+NOT_PAUSED = frozenset({"", "false", "no", "off", "0"})
+"""What the annotation may say without a pause; whatever else it says is taken for one, as a brake must be."""
 TEMPLATE_HASHES = ("pod-template-hash", "rollouts-pod-template-hash")
 """Labels by which a ReplicaSet's pods show what its own name adds to that of its Deployment or Rollout."""
 
@@ -53,13 +55,15 @@ def autoscaler_of(item: JsonObject) -> PredictiveAutoscaler:
     """The object; one that an older schema let in and that cannot be followed carries its problem."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     horizontal, ref = spec.get("horizontal") or {}, spec.get("targetRef") or {}
+    wish = str((metadata.get("annotations") or {}).get(PAUSED_ANNOTATION, ""))
     identity: dict[str, Any] = {
         "namespace": str(metadata["namespace"]),
         "name": str(metadata["name"]),
         "uid": str(metadata["uid"]),
         "generation": int(metadata.get("generation", 0)),
         "target": TargetRef(str(ref.get("apiVersion", "")), str(ref.get("kind", "")), str(ref.get("name", ""))),
-        "is_paused": (metadata.get("annotations") or {}).get(PAUSED_ANNOTATION) == "true",
+        "is_paused": wish.strip().lower() not in NOT_PAUSED,
+        "pause_wish": wish,
         "status": status,
     }
     try:

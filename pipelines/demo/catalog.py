@@ -47,6 +47,8 @@ class WorkloadSpec:
     request_cores: float = 1.0
     request_gib: float = 1.0
     limit_gib: float = 2.0
+    limit_cores: float = 0.0
+    """Above 0: each pod is throttled there, and in single periods from well below it on."""
     memory_gib: float = 0.5
     """Memory of each pod without any demand."""
     memory_per_core_gib: float = 0.2
@@ -146,7 +148,7 @@ WORKLOADS: tuple[WorkloadSpec, ...] = (
                  demand=Demand(day=CONSUMER, week=SHOPPING_WEEK, jitter=0.15, bursts_per_week=5)),
     # Platform.
     WorkloadSpec(namespace="kube-system", name="coredns", demand=_WORLD, peak_cores=0.3, request_cores=0.1,
-                 request_gib=0.1, limit_gib=0.2, memory_gib=0.05, deploys_per_week=0),
+                 limit_cores=0.2, request_gib=0.1, limit_gib=0.2, memory_gib=0.05, deploys_per_week=0),
     WorkloadSpec(namespace="ops", name="log-shipper", kind="DaemonSet", pool="*", demand=_WORLD, peak_cores=0.9,
                  request_cores=0.2, request_gib=0.25, limit_gib=0.5, memory_gib=0.15, deploys_per_week=0.3),
     WorkloadSpec(namespace="ops", name="image-cache", demand=_OFFICE, peak_cores=0.5, replicas=1, request_gib=2,
@@ -162,7 +164,7 @@ WORKLOADS: tuple[WorkloadSpec, ...] = (
     WorkloadSpec(namespace="batch", name="nightly-report", kind="CronJob", peak_cores=3.0, request_cores=2,
                  request_gib=4, limit_gib=6, memory_gib=2.5, cron_hours=(2,), cron_minutes=95, image="batch/jobs"),
     WorkloadSpec(namespace="batch", name="sync", kind="CronJob", peak_cores=0.8, request_cores=0.5,
-                 cron_hours=tuple(range(0, 24, 2)), cron_minutes=25, image="batch/jobs"),
+                 limit_cores=0.6, cron_hours=tuple(range(0, 24, 2)), cron_minutes=25, image="batch/jobs"),
     WorkloadSpec(namespace="batch", name="backup", kind="CronJob", pool="memory", peak_cores=1.0, request_cores=0.5,
                  cron_hours=(0.5, 12.5), cron_minutes=45),
     # Machine learning.

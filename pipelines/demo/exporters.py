@@ -13,6 +13,8 @@ from pipelines.demo.pods import Node, Pod
 from predictor.sources.promql import PART_OF
 
 Labels = dict[str, str]
+PERIODS_PER_SECOND = 10
+"""How often the kernel hands out CPU time to a container with a limit."""
 LATENCY_BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the latency histogram's buckets, seconds."""
 KUBELET_OFFSET, DCGM_OFFSET, INGRESS_OFFSET, STATE_OFFSET = 284, 292, 294, 297
@@ -79,10 +81,14 @@ def add_container(
     *,
     cores: FloatArray,
     memory_bytes: FloatArray,
+    throttled: FloatArray,
     step_seconds: int,
     outages: Sequence[tuple[int, int]],
 ) -> None:
-    """cAdvisor: CPU and memory of the pod's container; in `payments` those of the pod's own cgroup as well."""
+    """cAdvisor: CPU and memory of the pod's container; in `payments` those of the pod's own cgroup as well.
+
+    Of one with a limit of CPU also its periods and those `throttled`, given as a share of each step.
+    """
     restarts = [step - pod.first for step in pod.restarts]
     seconds = counter(cores * step_seconds, restarts)
     held = np.round(memory_bytes / 4096) * 4096
@@ -92,6 +98,10 @@ def add_container(
         views.append({"container": "", "id": f"/kubepods/pod{uid}"})
     offset = KUBELET_OFFSET + int(pod.node.rsplit("-", 1)[-1])
     shown = {"container_cpu_usage_seconds_total": seconds, "container_memory_working_set_bytes": held}
+    if spec.limit_cores:
+        periods = np.full(pod.steps, float(PERIODS_PER_SECOND * step_seconds))
+        shown["container_cpu_cfs_periods_total"] = counter(periods, restarts)
+        shown["container_cpu_cfs_throttled_periods_total"] = counter(throttled * periods, restarts)
     for view in views:
         for metric, values in shown.items():
             out.add(metric, view | node, pod.first, values, offset_seconds=offset, outages=outages)
@@ -121,11 +131,20 @@ def add_pod_state(out: Scrapes, spec: WorkloadSpec, pod: Pod, uid: str) -> None:
         ("requests", "memory", "byte", spec.request_gib * GIB),
         ("limits", "memory", "byte", spec.limit_gib * GIB),
     ]
+    if spec.limit_cores:
+        asked.append(("limits", "cpu", "core", spec.limit_cores))
     if pod.gpu >= 0:
         asked += [("requests", "nvidia_com_gpu", "integer", 1), ("limits", "nvidia_com_gpu", "integer", 1)]
     for kind, resource, unit, value in asked:
         labels = ids | {"container": spec.name, "node": pod.node, "resource": resource, "unit": unit}
         out.constant(f"kube_pod_container_resource_{kind}", labels, pod.first, pod.gone, value)
+    container = ids | {"container": spec.name}
+    starts = np.searchsorted(pod.restarts, np.arange(pod.first, pod.gone), side="right")
+    out.state("kube_pod_container_status_restarts_total", container, starts.astype(np.float64), pod.first)
+    if pod.restarts:
+        reason = {"reason": "OOMKilled" if spec.leak_gib_per_day else "Error"}
+        metric = "kube_pod_container_status_last_terminated_reason"
+        out.constant(metric, container | reason, pod.restarts[0], pod.gone)
 
 
 def add_owners(out: Scrapes, spec: WorkloadSpec, pods: Sequence[Pod], replicas: NDArray[np.int64], first: int) -> None:

@@ -6,8 +6,8 @@ What is in it: 32 workloads on four node pools.
   both multiplicative; bursts come without warning. A forecaster can win on the rhythms, not on the bursts, and
   nothing is tuned to any one forecaster.
 - Life: deploys in working hours with new pod names, an HPA at work on some Deployments, container restarts that reset
-  counters, a memory leak that ends in an OOM kill, CronJobs whose done pods linger, a workload born in the last
-  days, workloads that ask for far more than they ever use, an idle notebook that holds a GPU.
+  counters, a memory leak that ends in an OOM kill, CPU limits that throttle, CronJobs whose done pods linger, a
+  workload born in the last days, workloads that ask for far more than they ever use, an idle notebook that holds a GPU.
 - Trouble: a scrape outage of all targets (100 minutes), a kubelet that is not scraped for half an hour, an ingress
   controller that restarts.
 
@@ -36,10 +36,11 @@ from pipelines.demo.exporters import (
 )
 from pipelines.demo.patterns import demand, wander
 from pipelines.demo.pods import Node, Pod, deploy_steps, hpa_replicas, job_pods, place, running_pods, suffix
+from predictor.usage.bounds import CUT_OFF
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
-VERSION = 2
+VERSION = 3
 """Goes up whenever the same seed gives another history."""
 STEP_SECONDS = 300
 DAYS = 21
@@ -80,6 +81,8 @@ class _Truth:
     request: dict[SeriesKey, FloatArray]
     replicas: dict[str, FloatArray]
     node_pool: dict[str, str]
+    cut_off: dict[SeriesKey, FloatArray]
+    """[2, steps]: shares of the step in which its pods were throttled or killed, added up; of how many pods."""
 
     def row(self, spec: WorkloadSpec, resource: Resource) -> FloatArray:
         return self.usage.setdefault(SeriesKey(spec.key, resource), np.full(self.steps, np.nan))
@@ -87,6 +90,15 @@ class _Truth:
     def add(self, spec: WorkloadSpec, resource: Resource, pod: Pod, values: FloatArray) -> None:
         part = self.row(spec, resource)[pod.first : pod.stop]
         part[:] = np.where(np.isnan(part), values, part + values)
+
+    def rest(self, spec: WorkloadSpec) -> None:
+        for resource in (Resource.CPU, Resource.MEMORY):
+            row = self.row(spec, resource)
+            row[np.isnan(row)] = 0.0
+
+    def hide(self, spec: WorkloadSpec, resource: Resource, pod: Pod, shares: FloatArray) -> None:
+        part = self.cut_off.setdefault(SeriesKey(spec.key, resource), np.zeros((2, self.steps)))
+        part[:, pod.first : pod.stop] += np.stack([shares, np.ones_like(shares)])
 
     def ask(self, spec: WorkloadSpec, resource: Resource, pod: Pod, amount: float) -> None:
         key = SeriesKey(spec.key, resource)
@@ -109,7 +121,7 @@ def demo_world(
     out = Scrapes(outages=[(outage, outage + 20)])
     deaf = round(steps * 0.78)
     kubelet_outages = {"general-1": [(deaf, deaf + 6)]}
-    truth = _Truth(steps, {}, {}, {}, {})
+    truth = _Truth(steps, {}, {}, {}, {}, {})
     add_nodes(out, nodes, steps)
     for done, spec in enumerate(WORKLOADS, start=1):
         _add_workload(
@@ -180,11 +192,7 @@ def _add_workload(
         replicas = hpa_replicas(spec, cores) if spec.most_replicas else np.full(steps, fixed, dtype=np.int64)
         pods = running_pods(spec, replicas, deploy_steps(spec, times, rng), born, rng)
     place(pods, spec, nodes)
-    if spec.leak_gib_per_day:
-        _restart_when_full(pods, spec)
-    elif rng.random() < 0.5 and (long_lived := [pod for pod in pods if pod.steps > 24]):
-        unlucky = long_lived[int(rng.integers(len(long_lived)))]
-        unlucky.restarts = (int(rng.integers(unlucky.first + 12, unlucky.stop)),)
+    _restart_some(pods, spec, rng)
     shares = _shares(pods, steps, rng)
     truth.replicas[spec.key] = np.where(np.arange(steps) >= born, replicas, np.nan).astype(np.float64)
     pool_of = {node.name: node.pool for node in nodes}
@@ -192,7 +200,9 @@ def _add_workload(
     for pod, share in zip(pods, shares, strict=True):
         life = slice(pod.first, pod.stop)
         uid = suffix(rng, 8)
-        used = spec.idle_cores + cores[life] * share
+        wanted = spec.idle_cores + cores[life] * share
+        used = np.minimum(wanted, spec.limit_cores or np.inf)
+        throttled = _throttled(wanted, spec)
         memory = _memory_bytes(spec, pod, used, rng)
         add_container(
             out,
@@ -201,12 +211,16 @@ def _add_workload(
             uid,
             cores=used,
             memory_bytes=memory,
+            throttled=throttled,
             step_seconds=STEP_SECONDS,
             outages=kubelet_outages.get(pod.node, ()),
         )
         add_pod_state(out, spec, pod, uid)
         truth.add(spec, Resource.CPU, pod, used)
         truth.add(spec, Resource.MEMORY, pod, memory)
+        if spec.limit_cores:
+            truth.hide(spec, Resource.CPU, pod, throttled)
+        truth.hide(spec, Resource.MEMORY, pod, _killed(pod, spec))
         truth.ask(spec, Resource.CPU, pod, spec.request_cores)
         truth.ask(spec, Resource.MEMORY, pod, spec.request_gib * GIB)
         if pod.gpu >= 0:
@@ -223,16 +237,35 @@ def _add_workload(
         _add_requests(out, spec, per_second[born:], utilisation[born:], born)
         truth.row(spec, Resource.REQUESTS)[born:] = per_second[born:]
     if spec.kind == "CronJob":
-        for resource in (Resource.CPU, Resource.MEMORY):
-            row = truth.row(spec, resource)
-            row[np.isnan(row)] = 0.0
+        truth.rest(spec)
 
 
-def _restart_when_full(pods: list[Pod], spec: WorkloadSpec) -> None:
+def _restart_some(pods: list[Pod], spec: WorkloadSpec, rng: np.random.Generator) -> None:
+    """What leaks starts again whenever it is full; of every second other workload one pod does, once."""
+    if not spec.leak_gib_per_day:
+        if rng.random() < 0.5 and (long_lived := [pod for pod in pods if pod.steps > 24]):
+            unlucky = long_lived[int(rng.integers(len(long_lived)))]
+            unlucky.restarts = (int(rng.integers(unlucky.first + 12, unlucky.stop)),)
+        return
     room = spec.limit_gib - spec.memory_gib
     every = round(room / spec.leak_gib_per_day * SECONDS_PER_DAY / STEP_SECONDS)
     for pod in pods:
         pod.restarts = tuple(range(pod.first + every, pod.stop, every))
+
+
+def _throttled(wanted: FloatArray, spec: WorkloadSpec) -> FloatArray:
+    """Share of the periods of each step: single ones from two thirds of the limit on, all of them at it."""
+    if not spec.limit_cores:
+        return np.zeros_like(wanted)
+    return np.asarray(np.clip(3 * wanted / spec.limit_cores - 2, 0, 1) ** 2, dtype=np.float64)
+
+
+def _killed(pod: Pod, spec: WorkloadSpec) -> FloatArray:
+    """1 in the steps in which what leaks reached the limit."""
+    killed = np.zeros(pod.steps)
+    if spec.leak_gib_per_day:
+        killed[[step - pod.first for step in pod.restarts]] = 1
+    return killed
 
 
 def _shares(pods: list[Pod], steps: int, rng: np.random.Generator) -> list[FloatArray]:
@@ -273,6 +306,14 @@ def _add_requests(out: Scrapes, spec: WorkloadSpec, per_second: FloatArray, util
     )
 
 
+def _cut_off(truth: _Truth, key: SeriesKey) -> FloatArray:
+    """The share of all pods' time that was throttled; of memory whether there was a kill."""
+    shares, pods = truth.cut_off.get(key, np.full((2, truth.steps), np.nan))
+    if key.resource is Resource.MEMORY:
+        return np.where(np.isnan(truth.usage[key]), np.nan, shares > 0)
+    return np.where(pods > 0, shares / np.maximum(pods, 1), np.nan)
+
+
 def _panel(truth: _Truth, start_seconds: int) -> UsagePanel:
     keys = tuple(sorted(truth.usage))
     unknown = np.full(truth.steps, np.nan)
@@ -287,6 +328,7 @@ def _panel(truth: _Truth, start_seconds: int) -> UsagePanel:
                 np.isnan(replicas), np.nan, np.stack([truth.request.get(key, unknown) for key in keys])
             ),
             "replicas": replicas,
+            CUT_OFF: np.stack([_cut_off(truth, key) for key in keys]),
         },
         (),
         truth.node_pool,

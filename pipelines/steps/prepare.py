@@ -95,15 +95,14 @@ def _sparse_series(panel: UsagePanel) -> list[Finding]:
 
 
 def _series_at_their_limit(panel: UsagePanel) -> list[Finding]:
-    """Series whose demand may often have been higher than what was measured: their limit, or capacity, cut it off."""
-    if panel.is_bound is None:
-        return []
-    samples = np.maximum(np.sum(~np.isnan(panel.usage), axis=1), 1)
+    """Series whose demand may often have been higher than what was measured: their limit, capacity or a kill cut it
+    off."""
+    samples = np.maximum(np.sum(~np.isnan(panel.usage), axis=1), 1).tolist()
     found = []
-    for key, share in zip(panel.keys, (panel.is_bound.sum(axis=1) / samples).tolist(), strict=True):
-        if share > OFTEN:
+    for key, (bounds, what), count in zip(panel.keys, panel.bounds_in_words(panel.steps), samples, strict=True):
+        if (share := bounds / count) > OFTEN:
             message = (
-                f"at its limit in {share:.0%} of the steps; there usage is but a bound of demand and counts as one, "
+                f"{what} in {share:.0%} of the steps; there usage is but a bound of demand and counts as one, "
                 "yet forecasts may be too low: raise the limit, then train anew"
             )
             found.append(Finding(key.workload, key.resource.value, Severity.NOTE, message))

@@ -216,7 +216,9 @@ class Bundle:
         MINIMUM_SAMPLES samples gets NoForecast. A peak is answered by the bundle's part for it. Raises ForecastError
         for another step length, for impossible levels, and for a peak that it has no part for.
         """
-        return self.forecast_history(panel.keys, panel.history(), target, levels, kin=panel.kin)
+        return self.forecast_history(
+            panel.keys, panel.history(), target, levels, kin=panel.kin, remarks=_remarks(panel)
+        )
 
     def forecast_history(
         self,
@@ -227,16 +229,19 @@ class Bundle:
         *,
         kin: Mapping[str, Kin] = NO_KIN,
         closed: Mapping[SeriesKey, str] | None = None,
+        remarks: Sequence[str] = (),
     ) -> PanelForecast:
         """The same for bare arrays, row i belonging to `keys[i]`; what a backtest of the bundle calls.
 
         `kin` is what is known of workloads by their names; it counts for those that the bundle was not trained on.
-        `closed` stands in for the bundle's own: a peak is served by the baseline where the steps are.
+        `closed` stands in for the bundle's own: a peak is served by the baseline where the steps are. `remarks`, one
+        for each row where there are any, end the reasons.
         """
         asked = target or self.target
         closed = self.closed if closed is None else closed
         if asked.is_peak and asked != self.target:
-            return self.peak(asked).forecast_history(keys, history, asked, levels, kin=kin, closed=closed)
+            part = self.peak(asked)
+            return part.forecast_history(keys, history, asked, levels, kin=kin, closed=closed, remarks=remarks)
         if history.step_seconds != self.step_seconds:
             raise ForecastError(
                 f"the model was trained on steps of {self.step_seconds} s and cannot forecast steps of "
@@ -246,7 +251,7 @@ class Bundle:
         values = np.full((len(keys), len(wanted), len(asked.ahead)), np.nan)
         outcomes = [
             self._outcome(key, kin, int(n), remark, closed.get(key))
-            for key, n, remark in zip(keys, _sample_counts(history), _remarks(history), strict=True)
+            for key, n, remark in zip(keys, _sample_counts(history), remarks or [""] * len(keys), strict=True)
         ]
         rows_by_forecaster: dict[tuple[Resource, str, bool], list[int]] = {}
         for row, outcome in enumerate(outcomes):
@@ -602,16 +607,12 @@ def _whole_losses(
     return np.asarray(losses.mean(axis=(2, 3)) / loss_unit(past)[:, None])
 
 
-def _remarks(history: History) -> list[str]:
+def _remarks(panel: UsagePanel) -> list[str]:
     """What a reader should know of each series' newest usage: that it was only a bound of demand. Empty where not."""
-    newest = history.last(max(SECONDS_PER_DAY // history.step_seconds, 1))
-    if newest.is_bound is None:
-        return [""] * history.series_count
+    steps = min(max(SECONDS_PER_DAY // panel.step_seconds, 1), panel.steps)
     return [
-        f"usage was at its limit in {count} of the last {newest.steps} steps: demand may be higher than is forecast"
-        if count
-        else ""
-        for count in newest.is_bound.sum(axis=1).tolist()
+        f"usage was {what} in {count} of the last {steps} steps: demand may be higher than is forecast" if count else ""
+        for count, what in panel.bounds_in_words(steps)
     ]
 
 

@@ -8,13 +8,17 @@ from models.forecast import FloatArray
 from predictor.sources.matrix import Matrix
 from predictor.sources.promql import (
     BUSIEST,
+    KILLED,
     KUBERNETES_RESOURCE,
     LARGEST,
     MEAN,
+    PERIODS,
     RUNNING,
+    THROTTLED,
     UNMEASURED,
     capacity_of,
 )
+from predictor.usage.bounds import CUT_OFF
 from predictor.usage.containers import ContainerName, ContainerUsage
 from predictor.usage.kin import Kin, kin_by_workload, repositories
 from predictor.usage.node_pools import NodePools
@@ -80,6 +84,8 @@ def assembled_panel(
     request = attributes["request"]
     ever_known = ~np.isnan(request).all(axis=1, keepdims=True)
     attributes["request"] = np.where(np.isnan(request) & none_running & ever_known, 0.0, request)
+    if (cut_off := _cut_off(answers, keys, values)) is not None:
+        attributes[CUT_OFF] = cut_off
     return UsagePanel(
         keys,
         start_seconds,
@@ -230,6 +236,31 @@ def _capacity(answers: Answers, keys: tuple[SeriesKey, ...], steps: int) -> Floa
         for resource in (Resource.GPU, Resource.GPU_MEMORY)
     }
     return _stacked([known.get(key.resource, {}).get(key.workload, unknown) for key in keys], steps)
+
+
+def _cut_off(answers: Answers, keys: tuple[SeriesKey, ...], usage: FloatArray) -> FloatArray | None:
+    """In which share of each step more was demanded than given, NaN where that is not known; None where nowhere.
+
+    Of memory it is 0 where there is usage and no kill was seen: an array for a fleet is large, and one without any cut
+    says nothing.
+    """
+    if "containers" not in answers:
+        return None
+    periods, throttled, killed = (
+        _by_workload(answers["containers"], what=what) for what in (PERIODS, THROTTLED, KILLED)
+    )
+    if not killed and not any((values > 0).any() for values in throttled.values()):
+        return None
+    found = np.full(usage.shape, np.nan)
+    for row, (workload, resource) in enumerate(keys):
+        if resource is Resource.CPU and workload in periods:
+            counted = periods[workload]
+            of_them = np.nan_to_num(throttled.get(workload, np.zeros_like(counted)))
+            found[row] = np.clip(of_them / np.where(counted > 0, counted, np.nan), 0.0, 1.0)
+        elif resource is Resource.MEMORY:
+            seen = np.nan_to_num(killed[workload]) > 0 if workload in killed else np.zeros(usage.shape[1], np.bool_)
+            found[row] = np.where(np.isnan(usage[row]), np.nan, seen)
+    return found
 
 
 def _stacked(rows: list[FloatArray], steps: int) -> FloatArray:

@@ -17,6 +17,14 @@ the join ambiguous. Likewise two scrape jobs on one kubelet count once.
 of them no exporter reported on, as when a kubelet is not scraped. A pod that started within the range is not counted
 among them: it is missing for at most its first two scrapes.
 
+**What hid demand.** CPU: the share of the scheduler's periods in which a container was throttled, from
+`container_cpu_cfs_throttled_periods_total` and `container_cpu_cfs_periods_total`, which only containers with a limit
+have. Memory: kube-state-metrics counts that a container started again and says that its last end was `OOMKilled`; both
+in one step are a kill. Starts are counted from the last scrape before the step on, so that none is lost between two
+steps; a container that has to wait for its next start is marked where it starts, minutes later. cAdvisor's
+`container_oom_events_total` is not asked: it belongs to one container and goes with it when it is killed, so that it
+nearly always shows none. What it does show is not seen here: that a container lived on which lost one of its processes.
+
 **What must be so in the cluster.** kube-state-metrics scraped with `honor_labels: true` (the usual set-up), and scrape
 intervals of at most 5 minutes, Prometheus's look-back. DCGM and ingress-nginx may be scraped either way:
 `exported_pod`, `exported_namespace` and `exported_service` are preferred where they exist.
@@ -56,6 +64,9 @@ METRICS: Mapping[Resource, tuple[str, ...]] = {
     Resource.REQUESTS: ("nginx_ingress_controller_requests",),
 }
 """What each resource is read from."""
+PERIODS, THROTTLED, KILLED = "periods", "throttled", "killed"
+"""What `what` says of the scheduler's periods a second, those of them that were throttled, and the pods of which a
+container was killed for want of memory. Where the metrics are absent there is no such series, and nothing fails."""
 RUNNING, UNMEASURED = "running", "unmeasured"
 """What `what` says of the pods that ran over a whole range, and of those of them that the exporter did not report on.
 CPU and memory come from one exporter, GPU and its memory from another."""
@@ -104,7 +115,7 @@ class Queries:
         return f"{max(self.step_seconds, self.scrape_interval_seconds)}s"
 
     def containers(self) -> str:
-        """CPU and memory usage of each workload, told apart by the label `what`."""
+        """CPU and memory usage of each workload, and what hid demand for them, told apart by the label `what`."""
         counter = self._select("container_cpu_usage_seconds_total", 'container!=""', 'container!="POD"')
         gauge = self._select("container_memory_working_set_bytes", 'container!=""', 'container!="POD"')
         # A restarted container has a new id and both may be in range: they are different CPU time, so both count.
@@ -114,6 +125,9 @@ class Queries:
         running = self._running_throughout()
         return self._by_workload(
             {
+                PERIODS: self._periods("container_cpu_cfs_periods_total"),
+                THROTTLED: self._periods("container_cpu_cfs_throttled_periods_total"),
+                KILLED: self._killed(),
                 Resource.CPU: f"sum by (namespace, pod) ({cpu})",
                 Resource.MEMORY: f"sum by (namespace, pod) ({memory})",
                 RUNNING: running,
@@ -246,6 +260,21 @@ class Queries:
         phase = self._select("kube_pod_status_phase", 'phase=~"Succeeded|Failed"')
         done = f"(max by (namespace, pod) ({phase}) == 1)"
         return f"sum by (namespace, pod, resource) ({each}) unless on (namespace, pod) {done}"
+
+    def _periods(self, metric: str) -> str:
+        """The scheduler's periods a second of each pod's containers."""
+        counter = self._select(metric, 'container!=""', 'container!="POD"')
+        each = f"max by (namespace, pod, container, id) (rate({counter}[{self.counter_range}]))"
+        return f"sum by (namespace, pod) ({each})"
+
+    def _killed(self) -> str:
+        """Value 1 for each pod of which a container was killed for want of memory and started again in the step."""
+        scrape = self.scrape_interval_seconds
+        window = f"{max(self.step_seconds, scrape) + scrape}s"
+        ended = self._select("kube_pod_container_status_last_terminated_reason", 'reason="OOMKilled"')
+        starts = self._select("kube_pod_container_status_restarts_total")
+        again = f"(increase({starts}[{window}]) > 0)"
+        return f"max by (namespace, pod) ({again} and on (namespace, pod, container) ({ended} == 1)) > bool 0"
 
     def _running_throughout(self) -> str:
         """Value 1 for each pod that was running both when the range of a counter began and when it ended."""

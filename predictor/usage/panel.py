@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.forecast import BoolArray, FloatArray, History
 from predictor.errors import InvalidUsage, UnknownWorkload
-from predictor.usage.bounds import BOUNDS, at_its_limit
+from predictor.usage.bounds import BOUNDS, CUT_OFF, at_its_limit, was_cut_off
 from predictor.usage.kin import Kin, joined_kin
 
 
@@ -32,6 +32,16 @@ class Resource(StrEnum):
     def unit(self) -> str:
         """The base unit, for a person."""
         return _UNITS[self.value]
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is memory, which is held from step to step; all else is spent."""
+        return self in (Resource.MEMORY, Resource.GPU_MEMORY)
+
+    @property
+    def cut_off_text(self) -> str:
+        """What becomes of usage where more is demanded than given, for a person."""
+        return "cut off by an OOM kill" if self.is_held else "throttled"
 
 
 _UNITS = {"cpu": "cores", "memory": "bytes", "gpu": "devices", "gpu_memory": "bytes", "requests": "requests/s"}
@@ -77,8 +87,9 @@ class Finding:
         return f"{self.severity.value}: {where}: {self.message}"
 
 
-ATTRIBUTES: tuple[str, ...] = ("request", "limit", "capacity", "replicas")
-"""What a panel can hold beside usage, in the unit of the resource (`replicas` is a count)."""
+ATTRIBUTES: tuple[str, ...] = ("request", "limit", "capacity", "replicas", CUT_OFF)
+"""What a panel can hold beside usage, in the unit of the resource (`replicas` is a count, `cut_off` a share of the
+step)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +215,7 @@ class UsagePanel:
 
     def bare(self) -> Self:
         """Only what forecasts are made from: usage, what bounds it, and whose record it may lean on."""
-        bounds = {name: values for name, values in self.attributes.items() if name in BOUNDS}
+        bounds = {name: values for name, values in self.attributes.items() if name in (*BOUNDS, CUT_OFF)}
         return replace(self, attributes=bounds, findings=(), node_pool={})
 
     def history(self) -> History:
@@ -213,11 +224,37 @@ class UsagePanel:
 
     @property
     def is_bound(self) -> BoolArray | None:
-        """Which usage was cut off by a limit or by capacity, [series, steps]; None where none was. Looked for once."""
+        """Which usage was cut off by a limit, by capacity or by a kill, [series, steps]; None where none was.
+
+        Looked for once.
+        """
         if not self._bounds:
             bounds = [self.attributes[name] for name in BOUNDS if name in self.attributes]
-            self._bounds.append(at_its_limit(self.usage, bounds, self.step_seconds))
+            self._bounds.append(at_its_limit(self.usage, bounds, self.step_seconds, self.was_cut_off))
         return self._bounds[0]
+
+    def bounds_in_words(self, steps: int) -> list[tuple[int, str]]:
+        """For each series in how many of the newest steps usage is only a bound, and what cut it off, for a person."""
+        if self.is_bound is None:
+            return [(0, "")] * len(self.keys)
+        is_bound = self.is_bound[:, -steps:]
+        told = np.zeros_like(is_bound)
+        if self.was_cut_off is not None:
+            told = is_bound & self.was_cut_off[:, -steps:]
+        words = []
+        for key, own, by_source in zip(self.keys, is_bound, told, strict=True):
+            causes = {"at its limit": own & ~by_source, key.resource.cut_off_text: by_source}
+            words.append(" or ".join(cause for cause, steps in causes.items() if steps.any()))
+        return list(zip(is_bound.sum(axis=1).tolist(), words, strict=True))
+
+    @property
+    def was_cut_off(self) -> BoolArray | None:
+        """Where the source says so itself: in which steps it was throttled or killed, [series, steps]; None if none."""
+        if CUT_OFF not in self.attributes:
+            return None
+        is_held = np.asarray([key.resource.is_held for key in self.keys], dtype=np.bool_)
+        found = was_cut_off(self.attributes[CUT_OFF], is_held)
+        return found if found.any() else None
 
 
 def unknown_workload(name: str, known: Iterable[str], where: str = "") -> UnknownWorkload:

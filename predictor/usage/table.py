@@ -1,8 +1,9 @@
 """The long usage table and the way between it and aligned arrays. Checked once, here, at the border.
 
 Columns: `workload` (`namespace/kind/name`), `resource`, `timestamp` (UTC), `usage`, and optionally `request`,
-`limit`, `capacity`, `replicas`, `node_pool`, `image` (of all containers, as a list or joined by commas) and `owner` (of
-the workload itself, such as `Kafka/orders`). pandas is imported inside the functions: the controller needs no frame.
+`limit`, `capacity`, `replicas`, `cut_off` (share of the step in which more was demanded than given), `node_pool`,
+`image` (of all containers, as a list or joined by commas) and `owner` (of the workload itself, such as `Kafka/orders`).
+pandas is imported inside the functions: the controller needs no frame.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from models.forecast import FloatArray, carried_forward
 from predictor.errors import InvalidUsage
 from predictor.usage.artefacts import UNIT_CEILING, spikes, without_sense
+from predictor.usage.bounds import CUT_OFF
 from predictor.usage.kin import UNKNOWN_KIN, kin_by_workload, repositories
 from predictor.usage.panel import ATTRIBUTES, Finding, Resource, SeriesKey, Severity, UsagePanel
 
@@ -106,6 +108,7 @@ def _rows(table: "pd.DataFrame", now_seconds: int | None) -> _Rows:
     for name in ATTRIBUTES:
         if name in frame:
             frame[name] = _numbers(frame[name], name)
+    _check_shares(frame)
     for name in NAME_COLUMNS:
         if name in frame:
             frame[name] = _names(frame[name], frame["workload"])
@@ -147,11 +150,9 @@ def _on_steps(rows: _Rows, step: int) -> UsagePanel:
     cells = group.astype(np.int64) * steps + column
     shape = (len(keys), steps)
     usage = _cell_means(cells, frame["usage"].to_numpy(np.float64), shape)
-    attributes = {
-        name: carried_forward(_cell_means(cells, frame[name].to_numpy(np.float64), shape))
-        for name in ATTRIBUTES
-        if name in frame
-    }
+    means = {name: _cell_means(cells, frame[name].to_numpy(np.float64), shape) for name in ATTRIBUTES if name in frame}
+    # What was asked for lasts until it is changed; that a step was cut off says nothing of the next.
+    attributes = {name: values if name == CUT_OFF else carried_forward(values) for name, values in means.items()}
     kin = kin_by_workload(_newest(frame, "image", _repositories), _newest(frame, "owner", str.strip))
     return UsagePanel(keys, start, step, usage, attributes, tuple(findings), _most_common(frame, "node_pool"), kin)
 
@@ -301,6 +302,18 @@ def _check_columns(table: "pd.DataFrame") -> None:
         is_empty = table[name].isna() | (table[name].astype(str).str.strip() == "" if name == "workload" else False)
         if is_empty.any():
             raise InvalidUsage(f"column {name!r} has {int(is_empty.sum())} empty cells; every row needs one")
+
+
+def _check_shares(frame: "pd.DataFrame") -> None:
+    if CUT_OFF not in frame:
+        return
+    shares = frame[CUT_OFF].to_numpy(np.float64)
+    wrong = shares[(shares < 0) | (shares > 1)]
+    if wrong.size:
+        raise InvalidUsage(
+            f"column {CUT_OFF!r} holds {wrong[0]:.6g}; it is a share of the step, from 0 to 1: of CPU the throttled "
+            "part of its periods, of memory 1 where a container was killed for want of it"
+        )
 
 
 def _utc(column: "pd.Series") -> "pd.Series":

@@ -111,7 +111,7 @@ def test_a_decision_can_be_asked_for_by_name() -> None:
     unknown = client.get("/decisions/shop/card")
 
     assert short == full
-    assert (short["decision"], short["outcome"], short["replicas"]["current"]) == ("scale_up", "dry_run", 3)
+    assert (short["decision"], short["outcome"], short["replicas"]["current"]) == ("scale_up", "observed", 3)
     assert unknown.status_code == 404
     assert f"did you mean {CART}" in unknown.json()["error"]
     assert [d["workload"] for d in client.get("/decisions").json()["decisions"]] == [CART, DB]

@@ -78,11 +78,11 @@ def test_observing_writes_a_status_and_no_replicas() -> None:
 
     record = one_cycle(parts)
 
-    assert record.result.outcome is Outcome.DRY_RUN
+    assert record.result.outcome is Outcome.OBSERVED
     assert parts.replicas() == 3
     assert parts.status()["desiredReplicas"] == record.plan.decision.desired > 3
     assert parts.condition("AbleToScale") == ("True", "Observe")
-    assert parts.status()["decisions"][0]["outcome"] == "dry_run"
+    assert parts.status()["decisions"][0]["outcome"] == "observed"
 
 
 def test_the_percentile_of_an_object_is_the_level_that_is_asked_for() -> None:
@@ -132,6 +132,8 @@ def test_few_pods_do_not_tell_a_lead_time() -> None:
 
     assert lead_time([1.0] * 4, None, settings)[0] == 240.0
     assert lead_time([], 75.0, settings)[0] == 75.0
+    few = ScalingParts(targets=(a_target(ready_seconds=(5.0,) * 2),))
+    assert one_cycle(few).plan.remembered.lead_seconds is None
     assert lead_time([5000.0] * 10, None, settings)[0] == 1200.0
 
 
@@ -226,6 +228,15 @@ def test_an_observing_object_is_not_troubled_by_an_hpa() -> None:
 
     assert parts.status()["reason"] == "ForecastPeak"
     assert parts.condition("Conflict") == ("False", "Observe")
+
+
+def test_a_paused_object_that_only_observes_says_what_it_would_do() -> None:
+    """There is nothing to stop, and what would be done stays readable."""
+    parts = before_the_rush(mode=Mode.OBSERVE, is_paused=True)
+
+    one_cycle(parts)
+
+    assert parts.status()["reason"] == "ForecastPeak"
 
 
 def test_replicas_that_a_person_set_are_left_alone_for_a_while() -> None:
@@ -360,6 +371,8 @@ def test_the_minimum_of_the_hpa_is_raised_and_its_replicas_are_left_to_it() -> N
     assert record.result.outcome is Outcome.APPLIED
     assert parts.cluster.rivals["rival"].min_replicas == 6
     assert parts.replicas() == 3
+    assert parts.cluster.events[0].note.startswith("minReplicas of HorizontalPodAutoscaler other from 2 to 6: ")
+    assert record.as_json()["max_source"] == "HorizontalPodAutoscaler other"
 
 
 def test_the_minimum_of_the_hpa_is_lowered_only_after_a_whole_window() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from autoscaler.errors import ClusterRefused, ClusterUnavailable, HistoryExpired, ObjectGone
-from autoscaler.kube.client import PAGE_ITEMS, KubeClient, missing_rule
+from autoscaler.errors import ClusterRefused, ClusterUnavailable, CommandConflict, HistoryExpired, ObjectGone
+from autoscaler.kube.client import PAGE_ITEMS, KubeClient, missing_rule, our_role
 from tests.support.http_answers import Answer, AnsweringServer, Asked, answering, seconds_since, unused_url
 from tests.support.kubeconfig import a_kubeconfig
 
@@ -68,6 +68,7 @@ def test_a_connection_that_died_is_replaced_for_a_read(tmp_path: Path) -> None:
         (status(404, "not found"), ObjectGone, "not found"),
         (status(410, "too old resource version"), HistoryExpired, "too old resource version"),
         (status(422, "spec.replicas: must be positive"), ClusterRefused, "spec.replicas: must be positive"),
+        (status(422, "metadata.uid: Invalid value: field is immutable"), CommandConflict, "made anew"),
         (status(429, "too many requests"), ClusterUnavailable, "could not answer"),
         (status(503, "etcd leader changed"), ClusterUnavailable, "etcd leader changed"),
         (Answer(502, b"<html>Bad Gateway</html>"), ClusterUnavailable, "Bad Gateway"),
@@ -75,7 +76,7 @@ def test_a_connection_that_died_is_replaced_for_a_read(tmp_path: Path) -> None:
         (Answer(200, b'"a string"'), ClusterUnavailable, "with str"),
         (Answer(200, b'{"items": [', missing_bytes=50), ClusterUnavailable, "did not answer"),
     ],
-    ids=["401", "403", "404", "410", "422", "429", "503", "proxy", "html", "no object", "cut off"],
+    ids=["401", "403", "404", "410", "422", "uid", "429", "503", "proxy", "html", "no object", "cut off"],
 )
 def test_a_bad_answer_has_the_error_that_says_what_to_do(
     tmp_path: Path, answer: Answer, error: type[Exception], said: str
@@ -128,6 +129,24 @@ def test_a_long_list_is_read_page_by_page(tmp_path: Path) -> None:
 def test_a_missing_rule_is_written_as_it_must_be_added(method: str, path: str, rule: str) -> None:
     """What an operator can paste into a role."""
     assert missing_rule(method, path) == f"add to the role {rule}"
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        (
+            "/apis/apps/v1/namespaces/shop/deployments/cart/scale",
+            "foresize-scale (kubectl apply -f deploy/binding-auto",
+        ),
+        ("/api/v1/namespaces/shop/pods/cart-1/resize", "foresize-resize (kubectl apply -f deploy/binding"),
+        ("/apis/foresize.io/v1alpha1/namespaces/shop/predictiveautoscalers/cart/status", "foresize-tell"),
+        ("/apis/coordination.k8s.io/v1/namespaces/foresize/leases/foresize-controller", "foresize-lease"),
+    ],
+)
+def test_a_role_of_ours_is_named_before_a_rule_to_write(path: str, role: str) -> None:
+    """Who runs the manifests of deploy/ has only to bind it."""
+    assert our_role(path).startswith(f"bind {role}")
+    assert our_role(DEPLOYMENTS) == ""
 
 
 def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -90,6 +90,20 @@ def test_a_schedule_that_no_clock_knows_is_a_problem() -> None:
         assert autoscaler_of(an_object(spec | {"schedule": [event | change]})).problem
 
 
+@pytest.mark.parametrize(
+    ("wish", "is_paused"),
+    [("true", True), ("True", True), ("yes", True), ("1", True), ("please", True), ("false", False), ("No ", False)],
+)
+def test_a_pause_is_anything_but_a_no(wish: str, is_paused: bool) -> None:
+    """A brake that is not understood brakes, and says what it read."""
+    spec = {"targetRef": REF, "horizontal": {"maxReplicas": 9}}
+
+    read = autoscaler_of(an_object(spec, annotations={"foresize.io/paused": wish}))
+
+    assert (read.is_paused, read.pause_wish) == (is_paused, wish)
+    assert not autoscaler_of(an_object(spec)).is_paused
+
+
 def test_a_pod_requests_what_its_containers_and_sidecars_do() -> None:
     """Init containers that end do not count; a limit without a request is the request."""
     sidecar = {"name": "mesh", "restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}}

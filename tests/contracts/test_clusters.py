@@ -83,6 +83,12 @@ def write(stage: Stage, replicas: int) -> None:
     raise AssertionError("web never stood still")
 
 
+def closed(cluster: KubeCluster) -> None:
+    """Ends its watches and its connections."""
+    cluster.close()
+    cluster.client.close()
+
+
 def in_memory() -> Iterator[Stage]:
     name = "shop/Deployment/web"
     cluster = MemoryCluster()
@@ -172,8 +178,7 @@ def on_an_api_server(plane: ControlPlane) -> Iterator[Stage]:
                 if event["regarding"]["kind"] == "PredictiveAutoscaler"
             ],
         )
-        cluster.close()
-    client.close()
+        closed(cluster)
 
 
 @pytest.fixture(params=["memory", pytest.param("kubernetes", marks=pytest.mark.e2e)])
@@ -374,7 +379,7 @@ def test_a_kind_without_a_scale_is_said_to_have_none(control_plane: ControlPlane
         cluster = KubeCluster(KubeClient.connect(control_plane.kubeconfig), (namespace,))
 
         seen = {each.autoscaler.name: str(each.target) for each in cluster.observe(1.0).workloads}
-        cluster.close()
+        closed(cluster)
 
     assert "ConfigMap of v1 has no scale sub-resource" in seen["a"]
     assert "the cluster knows no Rollout of argoproj.io/v1alpha1" in seen["b"]
@@ -417,7 +422,7 @@ def test_a_custom_kind_with_a_scale_is_scaled(control_plane: ControlPlane) -> No
 
         (seen,) = cluster.observe(1.0).workloads
         cluster.set_replicas(namespace, ref, 5, cluster.scale_of(namespace, ref))
-        cluster.close()
+        closed(cluster)
 
         assert replicas_of(seen) == 2
         assert control_plane.get(f"/apis/example.org/v1/namespaces/{namespace}/fleets/one")["spec"]["replicas"] == 5
@@ -434,9 +439,33 @@ def test_a_role_that_lacks_a_rule_is_told_which(control_plane: ControlPlane) -> 
 
         with pytest.raises(ClusterRefused) as refusal:
             cluster.observe(1.0)
-        cluster.close()
+        closed(cluster)
 
     assert f"add to the role in namespace {namespace}: " in str(refusal.value)
+
+
+@pytest.mark.e2e
+def test_a_kind_that_the_role_does_not_cover_stops_no_other_object(control_plane: ControlPlane) -> None:
+    """Only the object that names it is held, with the rule that is missing; each cycle after the first is quick."""
+    control_plane.apply(CRD)
+    roles = yaml.safe_load_all((Path(__file__).resolve().parents[2] / "deploy" / "rbac.yaml").read_text())
+    rules = next(each["rules"] for each in roles if each["metadata"]["name"] == "foresize-read")
+    with control_plane.namespace("contract") as namespace:
+        control_plane.apply(an_object(namespace))
+        control_plane.apply(deployment("web", namespace, 2))
+        stranger = an_object(namespace, targetRef={"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "x"})
+        stranger["metadata"]["name"] = "stranger"
+        control_plane.apply(stranger)
+        client = KubeClient.connect(control_plane.kubeconfig_for("reader", rules, namespace))
+        cluster = KubeCluster(client, (namespace,))
+
+        for _ in range(2):
+            seen = {each.autoscaler.name: each.target for each in cluster.observe(1.0).workloads}
+        closed(cluster)
+
+    assert isinstance(seen["web"], TargetWorkload)
+    assert "ReplicaSet objects cannot be seen: " in str(seen["stranger"])
+    assert 'resources: ["replicasets"]' in str(seen["stranger"])
 
 
 @pytest.mark.e2e
@@ -458,7 +487,7 @@ def test_how_long_pods_take_to_get_ready_is_learned(control_plane: ControlPlane)
 
         wait_until(lambda: len(ready()) == 3, 60, "3 pods that tell")
         took = ready()
-        cluster.close()
+        closed(cluster)
 
     # The API counts whole seconds.
     assert all(2.0 <= seconds <= 30.0 for seconds in took)
@@ -478,7 +507,7 @@ def test_a_namespace_without_the_label_is_left_alone(control_plane: ControlPlane
         labels = {"metadata": {"labels": {"opted-in": namespace}}}
         control_plane.api.patch(f"/api/v1/namespaces/{namespace}", labels)
         wait_until(lambda: len(cluster.observe(2.0).workloads) == 1, 20, "the object")
-        cluster.close()
+        closed(cluster)
 
 
 @pytest.mark.e2e
@@ -504,7 +533,7 @@ def test_the_disruption_budgets_of_the_pods_are_seen(control_plane: ControlPlane
             return [] if isinstance(seen.target, Hold) else [(b.name, b.allowed) for b in seen.target.budgets]
 
         wait_until(lambda: allowed() == [("pdb", 1)], 60, "one pod that may go")
-        cluster.close()
+        closed(cluster)
 
 
 @pytest.mark.e2e
@@ -529,4 +558,4 @@ def test_an_api_server_that_restarts_is_read_again(control_plane: ControlPlane) 
         path = f"/apis/apps/v1/namespaces/{namespace}/deployments/web/scale"
         control_plane.api.patch(path, {"spec": {"replicas": 2}})
         wait_until(lambda: replicas_of(cluster.observe(3.0).workloads[0]) == 2, 60, "the picture to come back")
-        cluster.close()
+        closed(cluster)

@@ -10,10 +10,10 @@ from pipelines.steps.choose import made_bundle
 from pipelines.steps.compare import lanes_of, learned_over, part_for
 from pipelines.steps.fit import fitted
 from pipelines.steps.plan import Plan, planned, question_of
-from pipelines.steps.prepare import prepared
+from pipelines.steps.prepare import fingerprint, prepared
 from pipelines.steps.score import bundle_backtest
 from pipelines.steps.split import split_in_time
-from predictor.serving.bundle import Bundle
+from predictor.serving.bundle import Bundle, PanelForecast, SeriesForecast
 from predictor.usage.panel import Resource, UsagePanel
 from tests.support.histories import daily_usage
 from tests.support.panels import DAY_STEPS, a_panel, a_settings
@@ -108,3 +108,62 @@ def test_a_backtest_learns_of_bounds_what_serving_learns() -> None:
     cpu = Resource.CPU
     np.testing.assert_array_equal(tested.combinations[cpu].loss, serving.combinations[cpu].loss)
     np.testing.assert_array_equal(tested.calibrations[cpu].covered, serving.calibrations[cpu].covered)
+
+
+THROTTLED_DAYS, USUAL_CORES, HELD_CORES = 6, 2.0, 1.0
+"""For how long the first of four workloads is throttled, what it used before, and what it does since."""
+
+
+@cache
+def served_after(*, shares: float | None) -> PanelForecast:
+    """Forecasts after workloads of flat demand were trained on; the first was throttled by that share of its periods,
+    well below its limit, and None is without the column. Serving learned hour by hour over the newest two days.
+    """
+    dice, steps = np.random.default_rng(1), DAYS * DAY_STEPS
+    is_held = np.zeros((4, steps), dtype=np.bool_)
+    is_held[0, -THROTTLED_DAYS * DAY_STEPS :] = True
+    noise = dice.random((4, steps))
+    usage = np.where(is_held, HELD_CORES + 0.02 * noise, USUAL_CORES + 0.5 * noise)
+    attributes = {} if shares is None else {"cut_off": np.where(is_held, shares, 0.0)}
+    settings = a_settings(calibration="6d", rehearsals=30, cutoffs=12, forecasters=(*FORECASTERS, "trailing_28d"))
+    panel, question = prepared(replace(a_panel(usage), attributes=attributes)).panel, question_of(settings)
+    plan = planned(panel, split_in_time(panel, question.horizon_steps, settings.training), question, settings.training)
+    bundle = made_bundle(plan, fitted(plan))
+    for hours in range(48, -1, -1):
+        bundle = bundle.learned(panel.keys, panel.history().until(panel.end_seconds - 3600 * hours))
+    return bundle.forecast(panel)
+
+
+def test_a_throttled_flat_series_is_not_taught_to_need_no_more() -> None:
+    """Its upper quantiles are what it once used; unmarked, they are what it was given, and its reason says nothing."""
+    marked, unmarked = served_after(shares=0.6), served_after(shares=None)
+    upper = np.asarray(marked.forecast.levels) >= 0.9
+
+    assert (marked.forecast.values[0, upper] > 1.5 * HELD_CORES).all()
+    assert (unmarked.forecast.values[0, upper] < 1.1 * HELD_CORES).all()
+    told, silent = (made.of(made.keys[0]) for made in (marked, unmarked))
+    assert isinstance(told, SeriesForecast) and isinstance(silent, SeriesForecast)
+    assert f"usage was throttled in {DAY_STEPS} of the last {DAY_STEPS} steps" in told.served.reason
+    assert "usage was" not in silent.served.reason
+
+
+def test_a_column_that_says_that_nothing_was_cut_off_changes_nothing() -> None:
+    """No bit of any forecast, and no word of any reason; nor does throttling of few periods."""
+    without = served_after(shares=None)
+
+    for shares in (0.0, np.nan, 0.2):
+        with_column = served_after(shares=shares)
+        np.testing.assert_array_equal(with_column.forecast.values, without.forecast.values)
+        assert with_column.outcomes == without.outcomes
+
+
+def test_what_is_known_to_be_cut_off_teaches_what_a_limit_would() -> None:
+    """To the bit, where both say it of the same samples."""
+    by_limit = what_was_measured(knows_limit=True)
+    is_bound = by_limit.is_bound
+    assert is_bound is not None
+
+    told = replace(by_limit, attributes={"cut_off": is_bound.astype(np.float64)})
+
+    np.testing.assert_array_equal(told.history().is_bound, is_bound)
+    assert fingerprint(told) == fingerprint(by_limit)

@@ -66,8 +66,8 @@ def test_no_series_is_given_twice_at_the_same_time(world: DemoWorld) -> None:
 
 
 def test_the_history_is_small_enough_to_fill_in_quickly(world: DemoWorld) -> None:
-    """About five million samples: seconds, not minutes, of promtool."""
-    assert 3e6 < world.samples < 6e6
+    """About six million samples: seconds, not minutes, of promtool."""
+    assert 3e6 < world.samples < 7e6
 
 
 def test_every_workload_has_usage_in_its_truth(world: DemoWorld) -> None:
@@ -111,11 +111,19 @@ def test_deploys_change_pod_names_and_jobs_end(world: DemoWorld) -> None:
 
 
 def test_trouble_is_in_it(world: DemoWorld) -> None:
-    """Counters that start anew, a leak that ends in a kill, a scrape outage, a newborn workload."""
+    """Counters that start anew, a leak that ends in a kill, CPU limits, a scrape outage, a newborn workload."""
     counters = [s.values for s in world.series if s.metric == "container_cpu_usage_seconds_total"]
     assert sum(bool(np.any(np.diff(values[~np.isnan(values)]) < 0)) for values in counters) > 5
     leak = usage(world, "ops/Deployment/image-cache", Resource.MEMORY).ravel()
     assert np.diff(leak).min() < -1e9
+    cut_off = world.truth.was_cut_off
+    assert cut_off is not None
+    held_back = {key for key, steps in zip(world.truth.keys, cut_off, strict=True) if steps.any()}
+    assert held_back == {
+        SeriesKey("batch/CronJob/sync", Resource.CPU),
+        SeriesKey("kube-system/Deployment/coredns", Resource.CPU),
+        SeriesKey("ops/Deployment/image-cache", Resource.MEMORY),
+    }
     assert min(np.isnan(values).sum() for values in counters if values.size == DAYS * 288) >= 20
     assert np.isnan(usage(world, "shop/Deployment/gift-cards")[:19]).all()
 

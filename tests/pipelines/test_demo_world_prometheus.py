@@ -66,6 +66,13 @@ def test_what_prometheus_tells_is_what_happened(prometheus: LocalPrometheus) -> 
     assert not (known & np.isnan(truth.usage)).any()
     assert known.mean() > 0.93 * (~np.isnan(truth.usage)).mean()
     assert near[known].mean() > 0.99
+    # What was throttled is told by two scrapes, as usage is, and a kill by the count of starts.
+    told, true = panel.attributes["cut_off"], truth.attributes["cut_off"]
+    known = ~np.isnan(told)
+    assert not (known & np.isnan(true)).any()
+    assert (np.abs(told - true)[known] < 0.02).mean() > 0.99
+    memory = panel.rows(Resource.MEMORY)
+    np.testing.assert_array_equal(told[memory] > 0, (true[memory] > 0) & known[memory])
 
 
 @pytest.mark.real

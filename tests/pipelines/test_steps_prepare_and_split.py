@@ -14,7 +14,7 @@ from pipelines.steps.prepare import fingerprint, prepared
 from pipelines.steps.split import affordable, inner_split, observed_times, split_in_time, spread_cutoffs
 from predictor.errors import UnknownWorkload
 from predictor.usage.kin import Kin
-from predictor.usage.panel import Finding, SeriesKey, Severity
+from predictor.usage.panel import Finding, Resource, SeriesKey, Severity
 from tests.support.histories import STEP_SECONDS, daily_usage
 from tests.support.panels import DAY_STEPS, a_fleet, a_panel, a_settings, throttled
 
@@ -129,6 +129,37 @@ def test_where_usage_was_cut_off_changes_the_fingerprint() -> None:
 
     assert fingerprint(panel) != fingerprint(higher)
     assert fingerprint(higher) == fingerprint(replace(panel, attributes={}))
+
+
+def test_cuts_change_the_fingerprint_only_where_there_are_any() -> None:
+    """Fingerprints of histories that know of none are what they were before there was the column."""
+    panel = a_fleet()
+    nothing, unknown = np.zeros(panel.usage.shape), np.full(panel.usage.shape, np.nan)
+    some = nothing.copy()
+    some[0, 5] = 1.0
+
+    quiet, silent, cut = (
+        fingerprint(replace(panel, attributes={"cut_off": each})) for each in (nothing, unknown, some)
+    )
+
+    assert quiet == silent == fingerprint(panel)
+    assert cut != quiet
+
+
+@pytest.mark.parametrize(
+    ("resource", "said"), [(Resource.CPU, "throttled in 10%"), (Resource.MEMORY, "cut off by an OOM kill in 10%")]
+)
+def test_a_series_that_is_often_cut_off_is_named(resource: Resource, said: str) -> None:
+    """With what happened to it."""
+    usage = daily_usage(series=1) * 1e9
+    cuts = np.zeros(usage.shape)
+    cuts[:, ::10] = 1.0
+    panel = replace(a_panel(usage, resource=resource), attributes={"cut_off": cuts})
+
+    (finding,) = prepared(panel).findings
+
+    assert finding.message.startswith(said)
+    assert "raise the limit" in finding.message
 
 
 @settings(max_examples=40, deadline=None)

@@ -439,6 +439,20 @@ def test_a_forecast_says_that_usage_was_at_its_limit() -> None:
     assert "usage was at its limit in" in new.served.reason
 
 
+def test_a_forecast_says_that_usage_was_throttled() -> None:
+    """Where the source says so, and no limit does."""
+    panel = some_usage()
+    cuts = np.zeros(panel.usage.shape)
+    cuts[0, [5, -DAY_STEPS, -3, -1]] = 0.5
+    panel = replace(panel, attributes={"cut_off": cuts})
+
+    cut, free = (a_bundle().forecast(panel).of(key) for key in panel.keys[:2])
+
+    assert isinstance(cut, SeriesForecast) and isinstance(free, SeriesForecast)
+    assert f"usage was throttled in 3 of the last {DAY_STEPS} steps" in cut.served.reason
+    assert "usage was" not in free.served.reason
+
+
 def test_a_bundle_keeps_its_peaks_on_disk(tmp_path: Path) -> None:
     """What was learned and calibrated for each, to the bit."""
     panel = some_usage()

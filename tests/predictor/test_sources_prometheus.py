@@ -113,6 +113,7 @@ def the_series() -> list[RawSeries]:
     for number in range(21):
         series += a_watched_pod("many", number, cores=1.0, deaf=range(200, 260) if number == 0 else range(0))
     series += the_contents()
+    series += the_cuts()
     # A rise that starts at step 400: nothing before it may know.
     series += a_pod("rise-0", cores=[1.0] * 400 + [9.0] * 176, owner=("StatefulSet", "rise"))
     return series
@@ -150,6 +151,40 @@ def the_contents() -> list[RawSeries]:
     series.append(a_series("kube_statefulset_labels", [1] * STEPS, namespace="shop", statefulset="many"))
     report = {"namespace": "batch", "cronjob": "report"}
     series.append(a_series("kube_cronjob_labels", [1] * STEPS, **report, **part_of))
+    return series
+
+
+def the_cuts() -> list[RawSeries]:
+    """Two pods of which one is throttled from step 100 on, one of them with a second container; and pods that start
+    again, of which one was killed for want of memory, its count scraped by two kube-state-metrics.
+    """
+    series: list[RawSeries] = []
+    for number in range(2):
+        pod = f"squeezed-{number}"
+        series += a_pod(pod, cores=[1.0] * STEPS, owner=("StatefulSet", "squeezed"))
+        for container, periods in (("main", 10.0), *([("proxy", 5.0)] if number else [])):
+            ids = {"namespace": "shop", "pod": pod, "container": container, "id": f"/{pod}/{container}"}
+            throttled = [0.0] * 100 + [0.8 * periods if (number, container) == (0, "main") else 0.0] * (STEPS - 100)
+            for job in ("kubelet", "again"):
+                total, cut = (f"container_cpu_cfs_{each}_total" for each in ("periods", "throttled_periods"))
+                series.append(a_counter(total, [periods] * STEPS, **ids, job=job))
+                series.append(a_counter(cut, throttled, **ids, job=job))
+        # The pod's own cgroup, which holds its containers' periods once more.
+        whole = {"namespace": "shop", "pod": pod, "container": "", "id": f"/{pod}"}
+        series.append(a_counter("container_cpu_cfs_periods_total", [10.0] * STEPS, **whole))
+    for workload, reason in (("leaks", "OOMKilled"), ("fails", "Error")):
+        pod = f"{workload}-0"
+        series += a_pod(pod, cores=[1.0] * STEPS, owner=("StatefulSet", workload))
+        ids = {"namespace": "shop", "pod": pod, "container": "main"}
+        starts = [0.0] * 300 + [1.0] * 100 + [2.0] * (STEPS - 400)
+        for instance in ("first", "second"):
+            twin = {**ids, "instance": instance}
+            series.append(a_series("kube_pod_container_status_restarts_total", starts, **twin))
+            ended = {**twin, "reason": reason}
+            metric = "kube_pod_container_status_last_terminated_reason"
+            # The second time it ends by itself.
+            series.append(a_series(metric, [1.0] * 100, 300, **ended))
+            series.append(a_series(metric, [1.0] * (STEPS - 400), 400, **{**ended, "reason": "Completed"}))
     return series
 
 
@@ -289,6 +324,65 @@ def test_unusable_and_odd_series_are_left_out_or_used_with_a_finding(panel: Usag
     assert "constant" in said(panel, "shop/Pod/alone")
     assert "shop/StatefulSet/brief" not in panel.workloads
     assert np.isnan(row(panel, "shop/StatefulSet/gap")[102:449]).all()
+
+
+def test_a_workload_is_cut_off_in_the_share_of_its_periods_that_was_throttled(panel: UsagePanel) -> None:
+    """8 of 10 periods of one of its three containers, 25 altogether; not known of what has no limit."""
+    cut_off = panel.attributes["cut_off"]
+
+    squeezed = cut_off[panel.row(SeriesKey("shop/StatefulSet/squeezed", Resource.CPU))]
+    np.testing.assert_allclose(squeezed[1:99], 0.0)
+    np.testing.assert_allclose(squeezed[101:], 8 / 25, rtol=1e-6)
+    assert np.isnan(cut_off[panel.row(SeriesKey("shop/StatefulSet/half", Resource.CPU))]).all()
+    assert np.isnan(cut_off[panel.rows(Resource.REQUESTS)]).all()
+
+
+def test_a_kill_for_want_of_memory_cuts_off_the_step_in_which_the_container_starts_again(panel: UsagePanel) -> None:
+    """Not another restart, not the restart after it, and nothing before it."""
+    cut_off = panel.attributes["cut_off"]
+
+    leaks, fails = (cut_off[panel.row(SeriesKey(f"shop/StatefulSet/{n}", Resource.MEMORY))] for n in ("leaks", "fails"))
+    assert np.flatnonzero(leaks).tolist() == [300]
+    assert not fails.any()
+    assert panel.was_cut_off is not None
+    assert panel.is_bound is not None
+    assert panel.is_bound[panel.row(SeriesKey("shop/StatefulSet/leaks", Resource.MEMORY)), 300]
+
+
+def test_no_kill_is_lost_between_two_steps(tmp_path: Path) -> None:
+    """With steps of four scrapes, wherever among them the container starts again."""
+    series: list[RawSeries] = []
+    for number in range(4):
+        pod = f"leaks-{number}"
+        series += a_pod(pod, cores=[1.0] * 48, owner=("StatefulSet", pod))
+        ids = {"namespace": "shop", "pod": pod, "container": "main"}
+        first = 20 + number
+        starts = [0.0] * first + [1.0] * (48 - first)
+        series.append(a_series("kube_pod_container_status_restarts_total", starts, **ids))
+        metric = "kube_pod_container_status_last_terminated_reason"
+        series.append(a_series(metric, [1.0] * (48 - first), first, **ids, reason="OOMKilled"))
+    with a_prometheus(tmp_path, series, start_seconds=START) as running:
+        read = a_source(running).fetch(start_seconds=START, end_seconds=START + 44 * STEP, step_seconds=4 * STEP)
+
+    killed = read.attributes["cut_off"][read.rows(Resource.MEMORY)]
+    assert [np.flatnonzero(row > 0).tolist() for row in killed] == [[5]] * 4
+
+
+def test_without_cuts_nothing_is_said_of_them(tmp_path: Path) -> None:
+    """Where the metrics are absent, and where all of them say that nothing was cut off."""
+    quiet = {"namespace": "shop", "pod": "cart-0", "container": "main"}
+    told = [
+        a_counter("container_cpu_cfs_periods_total", [10.0] * 12, **quiet, id="/cart-0"),
+        a_counter("container_cpu_cfs_throttled_periods_total", [0.0] * 12, **quiet, id="/cart-0"),
+        a_series("kube_pod_container_status_restarts_total", [1.0] * 12, **quiet),
+        a_series("kube_pod_container_status_last_terminated_reason", [1.0] * 12, **quiet, reason="OOMKilled"),
+    ]
+    for more in ([], told):
+        with a_prometheus(tmp_path, [*a_pod("cart-0", cores=[1.0] * 12), *more], start_seconds=START) as running:
+            read = a_source(running).fetch(start_seconds=START, end_seconds=START + 11 * STEP, step_seconds=STEP)
+
+        assert "cut_off" not in read.attributes
+        assert read.is_bound is None
 
 
 def test_gpu_usage_goes_to_the_pod_that_holds_the_device(panel: UsagePanel) -> None:

@@ -414,6 +414,39 @@ def test_a_request_holds_until_it_changes() -> None:
     assert panel_from_table(table).attributes["request"][0].tolist() == [2, 2, 2, 4, 4]
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_cuts_go_there_and_back_and_hold_for_their_step_alone(tmp_path: Path, suffix: str) -> None:
+    """That a step was throttled says nothing of the next, other than a request does."""
+    table = a_table().assign(cut_off=[0.25, np.nan, 1.0, 0.0, np.nan])
+    path = tmp_path / f"history{suffix}"
+    again = table_from_panel(panel_from_table(table))
+    again.to_csv(path, index=False) if suffix == ".csv" else again.to_parquet(path)
+
+    for panel in (panel_from_table(table), FileSource(path).panel()):
+        np.testing.assert_array_equal(panel.attributes["cut_off"], [[0.25, np.nan, 1.0, 0.0, np.nan]])
+
+
+def test_cuts_of_finer_samples_are_averaged_into_the_step() -> None:
+    """A minute of five throttled is a fifth of the step; a kill in one is a kill."""
+    usage = [1.0] * 20
+    cuts = [1.0, 0.0, 0.0, 0.0, 0.0, *[0.5] * 5, *[0.0] * 10]
+    fine = timedelta(minutes=1)
+    tables = [a_table(usage, step=fine, resource=each).assign(cut_off=cuts) for each in ("cpu", "memory")]
+
+    panel = panel_from_table(pd.concat(tables), step_seconds=300)
+
+    np.testing.assert_allclose(panel.attributes["cut_off"], [[0.2, 0.5, 0.0, 0.0]] * 2)
+    assert panel.is_bound is not None
+    assert panel.is_bound.tolist() == [[False, True, False, False], [True, True, False, False]]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, np.inf, 100.0])
+def test_a_cut_that_is_no_share_is_refused(share: float) -> None:
+    """Percent, or a count of kills: the column, the value and what it should be."""
+    with pytest.raises(InvalidUsage, match=r"column 'cut_off' holds .* share of the step, from 0 to 1"):
+        panel_from_table(a_table().assign(cut_off=[0.0, np.nan, share, 0.0, 0.0]))
+
+
 def test_an_unknown_workload_gets_the_nearest_names() -> None:
     """A typing error is answered with what was probably meant."""
     panel = panel_from_table(a_table())
