@@ -129,6 +129,8 @@ class Controller:
         self._throttle = Throttle()
         self._told: dict[str, Exception | None] = {}
         """Problems that were already counted and logged: the registry's stays until it is asked again."""
+        self._warned: dict[str, str | None] = {}
+        """What was last said of each thing that can go wrong."""
         self._logged: dict[str, tuple[object, ...]] = {}
         """By uid: what the last line about it said."""
         self._writes_left = 0.0
@@ -182,8 +184,9 @@ class Controller:
                 seen = self._observed()
         except (ClusterUnavailable, ClusterRefused) as problem:
             self._count_error("kubernetes", problem)
-            log.error("cluster not seen", error=type(problem).__name__, message=str(problem))
+            self._warn("cluster not seen", problem)
             return CycleReport(started, problem=problem, forecasts=forecasts)
+        self._warn("cluster not seen", None)
         self.metrics.dependency_up.labels("kubernetes").set(1)
         if not self.leadership.is_leader:
             self._forget()
@@ -208,7 +211,15 @@ class Controller:
         )
         with self.metrics.timed("tell"):
             untold = self._tell(records, before)
+        self._warn("not told", untold)
         return CycleReport(started, records, forecasts=forecasts, untold=untold)
+
+    def _warn(self, what: str, problem: AutoscalerError | None) -> None:
+        """Says what went wrong when it begins and when it changes, not with every cycle; metrics count them all."""
+        said = None if problem is None else str(problem)
+        if said is not None and said != self._warned.get(what):
+            log.warning(what, error=type(problem).__name__, message=said)
+        self._warned[what] = said
 
     def _observed(self) -> ClusterObservation:
         with self.metrics.timed("observe"):
@@ -441,7 +452,6 @@ class Controller:
             return change
         except (ClusterUnavailable, ClusterRefused) as problem:
             self._count_error("kubernetes", problem)
-            log.warning("not told", error=type(problem).__name__, message=str(problem))
             return problem
         return None
 

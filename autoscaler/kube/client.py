@@ -181,6 +181,12 @@ class KubeClient:
             yield
         except (ApiException, HTTPError, OSError) as error:
             raise self.no_answer(method, path, error) from error
+        except ValueError:
+            # Of the request itself, as a token with a line break: what it says holds the token.
+            raise ClusterUnavailable(
+                f"{method} {path} could not be sent to {self.server}: the token of the kubeconfig or service account "
+                "holds characters that no header may hold; renew it"
+            ) from None
 
     def _prepared(
         self,

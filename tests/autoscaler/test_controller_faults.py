@@ -288,6 +288,20 @@ def test_a_cycle_that_breaks_does_not_end_the_loop() -> None:
     assert controller.metrics.registry.get_sample_value("foresize_cycles_total", {"outcome": "failed"}) == 2
 
 
+def test_what_goes_wrong_is_said_once_and_counted_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """An API server that is gone for an hour fills no log."""
+    parts = ScalingParts()
+    parts.cluster.is_reachable = False
+    controller = parts.controller()
+
+    for _ in range(5):
+        controller.cycle()
+
+    labels = {"dependency": "kubernetes", "error": "ClusterUnavailable"}
+    assert controller.metrics.registry.get_sample_value("foresize_dependency_errors_total", labels) == 5
+    assert capsys.readouterr().out.count("cluster not seen") == 1
+
+
 def test_a_problem_of_the_registry_is_counted_once_each_time_it_is_asked() -> None:
     """Cycles in between say nothing new."""
     parts = ScalingParts(clock=ManualClock(float(NOON_SECONDS)))

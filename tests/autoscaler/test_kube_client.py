@@ -88,6 +88,17 @@ def test_a_bad_answer_has_the_error_that_says_what_to_do(
     assert "secret-token" not in str(raised.value)
 
 
+def test_a_token_that_no_header_may_hold_is_not_shown(tmp_path: Path) -> None:
+    """What is wrong is said, and not what the token is."""
+    path = a_kubeconfig(tmp_path, unused_url())
+    path.write_text(path.read_text().replace("secret-token", "secret\\ntoken"))
+
+    with pytest.raises(ClusterUnavailable, match="holds characters that no header may hold") as raised:
+        KubeClient.connect(path).get(DEPLOYMENTS)
+
+    assert "secret" not in str(raised.value)
+
+
 def test_a_long_list_is_read_page_by_page(tmp_path: Path) -> None:
     """All pages, in order, each asked for with the token of the page before; one list per kind."""
 
