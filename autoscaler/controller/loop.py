@@ -10,34 +10,25 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import structlog
 
 from autoscaler.cluster.commands import ScaleReplicas
 from autoscaler.controller.autoscalers import Mode, Remembered
-from autoscaler.controller.notices import Throttle, notices
 from autoscaler.controller.planning import Plan, plan, steered_hpa
 from autoscaler.controller.policy import level_of
 from autoscaler.controller.ports import (
     ClusterObservation,
     ClusterReader,
     ClusterWriter,
-    Event,
     Leadership,
     Predicting,
     TargetWorkload,
 )
 from autoscaler.controller.records import ActResult, DecisionRecord, Outcome
-from autoscaler.controller.sizing import Sizing, sizing_notices
-from autoscaler.controller.status import (
-    DECISIONS_KEPT,
-    REFRESH_SECONDS,
-    Importance,
-    importance,
-    remembered_from,
-    status_of,
-)
+from autoscaler.controller.sizing import Sizing
+from autoscaler.controller.status import remembered_from
+from autoscaler.controller.telling import Teller
 from autoscaler.controller.vertical import VerticalScaling
 from autoscaler.decisions.guardrails import remembered_scale
 from autoscaler.decisions.resizes import PodResize
@@ -54,8 +45,6 @@ LOOK_SECONDS = 0.5
 """How often a copy that rests looks whether it has come to lead."""
 FRESH_SECONDS = 2.0
 """A snapshot that is older than this when forecasts are ready is taken anew."""
-SEEN_AGAIN = frozenset({"Conflict", "ConflictResolved", "ResizeInfeasible", "ResizeDeferred", "FailedResize"})
-"""Reasons of Events about what the next cycle finds by itself, where the status does not say it yet."""
 NOTHING_TO_DO = ActResult(Outcome.NONE)
 OBSERVING = ActResult(Outcome.OBSERVED, "mode Observe: spec.mode Auto carries it out")
 DRY_RUN = ActResult(Outcome.DRY_RUN, "the controller runs with --dry-run")
@@ -89,18 +78,6 @@ class CycleReport:
         return any(record.result.outcome is Outcome.FAILED for record in self.records)
 
 
-@dataclass(frozen=True, slots=True)
-class _Telling:
-    """What is to be said of one object: its new status, and Events with their times."""
-
-    record: DecisionRecord
-    status: Mapping[str, Any]
-    matters: Importance
-    written_at_seconds: float
-    events: tuple[tuple[Event, float], ...]
-    decided_at_seconds: float
-
-
 @dataclass
 class Controller:
     """Runs cycles. A copy that does not lead keeps itself ready and decides nothing."""
@@ -122,11 +99,7 @@ class Controller:
     def __post_init__(self) -> None:
         self.remembered: dict[str, Remembered] = {}
         """By uid of the object: one that was made anew starts without a past."""
-        self._statuses: dict[str, tuple[Mapping[str, Any], float]] = {}
-        """By uid: the status that was last written, and when."""
-        self._untold: dict[str, tuple[_Telling, ...]] = {}
-        """By uid, oldest first: what could not be said in its own cycle and must not get lost."""
-        self._throttle = Throttle()
+        self._teller = Teller(self.writer, self.metrics)
         self._told: dict[str, Exception | None] = {}
         """Problems that were already counted and logged: the registry's stays until it is asked again."""
         self._warned: dict[str, str | None] = {}
@@ -202,15 +175,17 @@ class Controller:
         sizings = self._size_containers(plans, seen, forecasts)
         records = tuple(
             DecisionRecord(
-                decided,
+                replace(decided, remembered=self.remembered[decided.autoscaler.uid]),
                 results.get(decided.autoscaler.uid, NOTHING_TO_DO),
                 forecasts.model,
                 sizings.get(decided.autoscaler.uid),
             )
             for decided in plans
         )
-        with self.metrics.timed("tell"):
-            untold = self._tell(records, before)
+        untold = None
+        if not self.is_dry_run:
+            with self.metrics.timed("tell"):
+                untold = self._teller.tell(records, before, self._may_write, self.clock())
         self._warn("not told", untold)
         return CycleReport(started, records, forecasts=forecasts, untold=untold)
 
@@ -234,7 +209,8 @@ class Controller:
 
     def _forget(self) -> None:
         """Leaves nothing of an own leadership: the next one starts from what the cluster says."""
-        self.remembered, self._statuses, self._untold, self._logged = {}, {}, {}, {}
+        self.remembered, self._logged = {}, {}
+        self._teller.keep_only(())
         if self.vertical is not None:
             self.vertical.forget()
 
@@ -252,10 +228,8 @@ class Controller:
         ]
         # Replaced as a whole: what is gone from the cluster is forgotten.
         self.remembered = {decided.autoscaler.uid: decided.remembered for decided in plans}
-        self._statuses = {uid: known for uid, known in self._statuses.items() if uid in before}
-        self._untold = {uid: known for uid, known in self._untold.items() if uid in before}
         self._logged = {uid: known for uid, known in self._logged.items() if uid in before}
-        self._throttle.keep_only(before.keys())
+        self._teller.keep_only(before.keys())
         return before, plans
 
     def _carry_out(self, plans: Sequence[Plan], seen: ClusterObservation) -> dict[str, ActResult]:
@@ -373,87 +347,12 @@ class Controller:
         self.metrics.resizes.labels(result.outcome.value).inc()
         return result
 
-    def _tell(self, records: Sequence[DecisionRecord], before: Mapping[str, Remembered]) -> AutoscalerError | None:
-        """Writes the statuses and Events that have something to say, what changed before what only moved.
-
-        Returns why the first of those that were refused was.
-        """
-        if self.is_dry_run:
-            return None
-        problem: AutoscalerError | None = None
-        now = self.clock()
-        waiting = [self._telling(record, before[record.plan.autoscaler.uid], now) for record in records]
-        waiting = [
-            each
-            for each in waiting
-            if each.matters is Importance.CHANGE or (each.matters and now - each.written_at_seconds >= REFRESH_SECONDS)
-        ]
-        waiting.sort(key=lambda each: (-int(each.matters), each.written_at_seconds))
-        for each in waiting:
-            if self._writes_left < 1 or self.stop.is_set() or not self.leadership.is_leader:
-                break
-            autoscaler = each.record.plan.autoscaler
-            written = self._written(lambda a=autoscaler, s=each.status: self.writer.set_status(a, s))  # type: ignore[misc]
-            if isinstance(written, (ClusterUnavailable, ClusterRefused)):
-                problem = problem or written
-                break  # the next one would fare no better
-            if written is not None:
-                continue
-            self._statuses[autoscaler.uid] = (each.status, now)
-            self._untold.pop(autoscaler.uid, None)
-            for event, at_seconds in each.events:
-                if self._throttle.allows(autoscaler.uid, now):
-                    unsaid = self._written(lambda e=event, t=at_seconds: self.writer.publish(e, t))  # type: ignore[misc]
-                    if isinstance(unsaid, (ClusterUnavailable, ClusterRefused)):
-                        problem = problem or unsaid
-                else:
-                    self.metrics.events_held_back.inc()
-        behind = [each for each in waiting if self._is_behind(each)]
-        for each in behind:
-            if any(event.reason not in SEEN_AGAIN for event, at in each.events if at == now):
-                uid = each.record.plan.autoscaler.uid
-                self._untold[uid] = (*self._untold.get(uid, ()), each)[-DECISIONS_KEPT:]
-        self.metrics.statuses_waiting.set(len(behind))
-        return problem
-
-    def _telling(self, record: DecisionRecord, before: Remembered, now: float) -> _Telling:
-        """What is to be said of an object, with what earlier cycles could not say any more."""
-        uid = record.plan.autoscaler.uid
-        written, written_at = self._statuses.get(uid, (record.plan.autoscaler.status, 0.0))
-        old = written
-        events: list[tuple[Event, float]] = []
-        for missed in self._untold.get(uid, ()):
-            record_then = missed.record
-            old = status_of(record_then.plan, record_then.result, old, missed.decided_at_seconds, record_then.sizing)
-            events += [
-                (event, at)
-                for event, at in missed.events
-                if at == missed.decided_at_seconds and event.reason not in SEEN_AGAIN
-            ]
-        was_conflict = any(
-            c.get("type") == "Conflict" and c.get("status") == "True" for c in written.get("conditions") or ()
-        )
-        events += [(event, now) for event in notices(record.plan, record.result, before, was_conflict)]
-        decided = replace(record.plan, remembered=self.remembered[uid])
-        if record.sizing is not None:
-            events += [(event, now) for event in sizing_notices(record.sizing, written)]
-        new = status_of(decided, record.result, old, now, record.sizing)
-        return _Telling(record, new, importance(written, new), written_at, tuple(events), now)
-
-    def _is_behind(self, telling: _Telling) -> bool:
-        return self._statuses.get(telling.record.plan.autoscaler.uid, (None, 0.0))[0] is not telling.status
-
-    def _written(self, write: Callable[[], None]) -> AutoscalerError | None:
-        """Why a status or Event was not written; the next cycle tries again."""
+    def _may_write(self) -> bool:
+        """Whether one more write is allowed now; one that is counts as made."""
+        if self._writes_left < 1 or self.stop.is_set() or not self.leadership.is_leader:
+            return False
         self._writes_left -= 1
-        try:
-            write()
-        except (CommandConflict, ObjectGone) as change:
-            return change
-        except (ClusterUnavailable, ClusterRefused) as problem:
-            self._count_error("kubernetes", problem)
-            return problem
-        return None
+        return True
 
     def _publish(self, report: CycleReport) -> None:
         metrics, forecasts = self.metrics, report.forecasts
@@ -499,8 +398,10 @@ class Controller:
             metrics.newest_sample_age.set(max(0, now - forecasts.newest_sample_seconds))
         for dependency, problem in (("prometheus", forecasts.source_problem), ("registry", model.problem)):
             metrics.dependency_up.labels(dependency).set(0 if problem else 1)
-            if problem is not None and problem is not self._told.get(dependency):
+            before = self._told.get(dependency)
+            if problem is not None and problem is not before:
                 metrics.errors.labels(dependency, type(problem).__name__).inc()
+            if problem is not None and str(problem) != str(before):
                 log.warning("no answer", dependency=dependency, error=type(problem).__name__, message=str(problem))
                 if dependency == "registry":
                     age = round(model.age_seconds(now))
