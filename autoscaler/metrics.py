@@ -13,11 +13,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-STEPS = ("observe", "predict", "decide", "validate", "act", "size", "tell", "oversubscription", "cycle")
-"""The steps of the loop that are timed; `cycle` is all of them together."""
-DEPENDENCIES = ("prometheus", "registry", "kubernetes")
-"""What the controller depends on."""
-
 
 @dataclass(frozen=True, slots=True)
 class WorkloadReading:
@@ -183,7 +178,7 @@ class AutoscalerMetrics:
         )
         self.step_seconds = Histogram(
             "foresize_step_duration_seconds",
-            "Time that each step of the loop took.",
+            "Time that each step of the loop took; `cycle` is all of them together.",
             ("step",),
             buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
             registry=registry,

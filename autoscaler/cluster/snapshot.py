@@ -1,11 +1,9 @@
 """Everything that was observed at one instant, frozen: what a decision is made from."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from autoscaler.cluster.reasons import Hold, Reason
-from autoscaler.cluster.resources import Resources
 from predictor.usage.panel import Resource
 
 
@@ -85,29 +83,3 @@ class WorkloadSnapshot:
     """Why decisions about it must not be acted on."""
     removal: RemovalLimit | None = None
     """How many of its replicas may be removed now; None is no limit beyond the guardrails."""
-    request_per_replica: Resources = field(default_factory=Resources)
-    node_pool: str = ""
-    """Pool that most of its pods run in; empty where that is not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodePoolSnapshot:
-    """The schedulable nodes of one pool, added up."""
-
-    name: str
-    node_count: int
-    allocatable: Resources
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSnapshot:
-    """A cluster at one instant."""
-
-    observed_at_seconds: float
-    workloads: tuple[WorkloadSnapshot, ...]
-    node_pools: tuple[NodePoolSnapshot, ...] = ()
-
-    @property
-    def workload_by_name(self) -> Mapping[str, WorkloadSnapshot]:
-        """Workloads by `namespace/kind/name`."""
-        return {w.name: w for w in self.workloads}

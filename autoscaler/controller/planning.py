@@ -95,7 +95,6 @@ def plan(
         observed=observed,
         suspended=_suspended(autoscaler, clash, remembered, settings, now_seconds),
         removal=_removal(target) if hpa is None else None,
-        request_per_replica=target.request_per_replica,
     )
     forecast = demand_forecast(forecasts, key, policy.level, now_seconds + policy.lead_seconds)
     outcome = decide_replicas(snapshot, forecast, remembered.replicas, policy.rules, now_seconds)

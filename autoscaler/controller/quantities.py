@@ -1,10 +1,10 @@
 """Amounts as Kubernetes writes them, and back. Values in, values out."""
 
+from typing import Any
+
 from predictor.usage.panel import Resource
 
 MEBIBYTE = 2**20
-SUFFIXES = {"m": 1e-3, "Mi": float(MEBIBYTE), "": 1.0}
-"""Those that `amount_text` writes."""
 
 
 def amount_text(resource: Resource, value: float) -> str:
@@ -15,7 +15,12 @@ def amount_text(resource: Resource, value: float) -> str:
     return f"{whole // MEBIBYTE}Mi" if whole % MEBIBYTE == 0 else str(whole)
 
 
-def amount_of(text: str) -> float:
-    """What `amount_text` wrote, in base units. Raises ValueError."""
-    number = text.rstrip("Mim")
-    return float(number) * SUFFIXES[text[len(number) :]]
+def quantity(text: str) -> float:
+    """A Kubernetes quantity such as `500m`, `1.5` or `2Gi` in its base unit. Raises ValueError."""
+    from kubernetes.utils import quantity as official
+
+    parse: Any = official.parse_quantity  # it has no types
+    value = float(parse(text))
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{text!r} is not a finite amount of at least 0")
+    return value

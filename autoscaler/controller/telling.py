@@ -6,6 +6,7 @@ replicas is left without its Event and its entry among the decisions.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from autoscaler.controller.autoscalers import Remembered
@@ -80,7 +81,7 @@ class Teller:
         for each in waiting:
             if not may_write():
                 break
-            refusal = self._refusal(lambda e=each: self._writer.set_status(e.record.plan.autoscaler, e.status))  # type: ignore[misc]
+            refusal = self._refusal(partial(self._writer.set_status, each.record.plan.autoscaler, each.status))
             if isinstance(refusal, (ClusterUnavailable, ClusterRefused)):
                 problem = problem or refusal
                 break  # the next one would fare no better
@@ -103,7 +104,7 @@ class Teller:
                 self._metrics.events_held_back.inc()
                 continue
             may_write()  # an Event belongs to its status: it is counted, and not left out
-            refusal = self._refusal(lambda e=event, t=at_seconds: self._writer.publish(e, t))  # type: ignore[misc]
+            refusal = self._refusal(partial(self._writer.publish, event, at_seconds))
             if isinstance(refusal, (ClusterUnavailable, ClusterRefused)):
                 problem = refusal
         return problem

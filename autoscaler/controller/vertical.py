@@ -17,7 +17,7 @@ from autoscaler.controller.advisor import Advice, ContainerAdvice, RequestAdviso
 from autoscaler.controller.autoscalers import ContainerPolicy, VerticalMode, as_time, seconds_of
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.ports import TargetWorkload
-from autoscaler.controller.quantities import amount_of
+from autoscaler.controller.quantities import quantity
 from autoscaler.controller.records import ActResult, Outcome
 from autoscaler.controller.sizing import NOT_ASKED, ContainerRequest, Sizing
 from autoscaler.decisions.requests import (
@@ -252,7 +252,7 @@ def _recorded_kill(status: Mapping[str, Any], container: str) -> OutOfMemory | N
         for each in (status.get("recommendation") or {}).get("containers") or ():
             if each["name"] == container and "outOfMemory" in each:
                 told = each["outOfMemory"]
-                return OutOfMemory(seconds_of(told["time"]), amount_of(told["memory"]))
+                return OutOfMemory(seconds_of(told["time"]), quantity(told["memory"]))
     except (KeyError, ValueError, TypeError, AttributeError):
         return None
     return None

@@ -98,10 +98,6 @@ class KubeClient:
         """The object at the path."""
         return self._request("GET", path, params)
 
-    def list_all(self, path: str, **params: str | int) -> list[JsonObject]:
-        """Every item of the collection, page by page."""
-        return [item for page in self.pages(path, **params) for item in page.get("items") or ()]
-
     def pages(self, path: str, **params: str | int) -> Iterator[JsonObject]:
         """The answers to a list, one after the other, all as of one resource version: never the whole in memory.
 

@@ -112,7 +112,7 @@ class LeaseElector:
         self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
         self._path = f"{self._collection}/{self.name}"
         self._client = self.client.with_timeout(self.timing.request_seconds)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._leads_until_seconds = -math.inf
         self._stopping = threading.Event()
         self._seen: _Seen | None = None
@@ -143,19 +143,6 @@ class LeaseElector:
         """Why the lease could not be read or written the last time; None where it could."""
         return self._problem
 
-    def wait_for_change(self, was_leader: bool, timeout_seconds: float) -> bool:
-        """Whether this one leads, as soon as that is not `was_leader` any more and at the latest after the timeout."""
-        ends_seconds = self.clock() + timeout_seconds
-        with self._changed:
-            while True:
-                now = self.clock()
-                leads = now < self._leads_until_seconds
-                if leads != was_leader or now >= ends_seconds:
-                    return leads
-                lapses = self._leads_until_seconds if leads else math.inf
-                # A wait does not go on while the machine sleeps, the clock does: look again now and then.
-                self._changed.wait(min(ends_seconds - now, lapses - now, self.timing.retry_seconds))
-
     # --- life
 
     def start(self) -> None:
@@ -168,10 +155,9 @@ class LeaseElector:
 
         Ends within a few seconds whatever the API server does: a lease that cannot be given up runs out.
         """
-        with self._changed:
+        with self._lock:
             self._stopping.set()
             self._leads_until_seconds = -math.inf
-            self._changed.notify_all()
         if self._thread is None:
             return False
         self._thread.join(2 * self.timing.request_seconds)
@@ -285,11 +271,10 @@ class LeaseElector:
             self._lead_until(started + self.timing.renew_deadline_seconds)
 
     def _lead_until(self, seconds: float) -> None:
-        with self._changed:
+        with self._lock:
             if self._stopping.is_set():
                 return
             self._leads_until_seconds = seconds
-            self._changed.notify_all()
 
     def _look(self) -> _Seen:
         return self._observe(self._client.get(self._path))

@@ -24,6 +24,7 @@ from autoscaler.controller.autoscalers import (
     seconds_of,
 )
 from autoscaler.controller.ports import DisruptionBudget, TargetWorkload
+from autoscaler.controller.quantities import quantity
 from autoscaler.decisions.guardrails import PolicyKind, ScalingPolicy, Select
 from predictor.usage.panel import Resource
 
@@ -35,17 +36,6 @@ NOT_PAUSED = frozenset({"", "false", "no", "off", "0"})
 """What the annotation may say without a pause; whatever else it says is taken for one, as a brake must be."""
 TEMPLATE_HASHES = ("pod-template-hash", "rollouts-pod-template-hash")
 """Labels by which a ReplicaSet's pods show what its own name adds to that of its Deployment or Rollout."""
-
-
-def quantity(text: str) -> float:
-    """A Kubernetes quantity such as `500m`, `1.5` or `2Gi` in its base unit. Raises ValueError."""
-    from kubernetes.utils import quantity as official
-
-    parse: Any = official.parse_quantity  # it has no types
-    value = float(parse(text))
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{text!r} is not a finite amount of at least 0")
-    return value
 
 
 # --- PredictiveAutoscaler

@@ -138,10 +138,11 @@ def add_pod_state(out: Scrapes, spec: WorkloadSpec, pod: Pod, uid: str) -> None:
     for kind, resource, unit, value in asked:
         labels = ids | {"container": spec.name, "node": pod.node, "resource": resource, "unit": unit}
         out.constant(f"kube_pod_container_resource_{kind}", labels, pod.first, pod.gone, value)
-    container = ids | {"container": spec.name}
-    starts = np.searchsorted(pod.restarts, np.arange(pod.first, pod.gone), side="right")
-    out.state("kube_pod_container_status_restarts_total", container, starts.astype(np.float64), pod.first)
     if pod.restarts:
+        # Of the others it would say nothing but 0, once for every scrape of every pod.
+        container = ids | {"container": spec.name}
+        starts = np.searchsorted(pod.restarts, np.arange(pod.first, pod.gone), side="right")
+        out.state("kube_pod_container_status_restarts_total", container, starts.astype(np.float64), pod.first)
         reason = {"reason": "OOMKilled" if spec.leak_gib_per_day else "Error"}
         metric = "kube_pod_container_status_last_terminated_reason"
         out.constant(metric, container | reason, pod.restarts[0], pod.gone)

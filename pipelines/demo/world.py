@@ -40,7 +40,7 @@ from predictor.usage.bounds import CUT_OFF
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
-VERSION = 3
+VERSION = 4
 """Goes up whenever the same seed gives another history."""
 STEP_SECONDS = 300
 DAYS = 21

@@ -304,7 +304,10 @@ def test_a_change_that_a_copy_made_and_could_not_tell_is_nobody_elses() -> None:
     assert record.plan.remembered.changed_by_others_at_seconds is None
     assert record.plan.decision.current == raised + 2
     assert record.plan.remembered.last_replicas == parts.replicas()
-    assert ScaleEvent(parts.clock.now, 2) in record.plan.remembered.replicas.events
+    assert record.plan.remembered.replicas.events[-2:] == (
+        ScaleEvent(parts.clock.now, 2),
+        ScaleEvent(parts.clock.now, -2),
+    )
     assert parts.condition("AbleToScale")[0] == "True"
 
 

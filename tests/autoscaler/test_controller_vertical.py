@@ -20,7 +20,7 @@ from autoscaler.controller.autoscalers import (
     conflict,
 )
 from autoscaler.controller.explanation import explanation
-from autoscaler.controller.quantities import amount_of, amount_text
+from autoscaler.controller.quantities import amount_text, quantity
 from autoscaler.errors import ClusterRefused
 from autoscaler.settings import ScalingSettings, VerticalSettings
 from predictor.usage.containers import ContainerName
@@ -456,4 +456,4 @@ def test_the_kill_of_a_pod_that_is_gone_is_remembered() -> None:
 )
 def test_amounts_are_written_as_kubernetes_does_and_read_back(resource: Resource, value: float, text: str) -> None:
     assert amount_text(resource, value) == text
-    assert amount_of(text) == pytest.approx(value)
+    assert quantity(text) == pytest.approx(value)

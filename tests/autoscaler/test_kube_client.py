@@ -107,9 +107,11 @@ def test_a_long_list_is_read_page_by_page(tmp_path: Path) -> None:
         return Answer(body=orjson.dumps({"metadata": following, "items": [{"page": number}]}))
 
     with answering(page) as server:
-        items = KubeClient.connect(a_kubeconfig(tmp_path, server.url)).list_all(DEPLOYMENTS, labelSelector="a=b,c!=d")
+        pages = list(
+            KubeClient.connect(a_kubeconfig(tmp_path, server.url)).pages(DEPLOYMENTS, labelSelector="a=b,c!=d")
+        )
 
-    assert items == [{"page": 0}, {"page": 1}]
+    assert [page["items"] for page in pages] == [[{"page": 0}], [{"page": 1}]]
     assert server.asked[0].path == f"{DEPLOYMENTS}?labelSelector=a%3Db%2Cc%21%3Dd&limit={PAGE_ITEMS}"
     assert server.asked[1].path.endswith("&continue=more")
     assert server.asked[0].headers["authorization"] == "Bearer secret-token"

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from autoscaler.controller.autoscalers import Actuator, Mode, RivalKind, TargetRef
+from autoscaler.controller.quantities import quantity
 from autoscaler.decisions.guardrails import PolicyKind, ScalingPolicy, Select
 from autoscaler.kube.objects import (
     autoscaler_of,
     budget_of,
     hpa_of,
-    quantity,
     ready_pod_of,
     scaled_object_of,
     target_of,

@@ -135,7 +135,7 @@ def leads(elector: LeaseElector) -> None:
 
 def takes_over(elector: LeaseElector, since_seconds: float, what: str) -> None:
     """Waits until it leads; that must have taken no longer than promised."""
-    assert elector.wait_for_change(False, PATIENCE_SECONDS)
+    wait_until(lambda: elector.is_leader, PATIENCE_SECONDS, "the lead")
     took_seconds = seconds_since_boot() - since_seconds
     log.info("take-over after %s: %.2f s", what, took_seconds)
     assert took_seconds < TAKE_OVER_SECONDS
@@ -168,7 +168,7 @@ def test_a_released_lease_is_taken_over_at_once(stage: Stage) -> None:
 
     released = seconds_since_boot()
     assert leader.release()
-    assert follower.wait_for_change(False, PATIENCE_SECONDS)
+    wait_until(lambda: follower.is_leader, PATIENCE_SECONDS, "the lead")
     took_seconds = seconds_since_boot() - released
     log.info("take-over after a release: %.2f s", took_seconds)
 
@@ -219,7 +219,7 @@ def test_a_leader_that_is_cut_off_ends_before_the_next_one_begins(stage: Stage, 
 
         relay.silence()
         cut = seconds_since_boot()
-        assert not first.wait_for_change(True, PATIENCE_SECONDS)
+        wait_until(lambda: not first.is_leader, PATIENCE_SECONDS, "the end of the lead")
         ended = seconds_since_boot()
         assert not second.is_leader
         takes_over(second, cut, "a cut")
@@ -242,12 +242,12 @@ def test_without_the_api_server_nobody_leads(stage: Stage) -> None:
     killed = seconds_since_boot()
     stage.plane.kill("kube-apiserver")
     try:
-        assert not elector.wait_for_change(True, PATIENCE_SECONDS)
+        wait_until(lambda: not elector.is_leader, PATIENCE_SECONDS, "the end of the lead")
         assert seconds_since_boot() - killed < TIMING.renew_deadline_seconds + 2  # two for a busy machine
         assert "did not answer" in str(elector.problem)
     finally:
         stage.plane.restart("kube-apiserver")
-    assert elector.wait_for_change(False, PATIENCE_SECONDS)
+    wait_until(lambda: elector.is_leader, PATIENCE_SECONDS, "the lead")
     assert elector.transitions == 0
 
 
