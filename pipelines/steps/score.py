@@ -108,10 +108,11 @@ def bundle_backtests(
         answers = bundle.forecasts_history(panel.keys, recent, targets, here[0].levels, kin=panel.kin)
         made |= {(each.forecast.target, cutoff): each.forecast for each in answers}
     progress(len(cutoffs), len(cutoffs))
-    return tuple(
-        backtest_of(lambda past, target=question.target: made[target, past.end_seconds], history, own)  # type: ignore[misc]
-        for question, own in asked
-    )
+
+    def backtest(target: Target, own: Sequence[int]) -> Backtest:
+        return backtest_of(lambda past: made[target, past.end_seconds], history, own)
+
+    return tuple(backtest(question.target, own) for question, own in asked)
 
 
 def bundle_backtest(
