@@ -55,6 +55,7 @@ __all__ = [
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools" / "controlplane"
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+API_AND_CONTROLLERS = ("etcd", "kube-apiserver", "kube-controller-manager")
 LOG_TAIL_LINES = 30
 
 
@@ -232,6 +233,14 @@ class ControlPlane:
                 self.api.request("DELETE", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases")
         self._launch(self._component(component))
         self._wait_for(self._component(component))
+        if component in ("etcd", "kube-apiserver") and all(self._is_running(name) for name in API_AND_CONTROLLERS):
+            # The controllers, which wait for up to a minute before they look for a server again, are part of the plane.
+            with self.namespace("restarted", self.start_timeout_seconds):
+                pass
+
+    def _is_running(self, component: str) -> bool:
+        process = self._component(component).process
+        return process is not None and process.poll() is None
 
     def pid(self, component: str) -> int:
         """The process id of one of COMPONENTS, to stop (SIGSTOP) or measure it."""
@@ -257,13 +266,13 @@ class ControlPlane:
         return api
 
     @contextlib.contextmanager
-    def namespace(self, prefix: str = "test") -> Iterator[str]:
+    def namespace(self, prefix: str = "test", timeout_seconds: float = 30) -> Iterator[str]:
         """A new namespace with its default ServiceAccount; deleted with all it holds, without waiting, at the end."""
         name = f"{prefix}-{secrets.token_hex(4)}"
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         try:
             account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-            wait_until(lambda: self.get(account), 30, f"the default ServiceAccount of {name}")
+            wait_until(lambda: self.get(account), timeout_seconds, f"the default ServiceAccount of {name}")
             yield name
         finally:
             if self._opened:
