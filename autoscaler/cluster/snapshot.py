@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold, Reason
 from predictor.usage.panel import Resource
 
@@ -75,8 +76,8 @@ class WorkloadSnapshot:
     max_replicas: int
     resource: Resource
     """What demand is."""
-    capacity_per_replica: float | Hold
-    """Demand one replica carries at its target utilisation, in the base unit of `resource`."""
+    capacity: Capacity | Hold
+    """Demand that its replicas carry at their target, in the base unit of `resource`."""
     observed: ObservedDemand | Hold
     """Demand now, of all replicas together."""
     suspended: Hold | None = None

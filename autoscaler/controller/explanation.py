@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import ReasonCode
 from autoscaler.controller.autoscalers import KIND
-from autoscaler.decisions.replicas import replicas_for
 
 JsonObject = dict[str, Any]
 
@@ -169,4 +169,4 @@ def _arithmetic(record: JsonObject) -> str:
         return "none: without demand and capacity the number stays"
     name, demand = max(demands, key=lambda pair: pair[1])
     per_replica = capacity["value"]
-    return f"ceil({name} {demand:.4g} / {per_replica:.4g}) = {replicas_for(demand, per_replica)}"
+    return f"ceil({name} {demand:.4g} / {per_replica:.4g}) = {Capacity(per_replica).replicas_for(demand)}"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from autoscaler.cluster.capacity import Capacity, proportional
 from autoscaler.cluster.commands import Decision
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, Rung, WorkloadSnapshot
@@ -91,7 +92,7 @@ def plan(
         min_replicas=policy.min_replicas,
         max_replicas=policy.max_replicas,
         resource=policy.resource,
-        capacity_per_replica=policy.capacity_per_replica,
+        capacity=_capacity(policy),
         observed=observed,
         suspended=_suspended(autoscaler, clash, remembered, settings, now_seconds),
         removal=_removal(target) if hpa is None else None,
@@ -103,6 +104,11 @@ def plan(
     measured = policy.lead_seconds if len(target.ready_seconds) >= LEAST_PODS else remembered.lead_seconds
     kept = replace(remembered, replicas=outcome.memory, lead_seconds=measured, rung=outcome.decision.rung)
     return Plan(workload, policy, outcome.decision, kept, age, share, clash)
+
+
+def _capacity(policy: WorkloadPolicy) -> Capacity | Hold:
+    each = policy.capacity_per_replica
+    return each if isinstance(each, Hold) else proportional(each)
 
 
 def _removal(target: TargetWorkload) -> RemovalLimit | None:

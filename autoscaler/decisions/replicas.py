@@ -1,6 +1,6 @@
 """How many replicas a workload should have: a forecast raises them, only observed demand lowers them.
 
-    desired = ceil( max(forecast peak, observed demand) / capacity per replica )
+    desired = fewest replicas that carry max(forecast peak, observed demand)
 
 then tolerance, stabilisation, rate limits and bounds as in the HPA (guardrails.py). The forecast peak is the quantile,
 at the SLA's level, of the highest demand within the lead window: what must be Ready by the time an order placed now
@@ -9,16 +9,13 @@ of each replica that leaves room for what was not forecast.
 """
 
 from dataclasses import dataclass
-from math import ceil, inf
+from math import inf
 from typing import NamedTuple
 
 from autoscaler.cluster.commands import Decision, ScaleReplicas
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, Rung, WorkloadSnapshot
 from autoscaler.decisions.guardrails import HPA_BEHAVIOUR, Behaviour, ReplicaMemory, guarded
-
-ROUNDING = 1e-9
-"""Relative excess over a whole number of replicas that is taken as rounding error, not as demand."""
 
 _DISABLED = Hold(
     Reason(ReasonCode.SCALING_DISABLED, "somebody scaled it to 0, which switches scaling off; scale it to 1 or more")
@@ -56,11 +53,6 @@ class _Advice(NamedTuple):
     rung: Rung
     driver: Reason
     reasons: tuple[Reason, ...]
-
-
-def replicas_for(demand: float, capacity_per_replica: float) -> int:
-    """Fewest replicas that carry the demand; both in the same base unit, capacity above 0."""
-    return ceil(demand / capacity_per_replica * (1.0 - ROUNDING))
 
 
 def decide_replicas(
@@ -114,9 +106,7 @@ def _advised(
 ) -> _Advice:
     """Replicas that the larger of forecast peak and observed demand asks for."""
     current = workload.replicas
-    capacity = workload.capacity_per_replica
-    if not isinstance(capacity, Hold) and not 0.0 < capacity < inf:
-        capacity = Hold(Reason(ReasonCode.NO_CAPACITY, f"one replica carries {capacity:g}, which is no amount above 0"))
+    capacity = workload.capacity
     if isinstance(capacity, Hold):
         return _Advice(current, Rung.HOLD, capacity.reason, (capacity.reason,))
     unit = workload.resource.unit
@@ -125,27 +115,27 @@ def _advised(
         if isinstance(observed, Hold):
             return _Advice(current, Rung.HOLD, observed.reason, (forecast.reason, observed.reason))
         rung, demand = Rung.REACTIVE, observed.value
-        capacity *= rules.reactive_share
-        needed = replicas_for(demand, capacity)
+        capacity = capacity.scaled(rules.reactive_share)
+        needed = capacity.replicas_for(demand)
         driver = _observed_reason(observed, needed, unit)
         reasons = (forecast.reason, driver)
     else:
         rung, demand = forecast.rung, forecast.value
-        needed = replicas_for(demand, capacity)
+        needed = capacity.replicas_for(demand)
         driver = _forecast_reason(forecast, needed, unit)
         if isinstance(observed, Hold):
             if needed < current:
                 return _Advice(current, rung, _UNSEEN, (driver, observed.reason, _UNSEEN))
             reasons = (driver, observed.reason)
         else:
-            needed_now = replicas_for(observed.value, capacity)
+            needed_now = capacity.replicas_for(observed.value)
             seen = _observed_reason(observed, needed_now, unit)
             reasons = (driver, seen)
             if observed.value > demand:
                 demand, needed, driver = observed.value, needed_now, seen
     if needed == current:
         return _Advice(current, rung, _UNCHANGED, (*reasons, _UNCHANGED))
-    if current > 0 and rules.behaviour.within_tolerance(ratio := demand / (capacity * current)):
+    if current > 0 and rules.behaviour.within_tolerance(ratio := demand / capacity.demand_at(current)):
         small = Reason(
             ReasonCode.WITHIN_TOLERANCE, f"{ratio:.3f} times what {current} replicas carry is within the tolerance"
         )

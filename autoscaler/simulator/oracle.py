@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from autoscaler.decisions.replicas import ROUNDING
+from autoscaler.cluster.capacity import ROUNDING
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload, WorkloadOutcome, outcome
 from models.forecast import FloatArray
 

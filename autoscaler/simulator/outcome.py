@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoscaler.cluster.capacity import Capacity
 from models.forecast import FloatArray
 from predictor.usage.panel import Resource
 
@@ -76,9 +77,9 @@ class ReplayWorkload:
             )
 
     @property
-    def capacity_per_replica(self) -> float:
-        """Demand one replica carries at its target."""
-        return self.request_per_replica * self.target_utilisation
+    def capacity(self) -> Capacity:
+        """Demand that replicas carry at their target."""
+        return Capacity(self.request_per_replica * self.target_utilisation)
 
 
 @dataclass(frozen=True, slots=True)

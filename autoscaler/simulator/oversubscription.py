@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoscaler.cluster.capacity import ROUNDING
 from autoscaler.cluster.pools import PoolHistory
 from autoscaler.decisions.oversubscription import (
     RateDecision,
@@ -11,7 +12,6 @@ from autoscaler.decisions.oversubscription import (
     node_peak_quantile,
     oversubscription_ratio,
 )
-from autoscaler.decisions.replicas import ROUNDING
 from autoscaler.simulator.outcome import ReplayError
 from models.forecast import FloatArray
 from predictor.usage.panel import Resource

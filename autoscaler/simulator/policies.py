@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Protocol
 
+from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, WorkloadSnapshot
 from autoscaler.decisions.guardrails import (
@@ -93,7 +94,7 @@ class ForesizeRun:
         self._policy = policy
         self._workload = workload
         target = policy.target_utilisation or workload.target_utilisation
-        self._capacity_per_replica = workload.request_per_replica * target
+        self._capacity = Capacity(workload.request_per_replica * target)
         self._peaks: list[float] = policy.peaks[row].tolist()
         self._step_seconds = settings.step_seconds
         self._step = -1
@@ -127,7 +128,7 @@ class ForesizeRun:
             workload.min_replicas,
             workload.max_replicas,
             workload.resource,
-            self._capacity_per_replica,
+            self._capacity,
             ObservedDemand(tick.usage, tick.measured_at_seconds),
         )
         decision, self._memory = decide_replicas(snapshot, self._forecast, self._memory, rules, now)

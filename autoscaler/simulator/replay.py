@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from autoscaler.decisions.replicas import replicas_for
 from autoscaler.simulator.oracle import oracle_outcome
 from autoscaler.simulator.outcome import Replay, ReplayError, ReplaySettings, ReplayWorkload, WorkloadOutcome, outcome
 from autoscaler.simulator.policies import Policy, Run, Tick, checked_peaks, settling_seconds
@@ -141,5 +140,5 @@ def _first_known(demand: FloatArray) -> float:
 def _initial_replicas(workload: ReplayWorkload, first_demand: float) -> int:
     if workload.initial_replicas is not None:
         return workload.initial_replicas
-    needed = replicas_for(first_demand, workload.capacity_per_replica)
+    needed = workload.capacity.replicas_for(first_demand)
     return min(max(needed, workload.min_replicas), workload.max_replicas)

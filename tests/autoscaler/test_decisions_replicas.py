@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.commands import Decision, ScaleReplicas
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, Rung, WorkloadSnapshot
@@ -19,7 +20,7 @@ from autoscaler.decisions.guardrails import (
     ScalingRules,
     remembered_scale,
 )
-from autoscaler.decisions.replicas import ReplicaRules, decide_replicas, replicas_for
+from autoscaler.decisions.replicas import ReplicaRules, decide_replicas
 from tests.support.clusters import NOT_FORECAST, NOT_MEASURED, NOW, a_forecast, a_workload, observed
 
 RULES = ReplicaRules()
@@ -48,7 +49,7 @@ def calm(replicas: int) -> ReplicaMemory:
 @given(demand=st.floats(0, 1e9, allow_subnormal=False), capacity=st.floats(1e-3, 1e6))
 def test_replicas_keep_the_peak_under_the_target(demand: float, capacity: float) -> None:
     """However the inputs fall, no replica carries more than its capacity, and one fewer would not do."""
-    n = replicas_for(demand, capacity)
+    n = Capacity(capacity).replicas_for(demand)
 
     assert demand <= n * capacity * (1 + 1e-6)
     assert n == 0 or (n - 1) * capacity < demand
@@ -56,8 +57,8 @@ def test_replicas_keep_the_peak_under_the_target(demand: float, capacity: float)
 
 def test_rounding_errors_do_not_cost_a_replica() -> None:
     """2.1 cores fit 3 replicas of 0.7, though the quotient is 3.0000000000000004 in floating point."""
-    assert replicas_for(2.1, 0.7) == 3
-    assert replicas_for(2.1001, 0.7) == 4
+    assert Capacity(0.7).replicas_for(2.1) == 3
+    assert Capacity(0.7).replicas_for(2.1001) == 4
 
 
 def test_a_forecast_rise_is_ordered_before_demand_rises() -> None:
@@ -181,7 +182,7 @@ def test_stale_figures_never_shrink_anything(
 @pytest.mark.parametrize("capacity", [0.0, -1.0, nan, inf, Hold(Reason(ReasonCode.NO_CAPACITY, "no CPU request"))])
 def test_without_a_capacity_per_replica_it_holds(capacity: float | Hold) -> None:
     """A pod without a request says nothing about how many are needed."""
-    decision = decide(a_workload(replicas=5, capacity_per_replica=capacity), a_forecast(50.0), calm(1))
+    decision = decide(a_workload(replicas=5, capacity=capacity), a_forecast(50.0), calm(1))
 
     assert decision.desired == 5
     assert decision.reason.code is ReasonCode.NO_CAPACITY
@@ -264,9 +265,7 @@ def test_the_unit_of_demand_does_not_matter(demand: float, peak: float, replicas
     k = 2.0**power
     assume(demand == 0 or demand * k > 1e-300)
 
-    scaled = decide(
-        a_workload(replicas=replicas, demand=demand * k, capacity_per_replica=k), a_forecast(peak * k), calm(1)
-    )
+    scaled = decide(a_workload(replicas=replicas, demand=demand * k, capacity=k), a_forecast(peak * k), calm(1))
 
     assert scaled.desired == decide(a_workload(replicas=replicas, demand=demand), a_forecast(peak), calm(1)).desired
 

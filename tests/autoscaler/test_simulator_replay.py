@@ -227,7 +227,7 @@ class EveryTickRun:
             self.workload.min_replicas,
             self.workload.max_replicas,
             self.workload.resource,
-            self.workload.capacity_per_replica,
+            self.workload.capacity,
             ObservedDemand(tick.usage, tick.measured_at_seconds),
         )
         rules = self.policy.rules

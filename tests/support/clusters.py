@@ -1,5 +1,6 @@
 """Builders for snapshots, forecasts and replays, with defaults that mean something: one workload in mid-life."""
 
+from autoscaler.cluster.capacity import Capacity, proportional
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, Rung, WorkloadSnapshot
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
@@ -19,7 +20,7 @@ def a_workload(
     *,
     replicas: int = 5,
     demand: float | ObservedDemand | Hold = 5.0,
-    capacity_per_replica: float | Hold = 1.0,
+    capacity: float | Capacity | Hold = 1.0,
     min_replicas: int = 1,
     max_replicas: int = 100,
     suspended: Hold | None = None,
@@ -33,7 +34,7 @@ def a_workload(
         min_replicas,
         max_replicas,
         Resource.CPU,
-        capacity_per_replica,
+        proportional(capacity) if isinstance(capacity, int | float) else capacity,
         observed(demand) if isinstance(demand, int | float) else demand,
         suspended,
         removal,
