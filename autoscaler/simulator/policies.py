@@ -37,6 +37,8 @@ class Tick:
     """Ready for so long that the HPA believes their CPU."""
     usage: float = 0.0
     """Usage of all replicas, mean over the metric window; NaN where it was not measured."""
+    offered: float = 0.0
+    """Demand that arrived, served or not, over the same window: what a counter of requests shows."""
     usage_per_pod: float = 0.0
     """The same per Ready replica."""
     measured_at_seconds: float = 0.0

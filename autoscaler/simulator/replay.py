@@ -70,6 +70,7 @@ def _replayed(
     """(tick at which they turn Ready, or count as settled; how many), oldest first."""
     served = min(first, ready * request)
     usage = [served] * (window + delay)
+    offered = [first] * (window + delay)
     usage_per_pod = [served / ready] * (window + delay)
     readies: list[int] = []
     replicas: list[int] = []
@@ -89,6 +90,7 @@ def _replayed(
             seen.replicas, seen.ready, seen.settled = current, ready, settled
             # usage[i] is that of tick i - window - delay: the lists begin before the replay does.
             seen.usage = sum(usage[number : number + window]) / window
+            seen.offered = sum(offered[number : number + window]) / window
             seen.usage_per_pod = sum(usage_per_pod[number : number + window]) / window
 
             desired = run.replicas(seen)
@@ -106,6 +108,7 @@ def _replayed(
 
             served = min(wanted, ready * request) if wanted == wanted else wanted  # noqa: PLR0124 - NaN, without a call
             usage.append(served)
+            offered.append(wanted)
             usage_per_pod.append(served / ready if ready else 0.0)
             readies.append(ready)
             replicas.append(current)
