@@ -87,6 +87,8 @@ class ClusterLabels:
 
     matchers: Mapping[str, str] = field(default_factory=dict)
     """Label and value that every series must carry, for example `{"cluster": "eu-1"}` in a store of many clusters."""
+    namespace: str = "namespace"
+    """What names the namespace of a series, in queries that somebody else wrote."""
     node_pool: tuple[str, ...] = (
         "label_node_pool",
         "label_cloud_google_com_gke_nodepool",
