@@ -71,6 +71,8 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
     query = str(metric.get("query", ""))
     if query and (value is None or "resource" in metric):
         raise ValueError("a query needs target.averageValue, and no resource beside it")
+    if metric.get("resource") == Resource.CUSTOM:
+        raise ValueError("the resource 'custom' is what a query gives; give metric.query")
     return {
         "mode": Mode(spec.get("mode", Mode.OBSERVE)),
         "actuator": Actuator(spec.get("actuator", Actuator.SCALE)),

@@ -44,17 +44,18 @@ def test_a_query_scales_a_deployment_and_reads_no_other_namespace(scene: Scene, 
 
     scene.until_replicas("queue", 4)
     scene.until_replicas("usual", 3)
-    said = {
-        name: scene.until_condition(name, "ScalingActive", "False", "NoObservation")
-        for name in ("other", "wrong", "many")
+    refused = {
+        "other": f'reads what is not namespace="{scene.namespace}"',
+        "wrong": "not PromQL as foresize knows it",
+        "many": "series, such as",
     }
+    for name, why in refused.items():
+        message = scene.until_condition(name, "ScalingActive", "False", "FailedQuery")
+        assert why in message
     message = scene.until_condition("queue", "ForecastAvailable", "True", "SeasonalNaiveServes")
     wait_until(lambda: "observed" in scene.status("queue"), SOON_SECONDS, "what was observed")
 
-    assert f'reads what is not namespace="{scene.namespace}"' in said["other"]
-    assert "not PromQL as foresize knows it" in said["wrong"]
-    assert "series, such as" in said["many"]
     assert "there is no model" in message
     assert scene.status("queue")["observed"]["value"] == 4e9
-    assert [scene.replicas(name) for name in ("other", "wrong", "many")] == [1, 1, 1]
+    assert [scene.replicas(name) for name in refused] == [1, 1, 1]
     demand.forget("bank")
