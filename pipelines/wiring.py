@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from predictor.registry.mlflow import MlflowBundleStore
     from predictor.serving.ports import UsageSource
     from predictor.usage.node_pools import NodePools
-    from predictor.usage.panel import UsagePanel
+    from predictor.usage.panel import SeriesKey, UsagePanel
 
 
 def build_tracker(settings: "Settings") -> "MlflowTracker":
@@ -43,6 +43,61 @@ def history_end_seconds(settings: "Settings", source: "UsageSource", now_seconds
     if isinstance(source, MemorySource):
         return source.panel.end_seconds
     return int(now_seconds) // step_seconds * step_seconds - step_seconds
+
+
+def build_training_source(settings: "Settings", history: Path | None, autoscalers: Path | None) -> "UsageSource":
+    """The usage that `build_source` offers, with what the queries of those PredictiveAutoscalers say beside it.
+
+    Raises InvalidUsage for a file of objects that cannot be read or followed.
+    """
+    from predictor.sources.prometheus import PrometheusSource
+    from predictor.sources.queries import WithQueries
+    from predictor.wiring import build_source
+
+    source = build_source(settings, history)
+    if autoscalers is None or not isinstance(source, PrometheusSource):
+        return source
+    return WithQueries(source, queries_in(autoscalers))
+
+
+def queries_in(path: Path) -> "dict[SeriesKey, str]":
+    """The queries of the PredictiveAutoscalers in a file of manifests, or in all of a folder, by what they stand for.
+
+    Objects are taken as they are applied and as kubectl prints them, lists too; other kinds are passed over. Raises
+    InvalidUsage for what is not YAML, for an object that cannot be followed, and where there is no such object at all.
+    """
+    import yaml
+
+    from autoscaler.controller.autoscalers import KIND
+    from autoscaler.kube.objects import autoscaler_of
+    from predictor.errors import InvalidUsage
+    from predictor.usage.panel import SeriesKey
+
+    files = sorted(p for p in path.rglob("*") if p.suffix in (".yaml", ".yml", ".json")) if path.is_dir() else [path]
+    found: dict[SeriesKey, str] = {}
+    seen = 0
+    for file in files:
+        try:
+            documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InvalidUsage(f"{file}: cannot be read as YAML: {error}") from error
+        for document in documents:
+            items = document.get("items", [document]) if isinstance(document, dict) else []
+            for item in items if isinstance(items, list) else []:
+                if not isinstance(item, dict) or item.get("kind") != KIND:
+                    continue
+                metadata = item.get("metadata") or {}
+                if missing := [name for name in ("namespace", "name") if not metadata.get(name)]:
+                    raise InvalidUsage(f"{file}: a {KIND} without metadata.{missing[0]}; add it")
+                read = autoscaler_of({**item, "metadata": {"uid": "", **metadata}})
+                if read.problem:
+                    raise InvalidUsage(f"{file}: {KIND} {read.key}: {read.problem}")
+                seen += 1
+                if read.query:
+                    found[SeriesKey(read.workload, read.resource)] = read.query
+    if not seen:
+        raise InvalidUsage(f"{path}: holds no {KIND}; give what `kubectl get {KIND.lower()}s -A -o yaml` prints")
+    return found
 
 
 def fetch_history(settings: "Settings", source: "UsageSource", now_seconds: float, told: "Told") -> "UsagePanel":

@@ -13,6 +13,10 @@ class SourceRefused(PredictorError):
     """The metrics store answered that the request itself is wrong (4xx, bad PromQL): mend the configuration."""
 
 
+class QueryRefused(SourceRefused):
+    """A query that somebody wrote and that cannot be held to their namespace: mend the object that gives it."""
+
+
 class MalformedAnswer(PredictorError):
     """The metrics store answered with something unusable (HTML, truncated, partial): treat as no answer."""
 

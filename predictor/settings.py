@@ -126,6 +126,8 @@ class PrometheusSettings(Section):
     """Headers to add to every request, for example `X-Scope-OrgID` for Mimir."""
     matchers: dict[str, str] = {}
     """Label values that every selected series must have, for example `cluster: prod-eu`."""
+    namespace_label: str = Field(default="namespace", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Label that names the namespace of a series; queries that objects give are held to their own by it."""
     node_pool_label: str = "label_node_pool"
     """Label of `kube_node_labels` that names a node's pool."""
     scrape_interval: Duration = timedelta(seconds=60)

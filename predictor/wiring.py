@@ -70,7 +70,7 @@ def cluster_labels(settings: "PredictorSettings") -> "ClusterLabels":
 
     given = settings.prometheus
     pools = dict.fromkeys((given.node_pool_label, *ClusterLabels().node_pool))
-    return ClusterLabels(matchers=given.matchers, node_pool=tuple(pools))
+    return ClusterLabels(matchers=given.matchers, node_pool=tuple(pools), namespace=given.namespace_label)
 
 
 def build_store(settings: "PredictorSettings") -> "LastGoodStore":
@@ -102,6 +102,7 @@ def build_predictor(
     nothing.
     """
     from predictor.registry.kept import KeptModel
+    from predictor.serving.ports import QuerySource
     from predictor.serving.predictor import Predictor
     from predictor.usage.panel import Resource
 
@@ -126,6 +127,7 @@ def build_predictor(
             if learns_as
             else None
         ),
+        query_source=source if isinstance(source, QuerySource) else None,
         previous=None if alias.isdigit() else build_previous(settings, alias, waits=learns_as is None),
     )
 

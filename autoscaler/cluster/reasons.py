@@ -17,6 +17,8 @@ class ReasonCode(StrEnum):
     """The forecast was made from history that ended too long ago."""
     NO_OBSERVATION = "FailedGetMetrics"
     """Demand was not measured, or the measurement cannot be used."""
+    NO_QUERY_VALUE = "FailedQuery"
+    """The query that says what demand is has no answer that can be used."""
     STALE_OBSERVATION = "StaleObservation"
     """Demand was measured too long ago."""
     NO_CAPACITY = "MissingRequest"

@@ -183,6 +183,8 @@ class PredictiveAutoscaler:
     """None: the controller's setting."""
     resource: Resource = Resource.CPU
     """What demand is."""
+    query: str = ""
+    """PromQL whose value demand is, of the whole workload; empty where demand is the usage of a resource."""
     target_utilisation: float | None = None
     """Share of its request that one replica should carry; None, with no target value: the controller's setting."""
     target_value: float | None = None

@@ -56,6 +56,7 @@ def explanation(record: JsonObject) -> str:
     lines = [
         f"{record['workload']}: {VERDICTS[record['decision']]} {change} replicas",
         "",
+        *([f"  query        {query}"] if (query := record.get("query")) else []),
         f"  observed     {_observed(record, unit)}",
         f"  forecast     {_forecast(record, unit)}",
         *([f"  because      {because}"] if (because := record["forecast"].get("because")) else []),

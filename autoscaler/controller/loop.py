@@ -36,6 +36,7 @@ from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailabl
 from autoscaler.metrics import AutoscalerMetrics
 from autoscaler.settings import ScalingSettings
 from predictor.serving.predictor import Forecasts
+from predictor.usage.panel import SeriesKey
 
 log = structlog.get_logger("autoscaler.controller")
 
@@ -151,7 +152,7 @@ class Controller:
         try:
             seen = self._observed()
             with self.metrics.timed("predict"):
-                forecasts = self.predictor.predict(started, levels=self._levels(seen))
+                forecasts = self.predictor.predict(started, levels=self._levels(seen), queries=_queries(seen))
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.
                 seen = self._observed()
@@ -411,3 +412,10 @@ class Controller:
     def _count_error(self, dependency: str, problem: Exception) -> None:
         self.metrics.errors.labels(dependency, type(problem).__name__).inc()
         self.metrics.dependency_up.labels(dependency).set(0)
+
+
+def _queries(seen: ClusterObservation) -> dict[SeriesKey, str]:
+    """What the objects themselves say that demand is; of two for one target, which is a conflict, the first by name."""
+    asking = (each.autoscaler for each in seen.workloads if each.autoscaler.query and not each.autoscaler.problem)
+    ordered = sorted(asking, key=lambda each: each.key, reverse=True)
+    return {SeriesKey(each.workload, each.resource): each.query for each in ordered}

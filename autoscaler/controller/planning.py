@@ -24,7 +24,7 @@ from autoscaler.settings import ScalingSettings
 from models.forecast import ForecastError
 from predictor.serving.bundle import NoForecast
 from predictor.serving.predictor import Forecasts, Origin, ServedForecast
-from predictor.usage.panel import SeriesKey
+from predictor.usage.panel import Resource, SeriesKey
 
 LONGEST_LAG_SECONDS = 120.0
 """No picture of the cluster that is older is decided on."""
@@ -203,7 +203,8 @@ def observed_demand(forecasts: Forecasts, key: SeriesKey) -> ObservedDemand | Ho
     """The newest sample of a workload's demand, however old, or why there is none."""
     observed = forecasts.observed(key)
     if isinstance(observed, NoForecast):
-        return Hold(Reason(ReasonCode.NO_OBSERVATION, observed.reason))
+        of_query = key.resource is Resource.CUSTOM and forecasts.panel is not None
+        return Hold(Reason(ReasonCode.NO_QUERY_VALUE if of_query else ReasonCode.NO_OBSERVATION, observed.reason))
     return ObservedDemand(observed.value, observed.measured_at_seconds)
 
 

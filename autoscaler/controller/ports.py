@@ -9,8 +9,9 @@ from autoscaler.cluster.reasons import Hold
 from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, TargetRef
 from autoscaler.decisions.resizes import PodResize
-from predictor.serving.predictor import Forecasts
+from predictor.serving.predictor import NO_QUERIES, Forecasts
 from predictor.usage.containers import ContainerUsage
+from predictor.usage.panel import SeriesKey
 
 JsonObject = dict[str, Any]
 
@@ -180,6 +181,11 @@ class Leadership(Protocol):
 class Predicting(Protocol):
     """Answers what every workload will use; the predictor does."""
 
-    def predict(self, now_seconds: float, *, levels: Collection[float] = ()) -> Forecasts:
-        """Every answer at one instant, at its own and those levels; a source that is gone is no error but an answer."""
+    def predict(
+        self, now_seconds: float, *, levels: Collection[float] = (), queries: Mapping[SeriesKey, str] = NO_QUERIES
+    ) -> Forecasts:
+        """Every answer at one instant, at its own and those levels; a source that is gone is no error but an answer.
+
+        `queries` say what demand is, by the series that they stand for.
+        """
         ...

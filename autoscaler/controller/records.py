@@ -146,6 +146,7 @@ class DecisionRecord:
             answer |= {
                 "resource": policy.resource.value,
                 "unit": policy.resource.unit,
+                "query": autoscaler.query,
                 "min_replicas": policy.min_replicas,
                 "max_replicas": policy.max_replicas,
                 "max_source": policy.max_source,

@@ -67,13 +67,20 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
     target, behaviour = horizontal.get("target") or {}, horizontal.get("behavior") or {}
     percentile, utilisation = (spec.get("sla") or {}).get("percentile"), target.get("averageUtilization")
     value = target.get("averageValue")
+    metric = horizontal.get("metric") or {}
+    query = str(metric.get("query", ""))
+    if query and (value is None or "resource" in metric):
+        raise ValueError("a query needs target.averageValue, and no resource beside it")
+    if metric.get("resource") == Resource.CUSTOM:
+        raise ValueError("the resource 'custom' is what a query gives; give metric.query")
     return {
         "mode": Mode(spec.get("mode", Mode.OBSERVE)),
         "actuator": Actuator(spec.get("actuator", Actuator.SCALE)),
         "percentile": None if percentile is None else float(percentile),
         "min_replicas": int(horizontal.get("minReplicas", 1)),
         "max_replicas": int(horizontal["maxReplicas"]),
-        "resource": Resource((horizontal.get("metric") or {}).get("resource", Resource.CPU)),
+        "resource": Resource.CUSTOM if query else Resource(metric.get("resource", Resource.CPU)),
+        "query": query,
         "target_utilisation": None if utilisation is None else int(utilisation) / 100,
         "target_value": None if value is None else quantity(str(value)),
         "up": _rules(behaviour.get("scaleUp") or {}),

@@ -21,6 +21,11 @@ from pipelines.cli.common import (
 @click.command()
 @click.option("--history", type=HISTORY, help="Usage table (Parquet or CSV) instead of Prometheus.")
 @click.option("--prometheus", metavar="URL", help="Base address of Prometheus.")
+@click.option(
+    "--autoscalers",
+    type=click.Path(exists=True, path_type=Path),
+    help="PredictiveAutoscalers (YAML, or a folder of it) whose queries are asked of Prometheus and trained on too.",
+)
 @click.option("--step", metavar="DURATION", help="Spacing of samples and forecast steps, such as 5m.")
 @click.option("--span", metavar="DURATION", help="How much past is read, such as 21d.")
 @click.option("--horizon", metavar="DURATION", help="How far ahead is forecast, such as 4h.")
@@ -37,6 +42,7 @@ def train(
     *,
     history: Path | None,
     prometheus: str | None,
+    autoscalers: Path | None,
     step: str | None,
     span: str | None,
     horizon: str | None,
@@ -58,10 +64,14 @@ def train(
     Examples:
       foresize train --prometheus http://prometheus:9090
       foresize train --history usage.parquet --span 30d --workloads 'shop/*'
+      kubectl get predictiveautoscalers -A -o yaml > objects.yaml
+      foresize train --autoscalers objects.yaml              demand that objects give by queries, too
       foresize train --tracking-uri http://mlflow:5000 --json report.json
       foresize train --history usage.csv --dry-run           what a cycle would say, leaving no trace
     """
     check_one_source(history, prometheus)
+    if history is not None and autoscalers is not None:
+        raise click.UsageError("--autoscalers needs Prometheus to ask; a history holds them as the resource `custom`")
     check_outputs({"--history": history}, {"--json": json_path})
     settings = load(
         {
@@ -79,11 +89,10 @@ def train(
 
     from pipelines.flows import summary
     from pipelines.flows.train import train as run_cycle
-    from pipelines.wiring import build_tracker, build_training_store, history_end_seconds
-    from predictor.wiring import build_source
+    from pipelines.wiring import build_tracker, build_training_source, build_training_store, history_end_seconds
 
     with bad_input(), stopped_by_sigterm(), shown_progress() as told:
-        source = build_source(settings, history)
+        source = build_training_source(settings, history, autoscalers)
         report = run_cycle(
             settings,
             source,

@@ -21,6 +21,7 @@ UNITS: Mapping[Resource, tuple[str, float]] = {
     Resource.GPU: ("devices", 1.0),
     Resource.GPU_MEMORY: ("GiB", 2.0**30),
     Resource.REQUESTS: ("requests / s", 1.0),
+    Resource.CUSTOM: ("", 1.0),
 }
 """What people read each resource in, and how much of its base unit that is."""
 

@@ -24,6 +24,7 @@ UNITS = {
     Resource.GPU: "devices",
     Resource.GPU_MEMORY: "bytes",
     Resource.REQUESTS: "requests per second",
+    Resource.CUSTOM: "as the query says",
 }
 INDEX = """foresize forecast service
 

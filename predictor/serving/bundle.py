@@ -575,7 +575,8 @@ class Bundle:
         if model is None:
             cold = f"cold: not among the {len(self.series)} series the model was trained on"
             if key.resource not in self.combinations:
-                return Served(FALLBACK, True, _sentences(cold, remark), is_baseline=True)
+                untrained = f"no model of {key.resource.value}: {FALLBACK} serves"
+                return Served(FALLBACK, True, _sentences(cold, untrained, remark), is_baseline=True)
             kinship, rows = self._nearest_siblings(key, kin)
             whose = f"{len(rows)} workload{'s' if len(rows) > 1 else ''} {kinship}" if rows else "the whole fleet"
             return Served(COMBINATION, True, _sentences(cold, f"weights of {whose}", remark))

@@ -1,10 +1,10 @@
 """What the predictor asks of the outside world. Adapters live in predictor/sources and predictor/registry."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from predictor.usage.panel import Resource, UsagePanel
+from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
 if TYPE_CHECKING:
     from predictor.serving.bundle import Bundle
@@ -29,6 +29,27 @@ class UsageSource(Protocol):
 
         Raises SourceUnavailable, SourceRefused or MalformedAnswer; a workload that cannot be used is left out
         with a finding. Never returns a silently partial answer.
+        """
+        ...
+
+
+@runtime_checkable
+class QuerySource(Protocol):
+    """Where the values of queries come from that workloads' owners wrote: Prometheus."""
+
+    def fetch_queries(
+        self,
+        queries: Mapping[SeriesKey, str],
+        *,
+        start_seconds: int,
+        end_seconds: int,
+        step_seconds: int,
+        within_seconds: float | None = None,
+    ) -> UsagePanel:
+        """The value of each query, held to the namespace of its key, on the grid start, start+step, … up to end.
+
+        A query that fails, has more than one series or is not done within that time is left out with a finding that
+        says why, and takes nothing from the others.
         """
         ...
 

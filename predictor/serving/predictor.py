@@ -8,11 +8,12 @@ does not know or did badly on; the seasonal naive; no answer.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -22,9 +23,13 @@ from models import catalog
 from models.forecast import ForecastError, Target
 from predictor.errors import CorruptModel, ModelNotFound, PredictorError, RegistryUnavailable, UnknownWorkload
 from predictor.serving.bundle import FALLBACK, Bundle, NoForecast, PanelForecast, SeriesForecast, Served
-from predictor.serving.ports import BundleStore, StoredBundle, UsageSource
+from predictor.serving.ports import BundleStore, QuerySource, StoredBundle, UsageSource
 from predictor.serving.previous import PreviousChampion
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel, unknown_workload
+
+NO_QUERIES: Mapping[SeriesKey, str] = MappingProxyType({})
+QUERIES_SECONDS = 20.0
+"""Time for the queries of all objects together, and twice what one may take, so that a slow one holds up no cycle."""
 
 
 class Origin(StrEnum):
@@ -150,6 +155,12 @@ class Forecasts:
         return {key: row for row, key in enumerate(self.panel.keys)} if self.panel else {}
 
     @cached_property
+    def _broken(self) -> dict[tuple[str, str], str]:
+        """Why series that were read cannot be used."""
+        found = self.panel.findings if self.panel else ()
+        return {(f.workload, f.resource): f.message for f in found if f.workload and f.severity is Severity.BROKEN}
+
+    @cached_property
     def _last_columns(self) -> NDArray[np.intp]:
         """Column of each series' newest sample; -1 where it has none."""
         if self.panel is None or self.panel.steps == 0:
@@ -169,7 +180,7 @@ class Forecasts:
             return self._no_source()
         row = self._rows.get(key)
         if row is None:
-            return NoForecast(f"no usage of {key} was observed")
+            return NoForecast(self._broken.get((key.workload, key.resource), f"no usage of {key} was observed"))
         column = int(self._last_columns[row])
         if column < 0:
             return NoForecast(f"no sample of {key} within the last {_span(self.panel.steps * self.panel.step_seconds)}")
@@ -299,6 +310,8 @@ class Predictor:
     """Peaks are forecast of windows up to the first that is as long as this; none by default."""
     threads: int = 1
     """How many threads forecast and learn."""
+    query_source: QuerySource | None = None
+    """Where queries that objects give are evaluated; without it they have no answer."""
     learned_copy: LearnedCopy | None = None
     """Where what is learned is kept across restarts; by default it is lost."""
     previous: PreviousChampion | None = None
@@ -309,16 +322,20 @@ class Predictor:
         self._asked_at_seconds: float | None = None
         self._answered: Forecasts | None = None
         self._levels_answered: tuple[float, ...] = ()
+        self._queries_answered: dict[SeriesKey, str] = {}
         self._newest_sample_seconds: int | None = None
         self._learning: tuple[Bundle, Bundle] | None = None
         """The model that was loaded, and what it has become by what happened since."""
         self._learning_previous: tuple[Bundle, Bundle] | None = None
         """The same of the version before, in so far as it is needed."""
 
-    def predict(self, now_seconds: float, *, levels: Collection[float] = ()) -> Forecasts:
+    def predict(
+        self, now_seconds: float, *, levels: Collection[float] = (), queries: Mapping[SeriesKey, str] = NO_QUERIES
+    ) -> Forecasts:
         """Forecasts of every series from the last complete step before `now_seconds` on, at `levels` too.
 
-        Within one step, with one model and the same levels the window and the forecasts are those of the call before.
+        `queries` say what the usage of their keys is, each held to the key's namespace. Within one step, with one
+        model, the same levels and queries the window and the forecasts are those of the call before.
         """
         now = int(now_seconds)
         model = self._model(now)
@@ -331,6 +348,7 @@ class Predictor:
             and before.panel.end_seconds == end
             and before.model.bundle is model.bundle
             and self._levels_answered == asked
+            and self._queries_answered == queries
         ):
             return self._kept(replace(before, now_seconds=now, model=model))
         stale_after_seconds = self.stale_after.total_seconds()
@@ -344,7 +362,8 @@ class Predictor:
         except PredictorError as problem:
             nothing = NoForecast("nothing was observed")
             return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, problem))
-        self._levels_answered = asked
+        panel = self._with_queries(panel, queries)
+        self._levels_answered, self._queries_answered = asked, dict(queries)
         try:
             made, known = self._forecasts(model, panel, asked)
         except ForecastError as error:
@@ -354,6 +373,23 @@ class Predictor:
             return self._kept(Forecasts(now, stale_after_seconds, model, panel, NoForecast("no workload was observed")))
         answer = Forecasts(now, stale_after_seconds, model, panel, made[0], peaks=made[1:])
         return self._kept(self._completed(answer, made, known))
+
+    def _with_queries(self, panel: UsagePanel, queries: Mapping[SeriesKey, str]) -> UsagePanel:
+        """The panel with a series for each query that has an answer, and a finding for each that has none."""
+        if not queries or not panel.steps:
+            return panel
+        if self.query_source is None:
+            text = "the source of usage evaluates no queries"
+            findings = [Finding(key.workload, key.resource.value, Severity.BROKEN, text) for key in queries]
+            return replace(panel, findings=(*panel.findings, *findings))
+        found = self.query_source.fetch_queries(
+            queries,
+            start_seconds=panel.start_seconds,
+            end_seconds=panel.end_seconds,
+            step_seconds=panel.step_seconds,
+            within_seconds=QUERIES_SECONDS,
+        )
+        return panel.beside(found)
 
     def _kept(self, answer: Forecasts) -> Forecasts:
         if answer.panel is not None and (answer._last_columns >= 0).any():

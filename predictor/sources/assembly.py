@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from models.forecast import FloatArray
+from predictor.errors import PredictorError
 from predictor.sources.matrix import Matrix
 from predictor.sources.promql import (
     BUSIEST,
@@ -138,6 +139,33 @@ def assembled_pools(
             by_resource[resource] = np.stack([rows.get(name, unknown) for name in names])
     node_counts = np.stack([counts.get(name, unknown) for name in names])
     return NodePools(names, start_seconds, step_seconds, by_resource, node_counts, findings)
+
+
+def assembled_queries(
+    answers: Mapping[SeriesKey, Matrix | PredictorError], steps: int, *, start_seconds: int, step_seconds: int
+) -> UsagePanel:
+    """The value of each query that has one series, rows sorted by key; for the others a finding that says why not."""
+    rows: dict[SeriesKey, FloatArray] = {}
+    findings: list[Finding] = []
+    for key, answer in sorted(answers.items()):
+        if isinstance(answer, Matrix) and len(answer.labels) == 1:
+            rows[key] = answer.values[0]
+            said = [f"Prometheus says of the query: {text}" for text in (*answer.warnings, *answer.infos)]
+            findings += [Finding(key.workload, key.resource.value, Severity.WARNING, text) for text in said]
+        else:
+            findings.append(Finding(key.workload, key.resource.value, Severity.BROKEN, _no_value(answer)))
+    values = _stacked([rows[key] for key in sorted(rows)], steps)
+    return UsagePanel(tuple(sorted(rows)), start_seconds, step_seconds, values, findings=tuple(findings))
+
+
+def _no_value(answer: Matrix | PredictorError) -> str:
+    """Why a query says nothing of its workload's demand."""
+    if isinstance(answer, PredictorError):
+        return f"the query has no answer: {answer}"
+    if not answer.labels:
+        return "the query matches nothing in its own namespace"
+    shown = "{" + ", ".join(f'{name}="{value}"' for name, value in answer.labels[0]) + "}"
+    return f"the query has {len(answer.labels)} series, such as {shown}; one is needed: put sum(…) or max(…) around it"
 
 
 def remarks(answers: Answers) -> list[Finding]:

@@ -7,24 +7,26 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from predictor.errors import InvalidUsage, PredictorError, SourceRefused
+from predictor.errors import InvalidUsage, PredictorError, QueryRefused, SourceRefused
 from predictor.serving.ports import Progress
 from predictor.sources.assembly import (
     Answers,
     assembled_containers,
     assembled_panel,
     assembled_pools,
+    assembled_queries,
     has_series,
     remarks,
 )
 from predictor.sources.cache import DayCache
 from predictor.sources.discovery import MetricsFound, find_metrics
+from predictor.sources.held import held_to_namespace
 from predictor.sources.http import PrometheusClient, PrometheusEndpoint
 from predictor.sources.matrix import Matrix, joined_in_time
 from predictor.sources.promql import METRICS, POOL_METRICS, ClusterLabels, Queries
 from predictor.usage.containers import ContainerUsage
 from predictor.usage.node_pools import NodePools
-from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
+from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
 from predictor.usage.table import checked_series
 
 DAY = 86_400
@@ -109,7 +111,7 @@ class PrometheusSource:
     ) -> UsagePanel:
         """Usage of every workload, as `UsageSource.fetch` promises. Steps that are not over yet hold no sample."""
         grid = _checked_grid(start_seconds, end_seconds, step_seconds)
-        wanted = [resource for resource in Resource if resource in resources]
+        wanted = [resource for resource in METRICS if resource in resources]
         queries = self._queries(step_seconds)
         texts = {"replicas": queries.replicas()}
         if {Resource.CPU, Resource.MEMORY} & set(wanted):
@@ -176,6 +178,54 @@ class PrometheusSource:
             replace(kept, findings=(*said, *found)) for kept, found in map(checked_series, (read.highest, read.mean))
         )
         return ContainerUsage(highest, mean)
+
+    def fetch_queries(
+        self,
+        queries: Mapping[SeriesKey, str],
+        *,
+        start_seconds: int,
+        end_seconds: int,
+        step_seconds: int,
+        within_seconds: float | None = None,
+    ) -> UsagePanel:
+        """The value of each query, as `QuerySource.fetch_queries` promises."""
+        grid = _checked_grid(start_seconds, end_seconds, step_seconds)
+        asked: dict[SeriesKey, str] = {}
+        answers: dict[SeriesKey, Matrix | PredictorError] = {}
+        for key, query in sorted(queries.items()):
+            try:
+                asked[key] = held_to_namespace(query, key.namespace, self._labels.namespace, self._labels.matchers)
+            except QueryRefused as refusal:
+                answers[key] = refusal
+        answers |= self._ask_each(asked, grid, within_seconds)
+        panel = assembled_queries(answers, grid.steps, start_seconds=start_seconds, step_seconds=step_seconds)
+        kept, found = checked_series(panel)
+        return replace(kept, findings=(*panel.findings, *self._cache_problem(), *found))
+
+    def _ask_each(
+        self, asked: Mapping[SeriesKey, str], grid: _Grid, within_seconds: float | None
+    ) -> dict[SeriesKey, Matrix | PredictorError]:
+        """Each query over the whole grid, or why not; a day after the other, so that one takes one of the threads."""
+        now, patience = int(time.time()), self._endpoint.deadline_seconds if within_seconds is None else within_seconds
+        deadline = time.monotonic() + patience
+        endpoint = self._endpoint
+        if within_seconds is not None:
+            endpoint = replace(endpoint, timeout_seconds=min(endpoint.timeout_seconds, within_seconds / 2), retries=0)
+        client = PrometheusClient(endpoint)
+
+        def whole(query: str) -> Matrix | PredictorError:
+            pieces = _pieces(query, grid, now, with_cache=self._cache is not None)
+            try:
+                parts = [self._piece(client, piece, deadline) for piece in pieces]
+            except PredictorError as problem:
+                return problem
+            return joined_in_time(parts).padded(grid.steps)
+
+        try:
+            with ThreadPoolExecutor(endpoint.max_parallel, thread_name_prefix="queries") as pool:
+                return dict(zip(asked, pool.map(whole, asked.values()), strict=True))
+        finally:
+            client.close()
 
     def _queries(self, step_seconds: int) -> Queries:
         return Queries(self._labels, step_seconds, self._scrape_interval_seconds)

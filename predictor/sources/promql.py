@@ -46,6 +46,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from predictor.sources.held import quoted
 from predictor.usage.panel import Resource
 
 WORKLOAD = "namespace, owner_kind, owner_name"
@@ -86,6 +87,8 @@ class ClusterLabels:
 
     matchers: Mapping[str, str] = field(default_factory=dict)
     """Label and value that every series must carry, for example `{"cluster": "eu-1"}` in a store of many clusters."""
+    namespace: str = "namespace"
+    """What names the namespace of a series, in queries that somebody else wrote."""
     node_pool: tuple[str, ...] = (
         "label_node_pool",
         "label_cloud_google_com_gke_nodepool",
@@ -329,7 +332,7 @@ class Queries:
 
 def selector(metric: str, *conditions: str, matchers: Mapping[str, str]) -> str:
     """Series of a metric that meet the conditions and carry the labels."""
-    equal = (f"{name}={_quoted(value)}" for name, value in sorted(matchers.items()))
+    equal = (f"{name}={quoted(value)}" for name, value in sorted(matchers.items()))
     inside = ", ".join((*conditions, *equal))
     return f"{metric}{{{inside}}}" if inside else metric
 
@@ -370,7 +373,7 @@ def _set(vector: str, label: str, value: str) -> str:
 
 def _any_of(values: Iterable[str]) -> str:
     """A quoted pattern that matches exactly these values, whatever characters they hold."""
-    return _quoted("|".join(re.escape(value) for value in dict.fromkeys(values)))
+    return quoted("|".join(re.escape(value) for value in dict.fromkeys(values)))
 
 
 def _in_parts(names: Sequence[str]) -> Iterator[list[str]]:
@@ -385,8 +388,3 @@ def _in_parts(names: Sequence[str]) -> Iterator[list[str]]:
         length += len(name)
     if part:
         yield part
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'

@@ -18,6 +18,7 @@ UNIT_CEILING = {
     Resource.GPU: 1e4,
     Resource.GPU_MEMORY: 1e17,
     Resource.REQUESTS: 1e9,
+    Resource.CUSTOM: 1e18,
 }
 """No workload uses more, not even a whole cluster taken for one: a value above it is in another unit (millicores,
 percent of a percent), or an artefact."""
@@ -27,6 +28,7 @@ LARGEST_BURST = {
     Resource.GPU: 1e3,
     Resource.GPU_MEMORY: 1e13,
     Resource.REQUESTS: 1e6,
+    Resource.CUSTOM: 1e17,
 }
 """Up to here a sample is believed whatever the others are: an idle batch job may take some large nodes at once."""
 SPIKE_FACTOR = 100.0

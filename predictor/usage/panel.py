@@ -27,6 +27,8 @@ class Resource(StrEnum):
     """Bytes of device memory."""
     REQUESTS = "requests"
     """Requests per second."""
+    CUSTOM = "custom"
+    """What a query of somebody's own says, in no unit that is known here."""
 
     @property
     def unit(self) -> str:
@@ -44,7 +46,14 @@ class Resource(StrEnum):
         return "cut off by an OOM kill" if self.is_held else "throttled"
 
 
-_UNITS = {"cpu": "cores", "memory": "bytes", "gpu": "devices", "gpu_memory": "bytes", "requests": "requests/s"}
+_UNITS = {
+    "cpu": "cores",
+    "memory": "bytes",
+    "gpu": "devices",
+    "gpu_memory": "bytes",
+    "requests": "requests/s",
+    "custom": "",
+}
 
 
 class SeriesKey(NamedTuple):
@@ -212,6 +221,11 @@ class UsagePanel:
             node_pool={**self.node_pool, **later.node_pool},
             kin=joined_kin(self.kin, later.kin, {key.workload for key in keys}),
         )
+
+    def beside(self, other: Self) -> Self:
+        """This panel and another on the same grid as one, with the findings of both; where both say something of a
+        step, the other does."""
+        return replace(self.followed_by(other), findings=(*self.findings, *other.findings))
 
     def bare(self) -> Self:
         """Only what forecasts are made from: usage, what bounds it, and whose record it may lean on."""

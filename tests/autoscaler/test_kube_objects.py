@@ -246,3 +246,28 @@ def test_a_disruption_budget_selects_pods_as_kubernetes_does(selector: dict[str,
 def test_quantities_are_read_as_kubernetes_writes_them(text: str, value: float) -> None:
     """In base units."""
     assert quantity(text) == value
+
+
+def test_demand_can_be_the_value_of_a_query() -> None:
+    """It has no unit that is known, so the object says what one replica carries."""
+    metric, target = {"query": "sum(jobs_waiting)"}, {"averageValue": "30"}
+    read = autoscaler_of(
+        an_object({"targetRef": REF, "horizontal": {"maxReplicas": 9, "metric": metric, "target": target}})
+    )
+
+    assert (read.resource, read.query, read.target_value) == (Resource.CUSTOM, "sum(jobs_waiting)", 30.0)
+    assert not read.problem
+
+
+@pytest.mark.parametrize(
+    "horizontal",
+    [
+        {"metric": {"query": "sum(jobs)"}},
+        {"metric": {"query": "sum(jobs)"}, "target": {"averageUtilization": 80}},
+        {"metric": {"query": "sum(jobs)", "resource": "cpu"}, "target": {"averageValue": 3}},
+        {"metric": {"resource": "custom"}},
+    ],
+)
+def test_a_query_that_an_older_schema_let_in_by_half_is_not_followed(horizontal: dict[str, Any]) -> None:
+    """Without what one replica carries, or beside a resource, nothing can be decided from it."""
+    assert autoscaler_of(an_object({"targetRef": REF, "horizontal": {"maxReplicas": 9} | horizontal})).problem

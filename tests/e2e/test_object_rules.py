@@ -1,6 +1,7 @@
 """Whatever an object asks for and cannot have, the API server refuses when it is applied, and names the field."""
 
 import copy
+import itertools
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -71,6 +72,10 @@ def a_schedule(**changes: Any) -> list[JsonObject]:
         (f"{HORIZONTAL}.minReplicas", 21, f"{HORIZONTAL}.minReplicas"),
         (f"{HORIZONTAL}.minReplicas", 1.5, f"{HORIZONTAL}.minReplicas"),
         (f"{HORIZONTAL}.metric.resource", "disk", f"{HORIZONTAL}.metric.resource"),
+        (f"{HORIZONTAL}.metric", {}, f"{HORIZONTAL}.metric"),
+        (f"{HORIZONTAL}.metric.query", "sum(jobs)", f"{HORIZONTAL}.metric"),
+        (f"{HORIZONTAL}.metric", {"query": ""}, f"{HORIZONTAL}.metric.query"),
+        (f"{HORIZONTAL}.metric", {"query": "x" * 2001}, f"{HORIZONTAL}.metric.query"),
         (f"{HORIZONTAL}.target", {}, f"{HORIZONTAL}.target"),
         (f"{HORIZONTAL}.target", {"averageUtilization": 80, "averageValue": "1G"}, f"{HORIZONTAL}.target"),
         (f"{HORIZONTAL}.target", {"averageUtilization": 0}, f"{HORIZONTAL}.target.averageUtilization"),
@@ -119,14 +124,26 @@ def test_a_field_that_cannot_be_followed_is_refused_by_its_name(
 
 
 def test_requests_need_to_be_told_what_a_replica_carries(control_plane: ControlPlane, namespace: str) -> None:
-    """No pod requests them, so there is nothing to take a share of."""
-    for target in (None, {"averageUtilization": 80}):
-        manifest = with_value(an_object(namespace, "asked"), f"{HORIZONTAL}.metric.resource", "requests")
+    """No pod requests them, nor the value of a query, so there is nothing to take a share of."""
+    metrics, targets = ({"resource": "requests"}, {"query": "sum(jobs)"}), (None, {"averageUtilization": 80})
+    for metric, target in itertools.product(metrics, targets):
+        manifest = with_value(an_object(namespace, "asked"), f"{HORIZONTAL}.metric", metric)
         with pytest.raises(ApiError) as refusal:
             control_plane.apply(with_value(manifest, f"{HORIZONTAL}.target", target))
 
         assert f"{HORIZONTAL}.target" in refusal.value.message
         assert "needs averageValue" in refusal.value.message
+
+
+def test_a_query_takes_the_place_of_a_resource_and_back(control_plane: ControlPlane, namespace: str) -> None:
+    """What was defaulted is not left beside it."""
+    plain = with_value(an_object(namespace, "changes"), f"{HORIZONTAL}.metric", None)
+    metrics = [
+        control_plane.apply(each)["spec"]["horizontal"]["metric"]
+        for each in (plain, with_value(plain, f"{HORIZONTAL}.metric", {"query": "sum(jobs)"}), plain)
+    ]
+
+    assert metrics == [{"resource": "cpu"}, {"query": "sum(jobs)"}, {"resource": "cpu"}]
 
 
 def test_the_target_of_an_object_stays_its_target(control_plane: ControlPlane, namespace: str) -> None:
@@ -145,6 +162,8 @@ def test_the_target_of_an_object_stays_its_target(control_plane: ControlPlane, n
     [
         ("spec.sla.percentile", 99.9),
         (f"{HORIZONTAL}.target", {"averageValue": "500m"}),
+        (f"{HORIZONTAL}.metric", {"query": "sum(jobs_waiting)"}),
+        (f"{HORIZONTAL}.metric", None),
         (f"{HORIZONTAL}.target", {"averageUtilization": 100}),
         (f"{UP}.tolerance", "0.05"),
         (f"{DOWN}.stabilizationWindowSeconds", 0),

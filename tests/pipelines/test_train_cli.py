@@ -3,15 +3,19 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from foresize.settings import load_settings
 from pipelines.cli import train
 from pipelines.settings import Settings
+from pipelines.wiring import queries_in
+from predictor.usage.panel import Resource, SeriesKey
 from predictor.usage.table import table_from_panel
 from tests.support.mlflow_server import free_port
 from tests.support.panels import a_fleet
@@ -125,3 +129,62 @@ def test_help_shows_examples() -> None:
     done = CliRunner().invoke(train, ["--help"])
 
     assert "foresize train --prometheus http://prometheus:9090\n" in done.output
+
+
+OBJECT = """
+kind: PredictiveAutoscaler
+metadata: {name: mailer, namespace: shop}
+spec:
+  targetRef: {apiVersion: apps/v1, kind: Deployment, name: mailer}
+  horizontal: {maxReplicas: 9, metric: {query: sum(jobs)}, target: {averageValue: 30}}
+"""
+
+
+def test_queries_are_read_from_manifests_and_from_what_kubectl_prints(tmp_path: Path) -> None:
+    """Several documents, a list, a folder; other kinds and objects without a query are passed over."""
+    plain = OBJECT.replace("mailer", "cart").replace("query: sum(jobs)", "resource: cpu")
+    printed = {"kind": "List", "items": [yaml.safe_load(OBJECT.replace("mailer", "biller"))]}
+    (tmp_path / "a.yaml").write_text("---".join((OBJECT, plain, "kind: Service\n")))
+    (tmp_path / "b.json").write_text(json.dumps(printed))
+
+    read = queries_in(tmp_path)
+
+    assert read == {SeriesKey(f"shop/Deployment/{name}", Resource.CUSTOM): "sum(jobs)" for name in ("mailer", "biller")}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("kind: Service", "holds no PredictiveAutoscaler"),
+        ("kind: [", "cannot be read as YAML"),
+        (OBJECT.replace(", namespace: shop", ""), "without metadata.namespace"),
+        (OBJECT.replace("target: {averageValue: 30}", ""), "shop/mailer: spec cannot be followed"),
+    ],
+)
+def test_objects_that_cannot_be_trained_on_end_with_exit_code_2(tmp_path: Path, text: str, why: str) -> None:
+    """The file and what is wrong in it are named."""
+    (tmp_path / "objects.yaml").write_text(text)
+    done = run(tmp_path, "--autoscalers", tmp_path / "objects.yaml")
+
+    assert (done.exit_code, why in done.stderr, "objects.yaml" in done.stderr) == (2, True, True), done.output
+
+
+def test_objects_are_no_use_beside_a_history(history: Path, tmp_path: Path) -> None:
+    """A file cannot be asked; it holds what queries said as a resource of its own."""
+    done = run(tmp_path, "--history", history, "--autoscalers", tmp_path)
+
+    assert done.exit_code == 2
+    assert "--autoscalers needs Prometheus" in done.stderr
+
+
+def test_a_history_may_hold_what_queries_said(tmp_path: Path) -> None:
+    """It is fitted, judged and registered like any other resource."""
+    fleet = a_fleet()
+    keys = tuple(SeriesKey(key.workload, Resource.CUSTOM) for key in fleet.keys if key.resource is Resource.CPU)
+    panel = replace(fleet.select(fleet.rows(Resource.CPU)), keys=keys)
+    table_from_panel(panel).to_parquet(tmp_path / "usage.parquet")
+
+    done = run(tmp_path, "--history", tmp_path / "usage.parquet")
+
+    assert done.exit_code == 0, done.output
+    assert "custom" in done.stdout

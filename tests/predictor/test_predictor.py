@@ -1,5 +1,6 @@
 """The predictor answers for every series, or says why not, whatever is gone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from predictor.registry.memory import MemoryBundleStore
 from predictor.serving.bundle import Bundle, NoForecast
 from predictor.serving.ports import StoredBundle
 from predictor.serving.predictor import Forecasts, ObservedUsage, Origin, Predictor, ServedForecast
-from predictor.usage.panel import Resource, SeriesKey
+from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
 from tests.support.scaling import CART, NOON_SECONDS, SwitchableSource, a_panel, noon_rush
 from tests.support.serving import LEVELS, START_SECONDS, STEP_SECONDS, a_store
 
@@ -276,3 +277,61 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         answers.named("shop/card", Resource.CPU)
     with pytest.raises(UnknownWorkload, match="did you mean shop/cart cpu"):
         answers.named("shop/cart", Resource.MEMORY)
+
+
+@dataclass
+class QueryAnswers:
+    """A QuerySource that answers each query with one number, and refuses those that it has none for."""
+
+    values: dict[str, float]
+    asked: int = 0
+
+    def fetch_queries(
+        self,
+        queries: Mapping[SeriesKey, str],
+        *,
+        start_seconds: int,
+        end_seconds: int,
+        step_seconds: int,
+        within_seconds: float | None = None,
+    ) -> UsagePanel:
+        self.asked += 1
+        steps = (end_seconds - start_seconds) // step_seconds + 1
+        kept = tuple(sorted(key for key, query in queries.items() if query in self.values))
+        refused = [key for key in queries if key not in kept]
+        usage = np.asarray([[self.values[queries[key]]] * steps for key in kept]).reshape(len(kept), steps)
+        findings = tuple(Finding(k.workload, k.resource.value, Severity.BROKEN, "refused, as told") for k in refused)
+        return UsagePanel(kept, start_seconds, step_seconds, usage, findings=findings)
+
+
+def test_what_a_query_says_is_forecast_by_the_baseline_and_told_as_such() -> None:
+    """No model was trained on it: its own past serves; a query that fails is said of its own workload alone."""
+    source, store = a_source(), SwitchableStore(a_store(a_source().panel, NOON_SECONDS - 86_400))
+    answers = QueryAnswers({"sum(jobs)": 40.0})
+    predictor = a_predictor(source, store, query_source=answers)
+    good, bad = (SeriesKey(f"shop/Deployment/{name}", Resource.CUSTOM) for name in ("mailer", "bad"))
+    queries = {good: "sum(jobs)", bad: "jobs"}
+
+    made = predictor.predict(NOON_SECONDS, queries=queries)
+    again = predictor.predict(NOON_SECONDS, queries=queries)
+    served, usual, none = made.of(good), made.of(KEY), made.of(bad)
+
+    assert isinstance(served, ServedForecast)
+    assert isinstance(usual, ServedForecast)
+    assert isinstance(none, NoForecast)
+    assert (served.series.served.forecaster, served.series.served.is_baseline) == ("seasonal_naive", True)
+    assert "no model of custom: seasonal_naive serves" in served.series.served.reason
+    np.testing.assert_allclose(served.series.values, 40.0)
+    assert not usual.series.served.is_baseline
+    assert none.reason == "refused, as told"
+    assert (again.made is made.made, answers.asked) == (True, 1)
+    assert isinstance(predictor.predict(NOON_SECONDS, queries={good: "gone"}).of(good), NoForecast)
+
+
+def test_a_source_without_queries_says_so() -> None:
+    """A file holds what it holds."""
+    key = SeriesKey("shop/Deployment/mailer", Resource.CUSTOM)
+    store = SwitchableStore(a_store(a_source().panel, NOON_SECONDS - 86_400))
+    answer = a_predictor(a_source(), store).predict(NOON_SECONDS, queries={key: "sum(jobs)"}).of(key)
+
+    assert answer == NoForecast("the source of usage evaluates no queries")

@@ -199,7 +199,7 @@ def test_a_missing_column_is_named(column: str) -> None:
 
 def test_an_unknown_resource_is_named() -> None:
     """A resource that foresize does not know is an error that lists the accepted ones."""
-    with pytest.raises(InvalidUsage, match=r"'cpu_percent'; accepted: cpu, gpu, gpu_memory, memory, requests"):
+    with pytest.raises(InvalidUsage, match=r"'cpu_percent'; accepted: cpu, custom, gpu, gpu_memory, memory, requests"):
         panel_from_table(a_table(resource="cpu_percent"))
 
 
