@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating[Any]]
+"""Numbers in double precision, but for usage of a whole fleet, which may be held in single."""
 BoolArray = NDArray[np.bool_]
 FloatT = TypeVar("FloatT", np.float32, np.float64)
-SampleT = TypeVar("SampleT", np.float64, np.bool_)
+SampleT = TypeVar("SampleT", "np.floating[Any]", np.bool_)
 Derived = TypeVar("Derived")
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
@@ -91,12 +92,15 @@ class History:
         return self._part((slice(None), slice(max(self.steps - steps, 0), None)), self.end_seconds)
 
     def select(self, rows: Sequence[int] | NDArray[np.intp]) -> Self:
-        """Some of the series, in the order given."""
+        """Some of the series, in the order given and in double precision, whatever a fleet's usage is held in."""
         return self._part(np.asarray(rows, dtype=np.intp), self.end_seconds)
 
     def _part(self, place: NDArray[np.intp] | tuple[slice, slice], end_seconds: int) -> Self:
         is_bound = None if self.is_bound is None else self.is_bound[place]
-        return type(self)(self.usage[place], end_seconds, self.step_seconds, is_bound)
+        usage = self.usage[place]
+        if not isinstance(place, tuple):
+            usage = usage.astype(np.float64, copy=False)
+        return type(self)(usage, end_seconds, self.step_seconds, is_bound)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import structlog
 
@@ -35,7 +36,9 @@ from autoscaler.decisions.resizes import PodResize
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.metrics import AutoscalerMetrics
 from autoscaler.settings import ScalingSettings
+from predictor.serving.bundle import NoForecast
 from predictor.serving.predictor import Forecasts
+from predictor.usage.panel import Resource
 
 log = structlog.get_logger("autoscaler.controller")
 
@@ -72,6 +75,13 @@ class CycleReport:
         """Whether the whole cluster was seen and usage could be read."""
         return self.problem is None and self.forecasts is not None and self.forecasts.source_problem is None
 
+    def without_window(self) -> Self:
+        """The same without the window of usage and what was forecast from it, which are large."""
+        if self.forecasts is None:
+            return self
+        nothing = NoForecast("the forecasts of the last cycle are not kept")
+        return replace(self, forecasts=replace(self.forecasts, panel=None, made=nothing, peaks=()))
+
     @property
     def has_failed_command(self) -> bool:
         """Whether something that should have been written was not."""
@@ -95,6 +105,8 @@ class Controller:
     """Set to end the loop; a write that is under way is finished first."""
     vertical: VerticalScaling | None = None
     """Sizes containers, for the objects that ask for it."""
+    other_resources: frozenset[Resource] = frozenset()
+    """Whose usage is read though no object scales on them: what node pools are oversold by."""
 
     def __post_init__(self) -> None:
         self.remembered: dict[str, Remembered] = {}
@@ -110,7 +122,7 @@ class Controller:
         self._term = self.leadership.transitions
         self.started_at_seconds = self.clock()
         self.report: CycleReport | None = None
-        """The last cycle that saw the cluster."""
+        """The last cycle that saw the cluster, without its window of usage."""
         self.last_cycle_seconds: float | None = None
         """When the last cycle ended, whatever came of it."""
 
@@ -141,7 +153,7 @@ class Controller:
             report = self._cycle()
         self.last_cycle_seconds = self.clock()
         if report.problem is None:
-            self.report = report
+            self.report = report.without_window()
         self._publish(report)
         return report
 
@@ -151,7 +163,8 @@ class Controller:
         try:
             seen = self._observed()
             with self.metrics.timed("predict"):
-                forecasts = self.predictor.predict(started, levels=self._levels(seen))
+                wanted = {each.autoscaler.resource for each in seen.workloads} | self.other_resources
+                forecasts = self.predictor.predict(started, levels=self._levels(seen), resources=wanted or None)
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.
                 seen = self._observed()

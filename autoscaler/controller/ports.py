@@ -11,6 +11,7 @@ from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, Targe
 from autoscaler.decisions.resizes import PodResize
 from predictor.serving.predictor import Forecasts
 from predictor.usage.containers import ContainerUsage
+from predictor.usage.panel import Resource
 
 JsonObject = dict[str, Any]
 
@@ -180,6 +181,11 @@ class Leadership(Protocol):
 class Predicting(Protocol):
     """Answers what every workload will use; the predictor does."""
 
-    def predict(self, now_seconds: float, *, levels: Collection[float] = ()) -> Forecasts:
-        """Every answer at one instant, at its own and those levels; a source that is gone is no error but an answer."""
+    def predict(
+        self, now_seconds: float, *, levels: Collection[float] = (), resources: Collection[Resource] | None = None
+    ) -> Forecasts:
+        """Every answer at one instant, at its own and those levels, of all resources or some of them.
+
+        A source that is gone is no error but an answer.
+        """
         ...

@@ -132,7 +132,7 @@ class Forecasts:
     stale_after_seconds: float
     model: ModelInUse
     panel: UsagePanel | None
-    """What was observed; None where the source gave no answer."""
+    """What was observed, slim; None where the source gave no answer."""
     made: PanelForecast | NoForecast
     source_problem: PredictorError | None = None
     """Why there is no observation."""
@@ -308,43 +308,50 @@ class Predictor:
         self._in_use: ModelInUse | None = None
         self._asked_at_seconds: float | None = None
         self._answered: Forecasts | None = None
-        self._levels_answered: tuple[float, ...] = ()
+        self._asked_for: tuple[tuple[float, ...], frozenset[Resource]] = (), frozenset()
         self._newest_sample_seconds: int | None = None
         self._learning: tuple[Bundle, Bundle] | None = None
         """The model that was loaded, and what it has become by what happened since."""
         self._learning_previous: tuple[Bundle, Bundle] | None = None
         """The same of the version before, in so far as it is needed."""
 
-    def predict(self, now_seconds: float, *, levels: Collection[float] = ()) -> Forecasts:
+    def predict(
+        self, now_seconds: float, *, levels: Collection[float] = (), resources: Collection[Resource] | None = None
+    ) -> Forecasts:
         """Forecasts of every series from the last complete step before `now_seconds` on, at `levels` too.
 
-        Within one step, with one model and the same levels the window and the forecasts are those of the call before.
+        Of all resources, or only of some of them. Within one step, with one model and for the same question the window
+        and the forecasts are those of the call before.
         """
         now = int(now_seconds)
         model = self._model(now)
         end = now // self.step_seconds * self.step_seconds - self.step_seconds
         asked = tuple(sorted({*self.levels, *levels}))
+        wanted = frozenset(self.resources if resources is None else {*resources} & {*self.resources})
         before = self._answered
         if (
             before is not None
             and before.panel is not None
             and before.panel.end_seconds == end
             and before.model.bundle is model.bundle
-            and self._levels_answered == asked
+            and self._asked_for == (asked, wanted)
         ):
             return self._kept(replace(before, now_seconds=now, model=model))
+        del before
+        # A fleet's window is large: the one before goes before the next one comes.
+        self._answered = None
         stale_after_seconds = self.stale_after.total_seconds()
         try:
             panel = self.source.fetch(
                 start_seconds=end - int(self.span.total_seconds()) + self.step_seconds,
                 end_seconds=end,
                 step_seconds=self.step_seconds,
-                resources=self.resources,
-            )
+                resources=[resource for resource in Resource if resource in wanted],
+            ).slim()
         except PredictorError as problem:
             nothing = NoForecast("nothing was observed")
             return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, problem))
-        self._levels_answered = asked
+        self._asked_for = asked, wanted
         try:
             made, known = self._forecasts(model, panel, asked)
         except ForecastError as error:

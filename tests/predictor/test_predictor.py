@@ -119,6 +119,19 @@ def test_within_one_step_nothing_is_asked_for_again() -> None:
     assert source.fetches == 2
 
 
+def test_only_the_resources_that_are_asked_for_are_read() -> None:
+    """Within one step another question is asked at once; a resource that the predictor was not made for never is."""
+    source = a_source()
+    predictor = a_predictor(source, a_switchable_store(source), resources=(Resource.CPU, Resource.MEMORY))
+
+    served(predictor.predict(NOON_SECONDS, resources={Resource.CPU}))
+    assert source.resources == {Resource.CPU}
+    predictor.predict(NOON_SECONDS, resources={Resource.CPU, Resource.MEMORY, Resource.GPU})
+
+    assert source.resources == {Resource.CPU, Resource.MEMORY}
+    assert source.fetches == 2
+
+
 def test_a_source_that_is_gone_is_an_answer_with_the_age_of_what_was_seen() -> None:
     """Nothing raises; every answer says what failed and how old the last sample is, and the next step asks again."""
     source = a_source()
