@@ -84,6 +84,7 @@ def build_controller(
         metrics,
         is_dry_run=is_dry_run,
         vertical=build_vertical(settings, usage),
+        monotonic=seconds_since_boot,
         # A file does not know what node pools have to give.
         other_resources=frozenset(map(Resource, pooled if isinstance(usage, PrometheusSource) else ())),
     )

@@ -45,8 +45,8 @@ DAYS, SERVING_DAYS = 8, 28
 TICK_SECONDS, STEADY_TICK_SECONDS = 0.25, 15.0
 """Between two ticks by the controller's clock."""
 WARM_TICKS = 3
-STEADY_MARKS = (1, 10, 100)
-"""After so many ticks memory is looked at, and at the end."""
+STEADY_MARKS = (1, 10, *range(100, 1000, 100))
+"""After so many ticks memory is looked at, and at the end; the page shows some of them."""
 SERVED = (Resource.CPU, Resource.MEMORY)
 LAST_SEEN_TICKS = 100
 
@@ -223,7 +223,10 @@ def page(stored: dict[str, Any]) -> str:
     grown = growth_exponent({made["objects"]: made["tick_cpu_seconds"] for made in plain})
     lines += ["", f"CPU seconds of a tick grow as objects^{grown:.2f}.", ""]
     for made in (each for each in by_size if "steady_ticks" in each):
-        memory = ", ".join(f"{mb:,.0f} MB after {int(n):,}" for n, mb in made["memory_mb_after_ticks"].items())
+        shown = {"1", "100", str(made["steady_ticks"])}
+        memory = ", ".join(
+            f"{mb:,.0f} MB after {int(n):,}" for n, mb in made["memory_mb_after_ticks"].items() if n in shown
+        )
         lines += [
             f"{made['objects']:,} objects over {made['steady_ticks']:,} ticks of {STEADY_TICK_SECONDS:g} s, usage read "
             f"and forecast every twentieth: {memory} ticks, {made['peak_mb']:,} MB at most; CPU s of a tick "

@@ -31,6 +31,7 @@ from autoscaler.controller.sizing import Sizing
 from autoscaler.controller.status import remembered_from
 from autoscaler.controller.telling import Teller
 from autoscaler.controller.vertical import VerticalScaling
+from autoscaler.controller.writing import WriteBudget, side_by_side
 from autoscaler.decisions.guardrails import remembered_scale
 from autoscaler.decisions.resizes import PodResize
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
@@ -107,6 +108,8 @@ class Controller:
     """Sizes containers, for the objects that ask for it."""
     other_resources: frozenset[Resource] = frozenset()
     """Whose usage is read though no object scales on them: what node pools are oversold by."""
+    monotonic: Callable[[], float] | None = None
+    """A clock that nobody sets, for what may be written per second; by default `clock`."""
 
     def __post_init__(self) -> None:
         self.remembered: dict[str, Remembered] = {}
@@ -118,7 +121,8 @@ class Controller:
         """What was last said of each thing that can go wrong."""
         self._logged: dict[str, tuple[object, ...]] = {}
         """By uid: what the last line about it said."""
-        self._writes_left = 0.0
+        gathering = max(self.settings.interval.total_seconds(), 1.0)
+        self._budget = WriteBudget(self.settings.writes_per_second, gathering)
         self._term = self.leadership.transitions
         self.started_at_seconds = self.clock()
         self.report: CycleReport | None = None
@@ -180,8 +184,7 @@ class Controller:
         if self.leadership.transitions != self._term:
             self._forget()
             self._term = self.leadership.transitions
-        interval = self.settings.interval.total_seconds()
-        self._writes_left = self.settings.writes_per_second * max(interval, 1.0)
+        self._budget.begin(self._passing())
         with self.metrics.timed("decide"):
             before, plans = self._decide(seen, forecasts)
         results = self._carry_out(plans, seen)
@@ -248,22 +251,24 @@ class Controller:
     def _carry_out(self, plans: Sequence[Plan], seen: ClusterObservation) -> dict[str, ActResult]:
         """Results by uid of everything that was a command; more replicas first, as they are the urgent ones."""
         commands = [(p.decision.outcome, p) for p in plans if isinstance(p.decision.outcome, ScaleReplicas)]
-        results: dict[str, ActResult] = {}
-        for command, decided in sorted(commands, key=lambda pair: pair[0].desired < pair[0].current):
-            uid = decided.autoscaler.uid
-            kept_from = self._kept_from_writing(decided)
-            if kept_from is not None:
-                results[uid] = kept_from
-                continue
-            self._writes_left -= 1
-            try:
-                results[uid] = self._validated_write(command, decided, seen)
-            except (CommandConflict, ObjectGone) as change:
-                results[uid] = ActResult(Outcome.SKIPPED, str(change))
-            except (ClusterUnavailable, ClusterRefused) as problem:
-                self._count_error("kubernetes", problem)
-                results[uid] = ActResult(Outcome.FAILED, str(problem))
-        return results
+        commands.sort(key=lambda pair: pair[0].desired < pair[0].current)
+        results = side_by_side(lambda pair: self._carried_out(*pair, seen), commands)
+        return {decided.autoscaler.uid: result for (_, decided), result in zip(commands, results, strict=True)}
+
+    def _carried_out(self, command: ScaleReplicas, decided: Plan, seen: ClusterObservation) -> ActResult:
+        """What came of one command; several threads are here at a time, each with another object."""
+        kept_from = self._kept_from_writing(decided)
+        if kept_from is not None:
+            return kept_from
+        if not self._budget.take(self._passing()):
+            return NO_BUDGET
+        try:
+            return self._validated_write(command, decided, seen)
+        except (CommandConflict, ObjectGone) as change:
+            return ActResult(Outcome.SKIPPED, str(change))
+        except (ClusterUnavailable, ClusterRefused) as problem:
+            self._count_error("kubernetes", problem)
+            return ActResult(Outcome.FAILED, str(problem))
 
     def _kept_from_writing(self, decided: Plan) -> ActResult | None:
         if self.is_dry_run:
@@ -274,7 +279,7 @@ class Controller:
             return STOPPING
         if not self.leadership.is_leader:
             return NOT_LEADING
-        return NO_BUDGET if self._writes_left < 1 else None
+        return NO_BUDGET if self._budget.is_spent else None
 
     def _validated_write(self, command: ScaleReplicas, decided: Plan, seen: ClusterObservation) -> ActResult:
         """Writes, and on a conflict checks again: every pod that gets ready changes the object, but not its scale."""
@@ -344,7 +349,8 @@ class Controller:
         kept_from = self._kept_from_writing(decided)
         if kept_from is not None:
             return kept_from
-        self._writes_left -= 1
+        if not self._budget.take(self._passing()):
+            return NO_BUDGET
         try:
             with self.metrics.timed("act"):
                 self.writer.resize_pod(resize)
@@ -362,10 +368,13 @@ class Controller:
 
     def _may_write(self) -> bool:
         """Whether one more write is allowed now; one that is counts as made."""
-        if self._writes_left < 1 or self.stop.is_set() or not self.leadership.is_leader:
+        if self.stop.is_set() or not self.leadership.is_leader:
             return False
-        self._writes_left -= 1
-        return True
+        return self._budget.take(self._passing())
+
+    def _passing(self) -> float:
+        """Seconds by a clock that nobody sets; they only count from one time to the next."""
+        return (self.monotonic or self.clock)()
 
     def _publish(self, report: CycleReport) -> None:
         metrics, forecasts = self.metrics, report.forecasts
