@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from models import catalog
 from models.forecast import ForecastError, Target
-from predictor.errors import CorruptModel, ModelNotFound, PredictorError, RegistryUnavailable, UnknownWorkload
+from predictor.errors import (
+    CorruptModel,
+    ModelNotFound,
+    PredictorError,
+    RegistryUnavailable,
+    UnknownWorkload,
+    without_frames,
+)
 from predictor.serving.bundle import FALLBACK, Bundle, NoForecast, PanelForecast, SeriesForecast, Served
 from predictor.serving.ports import BundleStore, StoredBundle, UsageSource
 from predictor.serving.previous import PreviousChampion
@@ -350,7 +357,7 @@ class Predictor:
             ).slim()
         except PredictorError as problem:
             nothing = NoForecast("nothing was observed")
-            return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, problem))
+            return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, without_frames(problem)))
         self._asked_for = asked, wanted
         try:
             made, known = self._forecasts(model, panel, asked)
@@ -479,7 +486,7 @@ class Predictor:
             self._checked(bundle)
             self._in_use = ModelInUse(version, Origin.REGISTRY, bundle, now)
         except (RegistryUnavailable, ModelNotFound, CorruptModel) as problem:
-            self._in_use = self._next_best(now, problem)
+            self._in_use = self._next_best(now, without_frames(problem))
         return self._in_use
 
     def _checked(self, bundle: Bundle) -> None:

@@ -1,5 +1,6 @@
 """The predictor answers for every series, or says why not, whatever is gone."""
 
+import weakref
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -196,6 +197,24 @@ def test_without_the_registry_the_last_loaded_model_goes_on_and_its_age_grows() 
     assert (model.version, model.origin) == ("1", Origin.REGISTRY)
     assert model.age_seconds(NOON_SECONDS + 600) == 600
     assert isinstance(model.problem, RegistryUnavailable)
+
+
+def test_a_registry_that_stays_away_keeps_no_window_in_memory() -> None:
+    """Each refusal is kept with the model in use; what was in reach when it was raised is not."""
+    source = a_source()
+    store = a_switchable_store(source)
+    predictor = a_predictor(source, store)
+    store.problem = RegistryUnavailable("http://mlflow:5000 did not answer")
+    windows = []
+
+    for step in range(6):
+        answers = predictor.predict(NOON_SECONDS + step * STEP_SECONDS)
+        assert answers.panel is not None
+        windows.append(weakref.ref(answers.panel.usage))
+    del answers
+
+    assert store.questions == 6
+    assert [window() is None for window in windows] == [True] * 5 + [False]
 
 
 def test_after_a_restart_without_the_registry_the_copy_on_disk_serves() -> None:
