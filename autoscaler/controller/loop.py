@@ -15,6 +15,7 @@ from typing import Self
 import structlog
 
 from autoscaler.cluster.commands import ScaleReplicas
+from autoscaler.cluster.reasons import replicas_text
 from autoscaler.controller.autoscalers import Mode, Remembered
 from autoscaler.controller.planning import Plan, plan, steered_hpa
 from autoscaler.controller.policy import level_of
@@ -167,7 +168,8 @@ class Controller:
         try:
             seen = self._observed()
             with self.metrics.timed("predict"):
-                wanted = {each.autoscaler.resource for each in seen.workloads} | self.other_resources
+                scaled = [each.autoscaler for each in seen.workloads if each.autoscaler.scales]
+                wanted = {each.resource for each in scaled} | self.other_resources
                 forecasts = self.predictor.predict(started, levels=self._levels(seen), resources=wanted or None)
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.
@@ -306,7 +308,7 @@ class Controller:
         if scale.replicas != command.current:
             return ActResult(
                 Outcome.SKIPPED,
-                f"somebody set {scale.replicas} replicas since this was decided for {command.current}",
+                f"somebody set {replicas_text(scale.replicas)} since this was decided for {command.current}",
             )
         # Asked again: reading the scale may have taken longer than the lease lasts.
         if not self.leadership.is_leader:
@@ -398,7 +400,7 @@ class Controller:
                 self._logged[record.plan.autoscaler.uid] = said
                 tell = log.warning if record.result.outcome is Outcome.FAILED else log.info
                 tell("decision", **record.log_fields())
-        metrics.publish_workloads(record.reading() for record in report.records)
+        metrics.publish_workloads(r.reading() for r in report.records if r.plan.autoscaler.scales)
         outcomes = Counter(record.result.outcome.value for record in report.records)
         log.info(
             "cycle",

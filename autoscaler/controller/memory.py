@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
-from autoscaler.controller.autoscalers import Mode, PredictiveAutoscaler, Rival, RivalKind, TargetRef
+from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, RivalKind, TargetRef
 from autoscaler.controller.ports import ClusterObservation, Event, ManagedWorkload, Scale, TargetWorkload
 from autoscaler.decisions.resizes import PodResize
 from autoscaler.errors import ClusterUnavailable, CommandConflict, ObjectGone
@@ -61,7 +61,7 @@ class MemoryCluster:
         for rival in self.rivals.values():
             steering.setdefault(f"{rival.namespace}/{rival.target.kind}/{rival.target.name}", []).append(rival)
         for each in self.autoscalers.values():
-            if each.mode is Mode.AUTO:
+            if each.steers:
                 own = Rival(RivalKind.PREDICTIVE, each.namespace, each.name, each.target, each.uid)
                 steering.setdefault(each.workload, []).append(own)
         return ClusterObservation(
