@@ -153,7 +153,8 @@ class Target:
 
     def after(self, history: "History", cutoff_seconds: int) -> FloatArray:
         """What then happened: the outcomes asked for at a cutoff, [series, outcomes]; NaN where it is not known."""
-        return self.outcomes(self._window(history.usage, history, cutoff_seconds, np.nan))[:, self.ahead - 1]
+        window = self._window(history.usage, history, cutoff_seconds, np.nan).astype(np.float64, copy=False)
+        return self.outcomes(window)[:, self.ahead - 1]
 
     def bounds_after(self, history: "History", cutoff_seconds: int) -> BoolArray | None:
         """Which of these outcomes are only bounds of what was demanded, [series, outcomes]; None where none is.
@@ -165,7 +166,8 @@ class Target:
         is_bound = self._window(history.is_bound, history, cutoff_seconds, False)
         if not self.is_peak:
             return is_bound
-        cut_off = np.where(is_bound, self._window(history.usage, history, cutoff_seconds, np.nan), np.nan)
+        usage = self._window(history.usage, history, cutoff_seconds, np.nan).astype(np.float64, copy=False)
+        cut_off = np.where(is_bound, usage, np.nan)
         return np.asarray(np.fmax.reduce(cut_off, axis=1, keepdims=True) >= self.after(history, cutoff_seconds))
 
     def _window(
