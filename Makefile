@@ -58,6 +58,8 @@ bench-speed: setup ## speed of forecasts and training on made-up fleets: make be
 
 bench-controller: setup controlplane ## the controller's tick in memory, and a fleet on a real control plane
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_tick $(or $(SIZES),1000 10000 50000)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_tick 10000 --serving
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_tick 10000 --steady $(or $(TICKS),1000)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_cluster $(or $(OBJECTS),1000)
 
 docs: setup ## regenerate docs/settings.md and docs/api-reference.md

@@ -55,9 +55,11 @@ def build_controller(
     from autoscaler.kube.cluster import KubeCluster
     from autoscaler.kube.lease import LeaseElector
     from autoscaler.metrics import AutoscalerMetrics
+    from predictor.sources.prometheus import PrometheusSource
+    from predictor.usage.panel import Resource
     from predictor.wiring import build_source
 
-    scaling = settings.scaling
+    scaling, pooled = settings.scaling, settings.oversubscription.resources
     identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
     metrics = AutoscalerMetrics()
     client = KubeClient.connect(kubeconfig, context)
@@ -82,6 +84,9 @@ def build_controller(
         metrics,
         is_dry_run=is_dry_run,
         vertical=build_vertical(settings, usage),
+        monotonic=seconds_since_boot,
+        # A file does not know what node pools have to give.
+        other_resources=frozenset(map(Resource, pooled if isinstance(usage, PrometheusSource) else ())),
     )
 
 

@@ -97,7 +97,15 @@ def measured(count: int, writes_per_second: float) -> dict[str, Any]:
         )
         # Half an hour before the rise of the last day, by a clock that the benchmark moves.
         shift = panel.start_seconds + (DAYS - 1) * DAY_SECONDS + RISE_SECONDS - 1800 - time.time()
-        controller = Controller(cluster, cluster, predictor, settings, lambda: time.time() + shift, MemoryLeadership())
+        controller = Controller(
+            cluster,
+            cluster,
+            predictor,
+            settings,
+            lambda: time.time() + shift,
+            MemoryLeadership(),
+            monotonic=time.monotonic,
+        )
         first = _cycles(controller.cycle, lambda report: _waiting(controller) == 0 and bool(report.records))
         calls = Counter(asked)
         quiet = [_taken(controller.cycle) for _ in range(QUIET_TICKS)]

@@ -255,7 +255,7 @@ def mlflow_checks(settings: "Settings") -> Checks:
     """Whether the registry answers, and the model under the alias exists, can be loaded and fits the settings."""
     from datetime import UTC, datetime, timedelta
 
-    from predictor.errors import ModelNotFound, RegistryUnavailable
+    from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
     from predictor.registry.mlflow import MlflowBundleStore
 
     registry = settings.registry
@@ -264,11 +264,14 @@ def mlflow_checks(settings: "Settings") -> Checks:
     named = f"{registry.model_name}@{registry.alias}"
     try:
         version = store.version_of(registry.alias)
-        yield Check("mlflow", "OK", f"{settings.tracking_uri} answers; {named} is version {version}")
+        yield Check("mlflow", "OK", f"{store.shown_uri} answers; {named} is version {version}")
         bundle = store.load(version)
     except ModelNotFound as error:
         advice = "run `foresize train`; until then yesterday's same hour is the forecast"
         yield Check("mlflow", "WARN", str(error), advice)
+        return
+    except CorruptModel as error:
+        yield Check("mlflow", "FAIL", str(error), "run `foresize train`; until then the last good model serves")
         return
     except RegistryUnavailable as error:
         yield Check("mlflow", "WARN", str(error), WITHOUT_REGISTRY)
@@ -406,6 +409,8 @@ def _history_length(settings: "Settings", is_there: list[bool]) -> Check:
 
 
 def _differences(own: Mapping[str, Any], defaults: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    from predictor.errors import without_login
+
     for name, value in own.items():
         default, place = defaults.get(name), f"{path}{name}"
         if value == default:
@@ -415,13 +420,7 @@ def _differences(own: Mapping[str, Any], defaults: Mapping[str, Any], path: str 
         elif name in ("headers", "username") or "token" in name or "password" in name:
             yield place, "(not shown)"
         else:
-            yield place, _without_login(str(value))
-
-
-def _without_login(text: str) -> str:
-    import re
-
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
+            yield place, without_login(str(value))
 
 
 def _print(checks: list[Check], fails: int) -> None:

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating[Any]]
+"""Numbers in double precision, but for usage of a whole fleet, which may be held in single."""
 BoolArray = NDArray[np.bool_]
 FloatT = TypeVar("FloatT", np.float32, np.float64)
-SampleT = TypeVar("SampleT", np.float64, np.bool_)
+SampleT = TypeVar("SampleT", "np.floating[Any]", np.bool_)
 Derived = TypeVar("Derived")
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
@@ -91,12 +92,15 @@ class History:
         return self._part((slice(None), slice(max(self.steps - steps, 0), None)), self.end_seconds)
 
     def select(self, rows: Sequence[int] | NDArray[np.intp]) -> Self:
-        """Some of the series, in the order given."""
+        """Some of the series, in the order given and in double precision, whatever a fleet's usage is held in."""
         return self._part(np.asarray(rows, dtype=np.intp), self.end_seconds)
 
     def _part(self, place: NDArray[np.intp] | tuple[slice, slice], end_seconds: int) -> Self:
         is_bound = None if self.is_bound is None else self.is_bound[place]
-        return type(self)(self.usage[place], end_seconds, self.step_seconds, is_bound)
+        usage = self.usage[place]
+        if not isinstance(place, tuple):
+            usage = usage.astype(np.float64, copy=False)
+        return type(self)(usage, end_seconds, self.step_seconds, is_bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,8 @@ class Target:
 
     def after(self, history: "History", cutoff_seconds: int) -> FloatArray:
         """What then happened: the outcomes asked for at a cutoff, [series, outcomes]; NaN where it is not known."""
-        return self.outcomes(self._window(history.usage, history, cutoff_seconds, np.nan))[:, self.ahead - 1]
+        window = self._window(history.usage, history, cutoff_seconds, np.nan).astype(np.float64, copy=False)
+        return self.outcomes(window)[:, self.ahead - 1]
 
     def bounds_after(self, history: "History", cutoff_seconds: int) -> BoolArray | None:
         """Which of these outcomes are only bounds of what was demanded, [series, outcomes]; None where none is.
@@ -161,7 +166,8 @@ class Target:
         is_bound = self._window(history.is_bound, history, cutoff_seconds, False)
         if not self.is_peak:
             return is_bound
-        cut_off = np.where(is_bound, self._window(history.usage, history, cutoff_seconds, np.nan), np.nan)
+        usage = self._window(history.usage, history, cutoff_seconds, np.nan).astype(np.float64, copy=False)
+        cut_off = np.where(is_bound, usage, np.nan)
         return np.asarray(np.fmax.reduce(cut_off, axis=1, keepdims=True) >= self.after(history, cutoff_seconds))
 
     def _window(

@@ -1,8 +1,14 @@
 """What can go wrong between a metrics store and a forecast; each type says what to do next."""
 
+import re
+from typing import TypeVar
+
 
 class PredictorError(Exception):
     """Base of everything the predictor raises on purpose. The message is fit for a user."""
+
+
+Problem = TypeVar("Problem", bound=PredictorError)
 
 
 class SourceUnavailable(PredictorError):
@@ -43,3 +49,16 @@ class ModelNotFound(PredictorError):
 
 class CorruptModel(PredictorError):
     """A stored model that is damaged, foreign or of another format: never load it, keep the last good one."""
+
+
+def without_frames(problem: Problem) -> Problem:
+    """The error as it may be kept, without the calls it came through: they hold all that was in reach of them, a
+    fleet's window of usage and the error kept before this one among it.
+    """
+    problem.__cause__ = problem.__context__ = None
+    return problem.with_traceback(None)
+
+
+def without_login(text: str) -> str:
+    """What is said, without the user and password of any address in it."""
+    return re.sub(r"://[^/\s]+@", "://***@", text)

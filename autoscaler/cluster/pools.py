@@ -6,7 +6,7 @@ import numpy as np
 
 from models.forecast import FloatArray
 from predictor.usage.node_pools import NodePools
-from predictor.usage.panel import Resource, UsagePanel
+from predictor.usage.panel import Resource, UsagePanel, newest
 
 WHOLE_POOL = "all"
 """Name of the one pool of a history that knows no node pools."""
@@ -21,9 +21,9 @@ class PoolHistory:
     usage: FloatArray
     """[tasks, steps]; NaN is no sample."""
     limits: FloatArray
-    """[tasks, steps], or [tasks] where they never changed; NaN or infinite is no limit."""
+    """[tasks, steps], or [tasks] where only the newest is known; NaN or infinite is no limit."""
     requests: FloatArray
-    """[tasks, steps], or [tasks] where they never changed; NaN is none."""
+    """[tasks, steps], or [tasks] where only the newest is known; NaN is none."""
     allocatable: float
 
 
@@ -56,14 +56,9 @@ def pool_history(panel: UsagePanel, pools: NodePools | None, pool: str, resource
     )
 
 
-def newest(values: FloatArray) -> FloatArray:
-    """The last known value of each row of [rows, steps]; NaN where none is."""
-    known = ~np.isnan(values)
-    last = values.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
-    return np.asarray(np.where(known.any(axis=1), values[np.arange(len(values)), last], np.nan), dtype=np.float64)
-
-
 def _attribute(panel: UsagePanel, name: str, rows: list[int]) -> FloatArray:
     if name in panel.attributes:
         return np.asarray(panel.attributes[name][rows], dtype=np.float64)
+    if name in panel.newest:
+        return np.asarray(panel.newest[name][rows], dtype=np.float64)
     return np.full((len(rows), panel.steps), np.nan)

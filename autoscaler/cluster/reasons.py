@@ -45,6 +45,8 @@ class ReasonCode(StrEnum):
     """Somebody scaled the workload to zero, which switches autoscaling off."""
     INVALID_SPEC = "InvalidSpec"
     """The object asks for something that cannot be followed."""
+    VERTICAL_ALONE = "VerticalAlone"
+    """The object sizes containers and leaves replicas to others."""
     NO_TARGET = "FailedGetScale"
     """The target is not there, or has no scale that can be read."""
     PAUSED = "Paused"
@@ -92,3 +94,8 @@ class Hold:
 
     def __str__(self) -> str:
         return str(self.reason)
+
+
+def replicas_text(count: int) -> str:
+    """So many replicas, in words: `1 replica`, `3 replicas`."""
+    return f"{count} replica" if count == 1 else f"{count} replicas"

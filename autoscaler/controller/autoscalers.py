@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim
+from cronsim import CronSim, CronSimError
 
 from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
@@ -125,7 +125,10 @@ class ScheduledFloor:
     time_zone: str = "UTC"
 
     def __post_init__(self) -> None:
-        CronSim(self.start, datetime(2000, 1, 1, tzinfo=ZoneInfo(self.time_zone)))
+        try:
+            CronSim(self.start, datetime(2000, 1, 1, tzinfo=ZoneInfo(self.time_zone)))
+        except CronSimError as error:
+            raise ValueError(f"schedule {self.name}: {self.start!r} is no time that ever comes ({error})") from error
 
     def is_active(self, now_seconds: float, lead_seconds: float) -> bool:
         """Whether an event is under way, or begins within the lead time, so that its replicas are to be ordered."""
@@ -193,6 +196,8 @@ class PredictiveAutoscaler:
     down: GivenRules = NO_RULES
     schedule: tuple[ScheduledFloor, ...] = ()
     vertical: Vertical = NO_VERTICAL
+    scales: bool = True
+    """Whether it sets replicas; if not, it has `vertical` alone."""
     is_paused: bool = False
     pause_wish: str = "true"
     """What the annotation says, where it is paused."""
@@ -210,6 +215,11 @@ class PredictiveAutoscaler:
     def workload(self) -> str:
         """The target as `namespace/kind/name`."""
         return f"{self.namespace}/{self.target.kind}/{self.target.name}"
+
+    @property
+    def steers(self) -> bool:
+        """Whether it writes anything to its target."""
+        return self.mode is Mode.AUTO and (self.scales or self.vertical.mode is VerticalMode.IN_PLACE)
 
     def floor(self, now_seconds: float, lead_seconds: float) -> tuple[int, str]:
         """Fewest replicas now, and the name of the event that asks for them; empty where it is `minReplicas`."""
@@ -258,6 +268,8 @@ def conflict(autoscaler: PredictiveAutoscaler, rivals: Sequence[Rival]) -> Hold 
     """
     if not rivals and autoscaler.actuator is Actuator.SCALE:
         return None
+    if not autoscaler.scales and autoscaler.vertical.mode is not VerticalMode.IN_PLACE:
+        return None
     hpas = [each for each in rivals if each.kind is RivalKind.HPA]
     others = [each for each in rivals if each.kind is not RivalKind.HPA and _disturbs(autoscaler, each)]
     if autoscaler.actuator is Actuator.SCALE:
@@ -286,6 +298,8 @@ def _disturbs(autoscaler: PredictiveAutoscaler, rival: Rival) -> bool:
         return True
     if any(autoscaler.vertical.changes(resource) for resource in rival.resources or SIZED):
         return True
+    if not autoscaler.scales:
+        return False
     return autoscaler.target_value is None and (not rival.resources or autoscaler.resource in rival.resources)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autoscaler.cluster.capacity import Capacity
-from autoscaler.cluster.reasons import ReasonCode
+from autoscaler.cluster.reasons import ReasonCode, replicas_text
 from autoscaler.controller.autoscalers import KIND
 
 JsonObject = dict[str, Any]
@@ -54,7 +54,7 @@ def explanation(record: JsonObject) -> str:
     current, desired = replicas["current"], replicas["desired"]
     change = f"{current} -> {desired}" if record["decision"] != "hold" else str(current)
     lines = [
-        f"{record['workload']}: {VERDICTS[record['decision']]} {change} replicas",
+        f"{record['workload']}: {VERDICTS[record['decision']]} {change} {'replica' if change == '1' else 'replicas'}",
         "",
         *([f"  query        {query}"] if (query := record.get("query")) else []),
         f"  observed     {_observed(record, unit)}",
@@ -74,7 +74,9 @@ def explanation(record: JsonObject) -> str:
     if "min_replicas" in record:
         event = f", the minimum for {record['event']}" if record["event"] else ""
         source = f", the maximum of {record['max_source']}" if record["max_source"] else ""
-        lines.append(f"  bounds       {record['min_replicas']} to {record['max_replicas']} replicas{event}{source}")
+        lines.append(
+            f"  bounds       {record['min_replicas']} to {replicas_text(record['max_replicas'])}{event}{source}"
+        )
         lead = record["lead_time"]
         lines.append(f"  lead time    {span(lead['seconds'])} ({lead['source']})")
     outcome = OUTCOMES[record["outcome"]] + (f": {record['detail']}" if record["detail"] else "")
@@ -82,7 +84,7 @@ def explanation(record: JsonObject) -> str:
     lines += [
         f"  reason       {reason['code']}: {reason['message']}",
         f"  outcome      {outcome}",
-        f"  decided      {record['decided_at']} with {replicas['ready']} of {replicas['target']} replicas ready",
+        f"  decided      {record['decided_at']} with {replicas['ready']} of {replicas_text(replicas['target'])} ready",
         f"  asked by     {KIND} {record['autoscaler']}, mode {record['mode']}, actuator {record['actuator']}",
     ]
     return "\n".join([*lines, *_requests(record.get("vertical"))])

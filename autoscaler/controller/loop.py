@@ -10,10 +10,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import structlog
 
 from autoscaler.cluster.commands import ScaleReplicas
+from autoscaler.cluster.reasons import replicas_text
 from autoscaler.controller.autoscalers import Mode, Remembered
 from autoscaler.controller.planning import Plan, plan, steered_hpa
 from autoscaler.controller.policy import level_of
@@ -30,13 +32,15 @@ from autoscaler.controller.sizing import Sizing
 from autoscaler.controller.status import remembered_from
 from autoscaler.controller.telling import Teller
 from autoscaler.controller.vertical import VerticalScaling
+from autoscaler.controller.writing import WriteBudget, side_by_side
 from autoscaler.decisions.guardrails import remembered_scale
 from autoscaler.decisions.resizes import PodResize
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.metrics import AutoscalerMetrics
 from autoscaler.settings import ScalingSettings
+from predictor.serving.bundle import NoForecast
 from predictor.serving.predictor import Forecasts
-from predictor.usage.panel import SeriesKey
+from predictor.usage.panel import Resource, SeriesKey
 
 log = structlog.get_logger("autoscaler.controller")
 
@@ -73,6 +77,13 @@ class CycleReport:
         """Whether the whole cluster was seen and usage could be read."""
         return self.problem is None and self.forecasts is not None and self.forecasts.source_problem is None
 
+    def without_window(self) -> Self:
+        """The same without the window of usage and what was forecast from it, which are large."""
+        if self.forecasts is None:
+            return self
+        nothing = NoForecast("the forecasts of the last cycle are not kept")
+        return replace(self, forecasts=replace(self.forecasts, panel=None, made=nothing, peaks=()))
+
     @property
     def has_failed_command(self) -> bool:
         """Whether something that should have been written was not."""
@@ -96,6 +107,10 @@ class Controller:
     """Set to end the loop; a write that is under way is finished first."""
     vertical: VerticalScaling | None = None
     """Sizes containers, for the objects that ask for it."""
+    other_resources: frozenset[Resource] = frozenset()
+    """Whose usage is read though no object scales on them: what node pools are oversold by."""
+    monotonic: Callable[[], float] | None = None
+    """A clock that nobody sets, for what may be written per second; by default `clock`."""
 
     def __post_init__(self) -> None:
         self.remembered: dict[str, Remembered] = {}
@@ -107,11 +122,12 @@ class Controller:
         """What was last said of each thing that can go wrong."""
         self._logged: dict[str, tuple[object, ...]] = {}
         """By uid: what the last line about it said."""
-        self._writes_left = 0.0
+        gathering = max(self.settings.interval.total_seconds(), 1.0)
+        self._budget = WriteBudget(self.settings.writes_per_second, gathering)
         self._term = self.leadership.transitions
         self.started_at_seconds = self.clock()
         self.report: CycleReport | None = None
-        """The last cycle that saw the cluster."""
+        """The last cycle that saw the cluster, without its window of usage."""
         self.last_cycle_seconds: float | None = None
         """When the last cycle ended, whatever came of it."""
 
@@ -142,7 +158,7 @@ class Controller:
             report = self._cycle()
         self.last_cycle_seconds = self.clock()
         if report.problem is None:
-            self.report = report
+            self.report = report.without_window()
         self._publish(report)
         return report
 
@@ -152,7 +168,11 @@ class Controller:
         try:
             seen = self._observed()
             with self.metrics.timed("predict"):
-                forecasts = self.predictor.predict(started, levels=self._levels(seen), queries=_queries(seen))
+                scaled = [each.autoscaler for each in seen.workloads if each.autoscaler.scales]
+                wanted = {each.resource for each in scaled if not each.query} | self.other_resources
+                forecasts = self.predictor.predict(
+                    started, levels=self._levels(seen), resources=wanted or None, queries=_queries(seen)
+                )
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.
                 seen = self._observed()
@@ -168,8 +188,7 @@ class Controller:
         if self.leadership.transitions != self._term:
             self._forget()
             self._term = self.leadership.transitions
-        interval = self.settings.interval.total_seconds()
-        self._writes_left = self.settings.writes_per_second * max(interval, 1.0)
+        self._budget.begin(self._passing())
         with self.metrics.timed("decide"):
             before, plans = self._decide(seen, forecasts)
         results = self._carry_out(plans, seen)
@@ -236,22 +255,24 @@ class Controller:
     def _carry_out(self, plans: Sequence[Plan], seen: ClusterObservation) -> dict[str, ActResult]:
         """Results by uid of everything that was a command; more replicas first, as they are the urgent ones."""
         commands = [(p.decision.outcome, p) for p in plans if isinstance(p.decision.outcome, ScaleReplicas)]
-        results: dict[str, ActResult] = {}
-        for command, decided in sorted(commands, key=lambda pair: pair[0].desired < pair[0].current):
-            uid = decided.autoscaler.uid
-            kept_from = self._kept_from_writing(decided)
-            if kept_from is not None:
-                results[uid] = kept_from
-                continue
-            self._writes_left -= 1
-            try:
-                results[uid] = self._validated_write(command, decided, seen)
-            except (CommandConflict, ObjectGone) as change:
-                results[uid] = ActResult(Outcome.SKIPPED, str(change))
-            except (ClusterUnavailable, ClusterRefused) as problem:
-                self._count_error("kubernetes", problem)
-                results[uid] = ActResult(Outcome.FAILED, str(problem))
-        return results
+        commands.sort(key=lambda pair: pair[0].desired < pair[0].current)
+        results = side_by_side(lambda pair: self._carried_out(*pair, seen), commands)
+        return {decided.autoscaler.uid: result for (_, decided), result in zip(commands, results, strict=True)}
+
+    def _carried_out(self, command: ScaleReplicas, decided: Plan, seen: ClusterObservation) -> ActResult:
+        """What came of one command; several threads are here at a time, each with another object."""
+        kept_from = self._kept_from_writing(decided)
+        if kept_from is not None:
+            return kept_from
+        if not self._budget.take(self._passing()):
+            return NO_BUDGET
+        try:
+            return self._validated_write(command, decided, seen)
+        except (CommandConflict, ObjectGone) as change:
+            return ActResult(Outcome.SKIPPED, str(change))
+        except (ClusterUnavailable, ClusterRefused) as problem:
+            self._count_error("kubernetes", problem)
+            return ActResult(Outcome.FAILED, str(problem))
 
     def _kept_from_writing(self, decided: Plan) -> ActResult | None:
         if self.is_dry_run:
@@ -262,7 +283,7 @@ class Controller:
             return STOPPING
         if not self.leadership.is_leader:
             return NOT_LEADING
-        return NO_BUDGET if self._writes_left < 1 else None
+        return NO_BUDGET if self._budget.is_spent else None
 
     def _validated_write(self, command: ScaleReplicas, decided: Plan, seen: ClusterObservation) -> ActResult:
         """Writes, and on a conflict checks again: every pod that gets ready changes the object, but not its scale."""
@@ -289,7 +310,7 @@ class Controller:
         if scale.replicas != command.current:
             return ActResult(
                 Outcome.SKIPPED,
-                f"somebody set {scale.replicas} replicas since this was decided for {command.current}",
+                f"somebody set {replicas_text(scale.replicas)} since this was decided for {command.current}",
             )
         # Asked again: reading the scale may have taken longer than the lease lasts.
         if not self.leadership.is_leader:
@@ -332,7 +353,8 @@ class Controller:
         kept_from = self._kept_from_writing(decided)
         if kept_from is not None:
             return kept_from
-        self._writes_left -= 1
+        if not self._budget.take(self._passing()):
+            return NO_BUDGET
         try:
             with self.metrics.timed("act"):
                 self.writer.resize_pod(resize)
@@ -350,10 +372,13 @@ class Controller:
 
     def _may_write(self) -> bool:
         """Whether one more write is allowed now; one that is counts as made."""
-        if self._writes_left < 1 or self.stop.is_set() or not self.leadership.is_leader:
+        if self.stop.is_set() or not self.leadership.is_leader:
             return False
-        self._writes_left -= 1
-        return True
+        return self._budget.take(self._passing())
+
+    def _passing(self) -> float:
+        """Seconds by a clock that nobody sets; they only count from one time to the next."""
+        return (self.monotonic or self.clock)()
 
     def _publish(self, report: CycleReport) -> None:
         metrics, forecasts = self.metrics, report.forecasts
@@ -377,7 +402,7 @@ class Controller:
                 self._logged[record.plan.autoscaler.uid] = said
                 tell = log.warning if record.result.outcome is Outcome.FAILED else log.info
                 tell("decision", **record.log_fields())
-        metrics.publish_workloads(record.reading() for record in report.records)
+        metrics.publish_workloads(r.reading() for r in report.records if r.plan.autoscaler.scales)
         outcomes = Counter(record.result.outcome.value for record in report.records)
         log.info(
             "cycle",

@@ -1,12 +1,13 @@
 """A cluster and a leadership in memory that keep the same contracts as the real ones: for tests and benchmarks."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
-from autoscaler.controller.autoscalers import Mode, PredictiveAutoscaler, Rival, RivalKind, TargetRef
+from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, RivalKind, TargetRef
 from autoscaler.controller.ports import ClusterObservation, Event, ManagedWorkload, Scale, TargetWorkload
 from autoscaler.decisions.resizes import PodResize
 from autoscaler.errors import ClusterUnavailable, CommandConflict, ObjectGone
@@ -34,6 +35,7 @@ class MemoryCluster:
 
     def __post_init__(self) -> None:
         self._changes = 0
+        self._lock = threading.Lock()
         self._version_by_name: dict[str, int] = {}
 
     def put(self, thing: PredictiveAutoscaler | TargetWorkload | Rival) -> None:
@@ -59,7 +61,7 @@ class MemoryCluster:
         for rival in self.rivals.values():
             steering.setdefault(f"{rival.namespace}/{rival.target.kind}/{rival.target.name}", []).append(rival)
         for each in self.autoscalers.values():
-            if each.mode is Mode.AUTO:
+            if each.steers:
                 own = Rival(RivalKind.PREDICTIVE, each.namespace, each.name, each.target, each.uid)
                 steering.setdefault(each.workload, []).append(own)
         return ClusterObservation(
@@ -92,14 +94,14 @@ class MemoryCluster:
         name = f"{namespace}/{target.kind}/{target.name}"
         if self.scale_of(namespace, target) != expected:
             raise CommandConflict(f"{name} has changed since its scale was read")
-        self.writes += 1
+        self._count()
         self.put(replace(self.targets[name], replicas=replicas))
 
     def set_minimum(self, hpa: Rival, replicas: int, expected: Scale) -> None:
         """Sets the minimum where nothing has changed since `expected` was read."""
         if self.minimum_of(hpa) != expected:
             raise CommandConflict(f"{hpa.shown} has changed since it was read")
-        self.writes += 1
+        self._count()
         self.put(replace(self.rivals[hpa.uid], min_replicas=replicas))
 
     def resize_pod(self, resize: PodResize) -> None:
@@ -115,7 +117,7 @@ class MemoryCluster:
                 version = str(int(resize.pod.resource_version or 0) + 1)
                 changed = resize.pod._replace(containers=containers, resource_version=version)
                 pods = tuple(changed if pod == resize.pod else pod for pod in target.pods)
-                self.writes += 1
+                self._count()
                 self.resizes.append(resize)
                 self.put(replace(target, pods=pods))
                 return
@@ -127,18 +129,23 @@ class MemoryCluster:
         """Puts the status in the place of the one before."""
         self._reach()
         found = self._found(self.autoscalers, autoscaler.uid)
-        self.writes += 1
+        self._count()
         self.autoscalers[found.uid] = replace(found, status=dict(status))
 
     def publish(self, event: Event, now_seconds: float) -> None:  # noqa: ARG002 - the real one stamps it
         """Keeps the event."""
         self._reach()
-        self.writes += 1
+        self._count()
         self.events.append(event)
 
+    def _count(self) -> None:
+        with self._lock:
+            self.writes += 1
+
     def _touch(self, name: str) -> None:
-        self._changes += 1
-        self._version_by_name[name] = self._changes
+        with self._lock:
+            self._changes += 1
+            self._version_by_name[name] = self._changes
 
     def _found(self, kept: Mapping[str, Kept], name: str) -> Kept:
         try:

@@ -22,7 +22,7 @@ def notices(plan: Plan, result: ActResult, before: Remembered, was_conflict: boo
     if isinstance(decision.outcome, ScaleReplicas):
         hpa = steered_hpa(plan.workload)
         what = f"minReplicas of {hpa.shown} " if hpa else ""
-        unit = "" if hpa else " replicas"
+        unit = "" if hpa else " replica" if decision.desired == 1 else " replicas"
         change = f"{what}from {decision.current} to {decision.desired}{unit}: {decision.reason}"
         if result.outcome is Outcome.APPLIED:
             yield Event(about, "SuccessfulRescale", change)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from autoscaler.cluster.capacity import Capacity, proportional
 from autoscaler.cluster.commands import Decision
-from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, Rung, WorkloadSnapshot
 from autoscaler.controller.autoscalers import (
     NOTHING_REMEMBERED,
@@ -66,6 +66,8 @@ def plan(
         return _left_alone(workload, remembered, Hold(Reason(ReasonCode.INVALID_SPEC, autoscaler.problem)), now_seconds)
     if isinstance(target, Hold):
         return _left_alone(workload, remembered, target, now_seconds)
+    if not autoscaler.scales:
+        return _sized_only(workload, remembered, settings, now_seconds)
     target = _as_we_left_it(target, remembered, now_seconds)
     workload = replace(workload, target=target)
     remembered = _of_target(remembered, autoscaler, target, now_seconds)
@@ -127,6 +129,16 @@ def steered_hpa(workload: ManagedWorkload) -> Rival | None:
     if workload.autoscaler.actuator is Actuator.SCALE:
         return None
     return next((each for each in workload.rivals if each.kind is RivalKind.HPA), None)
+
+
+def _sized_only(
+    workload: ManagedWorkload, remembered: Remembered, settings: ScalingSettings, now_seconds: float
+) -> Plan:
+    """For an object that sizes containers alone: its replicas are others', its pauses and conflicts are its own."""
+    clash = conflict(workload.autoscaler, workload.rivals)
+    alone = Hold(Reason(ReasonCode.VERTICAL_ALONE, "without horizontal only what containers request is sized"))
+    hold = _suspended(workload.autoscaler, clash, NOTHING_REMEMBERED, settings, now_seconds) or alone
+    return replace(_left_alone(workload, remembered, hold, now_seconds), conflict=clash)
 
 
 def _left_alone(workload: ManagedWorkload, remembered: Remembered, hold: Hold, now_seconds: float) -> Plan:
@@ -194,7 +206,7 @@ def _suspended(
     changed, wait = remembered.changed_by_others_at_seconds, settings.respect_others_for.total_seconds()
     if changed is not None and autoscaler.mode is Mode.AUTO and now_seconds - changed < wait:
         left = wait - (now_seconds - changed)
-        text = f"somebody else set {remembered.last_replicas} replicas; they are left alone for another {left:.0f} s"
+        text = f"somebody else set {replicas_text(remembered.last_replicas or 0)}: left alone for another {left:.0f} s"
         return Hold(Reason(ReasonCode.CHANGED_BY_OTHERS, text))
     return None
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import structlog
 
-from autoscaler.cluster.pools import newest, pool_history
+from autoscaler.cluster.pools import pool_history
 from autoscaler.cluster.reasons import Hold
 from autoscaler.controller.loop import CycleReport
 from autoscaler.decisions.oversubscription import node_peak_quantile, oversubscription_ratio
@@ -16,7 +16,7 @@ from autoscaler.metrics import AutoscalerMetrics, PoolReading
 from autoscaler.settings import OversubscriptionSettings
 from predictor.errors import PredictorError
 from predictor.usage.node_pools import NodePools
-from predictor.usage.panel import Resource, UsagePanel
+from predictor.usage.panel import Resource, UsagePanel, newest
 
 log = structlog.get_logger("autoscaler.pools")
 

@@ -11,7 +11,7 @@ from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, Targe
 from autoscaler.decisions.resizes import PodResize
 from predictor.serving.predictor import NO_QUERIES, Forecasts
 from predictor.usage.containers import ContainerUsage
-from predictor.usage.panel import SeriesKey
+from predictor.usage.panel import Resource, SeriesKey
 
 JsonObject = dict[str, Any]
 
@@ -182,10 +182,15 @@ class Predicting(Protocol):
     """Answers what every workload will use; the predictor does."""
 
     def predict(
-        self, now_seconds: float, *, levels: Collection[float] = (), queries: Mapping[SeriesKey, str] = NO_QUERIES
+        self,
+        now_seconds: float,
+        *,
+        levels: Collection[float] = (),
+        resources: Collection[Resource] | None = None,
+        queries: Mapping[SeriesKey, str] = NO_QUERIES,
     ) -> Forecasts:
-        """Every answer at one instant, at its own and those levels; a source that is gone is no error but an answer.
+        """Every answer at one instant, at its own and those levels, of all resources or some of them.
 
-        `queries` say what demand is, by the series that they stand for.
+        `queries` say what demand is, by the series that they stand for. A source that is gone is an answer.
         """
         ...

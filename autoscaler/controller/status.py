@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any
 
 from autoscaler.cluster.commands import ScaleReplicas
-from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
 from autoscaler.cluster.snapshot import Rung
 from autoscaler.controller.autoscalers import (
     NOTHING_REMEMBERED,
@@ -192,6 +192,8 @@ def _conditions(
 
 def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]:
     decision = plan.decision
+    if not plan.autoscaler.scales and not isinstance(plan.workload.target, Hold) and not plan.autoscaler.problem:
+        return {"Conflict": _conflicting(plan)}  # it never scales, and that is nothing to be mended
     conditions = {"AbleToScale": _able(plan, result), "ScalingActive": _active(plan)}
     if plan.policy is None:
         return conditions  # nothing else can be known
@@ -230,7 +232,7 @@ def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
         return False, decision.reason.code.value, decision.reason.message
     if result.outcome is Outcome.APPLIED:
         of_hpa = f"{result.detail}: " if result.detail else ""
-        return True, "SucceededRescale", f"{of_hpa}set {decision.desired} replicas, from {decision.current}"
+        return True, "SucceededRescale", f"{of_hpa}set {replicas_text(decision.desired)}, from {decision.current}"
     if result.outcome is Outcome.FAILED:
         return False, "FailedUpdateScale", result.detail
     if decision.reason.code in SUSPENDED:
@@ -238,7 +240,7 @@ def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
     if result.outcome is Outcome.SKIPPED:
         return True, "DecidedAnew", result.detail
     if plan.autoscaler.mode is Mode.OBSERVE:
-        wanted = f"{decision.desired} replicas would be set" if _is_command(plan) else "nothing would be changed"
+        wanted = f"{replicas_text(decision.desired)} would be set" if _is_command(plan) else "nothing would be changed"
         return True, Mode.OBSERVE.value, f"{wanted}; spec.mode Auto carries decisions out"
     return _first(
         decision.reasons,

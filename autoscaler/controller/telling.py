@@ -4,6 +4,7 @@ What could not be said in its own cycle, for want of budget or of an answer, is 
 replicas is left without its Event and its entry among the decisions.
 """
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from autoscaler.controller.ports import ClusterWriter, Event
 from autoscaler.controller.records import DecisionRecord
 from autoscaler.controller.sizing import sizing_notices
 from autoscaler.controller.status import DECISIONS_KEPT, REFRESH_SECONDS, Importance, importance, status_of
+from autoscaler.controller.writing import side_by_side
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.metrics import AutoscalerMetrics
 
@@ -77,18 +79,24 @@ class Teller:
         tellings = [self._telling(each, before[each.plan.autoscaler.uid], now_seconds) for each in records]
         waiting = [each for each in tellings if each.is_due(now_seconds)]
         waiting.sort(key=lambda each: (-int(each.matters), each.written_at_seconds))
-        problem: AutoscalerError | None = None
-        for each in waiting:
-            if not may_write():
-                break
+        is_over = threading.Event()
+
+        def told(each: _Telling) -> AutoscalerError | None:
+            """Why it was refused; several threads are here at a time, each with another object."""
+            if is_over.is_set() or not may_write():
+                is_over.set()
+                return None
             refusal = self._refusal(partial(self._writer.set_status, each.record.plan.autoscaler, each.status))
             if isinstance(refusal, (ClusterUnavailable, ClusterRefused)):
-                problem = problem or refusal
-                break  # the next one would fare no better
-            if refusal is None:
-                self._statuses[each.uid] = (each.status, now_seconds)
-                self._untold.pop(each.uid, None)
-                problem = self._published(each, may_write, now_seconds) or problem
+                is_over.set()  # the next one would fare no better
+                return refusal
+            if refusal is not None:
+                return None
+            self._statuses[each.uid] = (each.status, now_seconds)
+            self._untold.pop(each.uid, None)
+            return self._published(each, may_write, now_seconds)
+
+        problem = next((each for each in side_by_side(told, waiting) if each is not None), None)
         behind = [each for each in waiting if self._statuses.get(each.uid, (None, 0.0))[0] is not each.status]
         for each in behind:
             if any(event.reason not in SEEN_AGAIN for event, at in each.events if at == now_seconds):

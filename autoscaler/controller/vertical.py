@@ -76,7 +76,7 @@ class VerticalScaling:
         write: Write,
     ) -> dict[str, Sizing]:
         """What came of it by uid of the object, for those that ask for it; `kept_from` says why one may not act."""
-        asking = [p for p in plans if p.policy is not None and p.autoscaler.vertical.mode is not VerticalMode.OFF]
+        asking = [p for p in plans if _is_seen(p) and p.autoscaler.vertical.mode is not VerticalMode.OFF]
         self._forget(asking, now_seconds)
         workloads = frozenset(p.autoscaler.workload for p in asking)
         advice = self.advisor.advise(workloads, bundle, now_seconds)
@@ -199,6 +199,11 @@ class VerticalScaling:
         self._killed = {key: each for key, each in self._killed.items() if key[0] in uids}
         self._resized_at = {uid: each for uid, each in self._resized_at.items() if uid in uids}
         self._refused = {uid: each for uid, each in self._refused.items() if each[0] > now}
+
+
+def _is_seen(plan: Plan) -> bool:
+    """Whether object and target could be read."""
+    return not plan.autoscaler.problem and isinstance(plan.workload.target, TargetWorkload)
 
 
 def _container_names(target: TargetWorkload, by_container: Mapping[ContainerName, ContainerAdvice]) -> list[str]:

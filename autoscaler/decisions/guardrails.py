@@ -10,7 +10,7 @@ from enum import StrEnum
 from math import ceil
 from typing import NamedTuple
 
-from autoscaler.cluster.reasons import Reason, ReasonCode
+from autoscaler.cluster.reasons import Reason, ReasonCode, replicas_text
 
 
 class PolicyKind(StrEnum):
@@ -138,19 +138,23 @@ def guarded(
     if replicas > current:
         limit = max(current, up_limit(current, memory.events, behaviour.up, now_seconds))
         if replicas > limit:
-            reasons += (Reason(ReasonCode.SCALE_UP_LIMIT, f"the scale-up policies allow {limit} replicas now"),)
+            reasons += (Reason(ReasonCode.SCALE_UP_LIMIT, f"the scale-up policies allow {replicas_text(limit)} now"),)
             replicas = limit
     elif replicas < current:
         limit = min(current, down_limit(current, memory.events, behaviour.down, now_seconds))
         if replicas < limit:
-            reasons += (Reason(ReasonCode.SCALE_DOWN_LIMIT, f"the scale-down policies allow {limit} replicas now"),)
+            reasons += (
+                Reason(ReasonCode.SCALE_DOWN_LIMIT, f"the scale-down policies allow {replicas_text(limit)} now"),
+            )
             replicas = limit
     minimum, maximum = bounds
     if replicas > maximum:
-        reasons += (Reason(ReasonCode.TOO_MANY_REPLICAS, f"{replicas} replicas wanted, the maximum is {maximum}"),)
+        reasons += (
+            Reason(ReasonCode.TOO_MANY_REPLICAS, f"{replicas_text(replicas)} wanted, the maximum is {maximum}"),
+        )
         replicas = maximum
     elif replicas < minimum:
-        reasons += (Reason(ReasonCode.TOO_FEW_REPLICAS, f"{replicas} replicas wanted, the minimum is {minimum}"),)
+        reasons += (Reason(ReasonCode.TOO_FEW_REPLICAS, f"{replicas_text(replicas)} wanted, the minimum is {minimum}"),)
         replicas = minimum
     return Guarded(replicas, reasons, memory)
 
@@ -219,12 +223,12 @@ def _stabilised_reason(replicas: int, recommended: int, behaviour: Behaviour) ->
         window = behaviour.down.stabilisation_seconds
         return Reason(
             ReasonCode.SCALE_DOWN_STABILIZED,
-            f"{recommended} replicas would do now, but up to {replicas} were needed within the last {window:g} s",
+            f"{replicas_text(recommended)} would do now, but up to {replicas} were needed within the last {window:g} s",
         )
     window = behaviour.up.stabilisation_seconds
     return Reason(
         ReasonCode.SCALE_UP_STABILIZED,
-        f"{recommended} replicas are wanted now, but {replicas} were enough within the last {window:g} s",
+        f"{replicas_text(recommended)} would be set now, but {replicas} would have done within the last {window:g} s",
     )
 
 

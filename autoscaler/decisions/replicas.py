@@ -13,7 +13,7 @@ from math import inf
 from typing import NamedTuple
 
 from autoscaler.cluster.commands import Decision, ScaleReplicas
-from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, Rung, WorkloadSnapshot
 from autoscaler.decisions.guardrails import HPA_BEHAVIOUR, Behaviour, ReplicaMemory, guarded
 
@@ -137,7 +137,8 @@ def _advised(
         return _Advice(current, rung, _UNCHANGED, (*reasons, _UNCHANGED))
     if current > 0 and rules.behaviour.within_tolerance(ratio := demand / capacity.demand_at(current)):
         small = Reason(
-            ReasonCode.WITHIN_TOLERANCE, f"{ratio:.3f} times what {current} replicas carry is within the tolerance"
+            ReasonCode.WITHIN_TOLERANCE,
+            f"{ratio:.3f} times the capacity of {replicas_text(current)} is within the tolerance",
         )
         return _Advice(current, rung, small, (*reasons, small))
     return _Advice(needed, rung, driver, reasons)
@@ -175,11 +176,12 @@ def _forecast_reason(forecast: DemandForecast, replicas: int, unit: str) -> Reas
     return Reason(
         ReasonCode.FORECAST_PEAK,
         f"a peak of {forecast.value:.4g} {unit} is forecast within {forecast.horizon_seconds:.0f} s at level "
-        f"{forecast.level:g}, which needs {replicas} replicas",
+        f"{forecast.level:g}, which needs {replicas_text(replicas)}",
     )
 
 
 def _observed_reason(observed: ObservedDemand, replicas: int, unit: str) -> Reason:
     return Reason(
-        ReasonCode.OBSERVED_DEMAND, f"{observed.value:.4g} {unit} are used now, which needs {replicas} replicas"
+        ReasonCode.OBSERVED_DEMAND,
+        f"{observed.value:.4g} {unit} are used now, which needs {replicas_text(replicas)}",
     )

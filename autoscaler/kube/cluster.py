@@ -15,7 +15,6 @@ from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.autoscalers import (
     API_VERSION,
     KIND,
-    Mode,
     PredictiveAutoscaler,
     Rival,
     RivalKind,
@@ -327,7 +326,7 @@ class KubeCluster:
             for rival in self._current(path):
                 found.setdefault(f"{rival.namespace}/{rival.target.kind}/{rival.target.name}", []).append(rival)
         for each in autoscalers:
-            if each.mode is Mode.AUTO:
+            if each.steers:
                 own = Rival(RivalKind.PREDICTIVE, each.namespace, each.name, each.target, each.uid)
                 found.setdefault(each.workload, []).append(own)
         return found

@@ -59,7 +59,8 @@ def autoscaler_of(item: JsonObject) -> PredictiveAutoscaler:
     try:
         return PredictiveAutoscaler(**identity, **_wishes(spec, horizontal))
     except (KeyError, ValueError, TypeError, AttributeError, CronSimError) as error:
-        problem = f"spec cannot be followed: {type(error).__name__} {error}; apply it again to see what the API refuses"
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__} "
+        problem = f"spec cannot be followed: {kind}{error}; apply it again once that is mended"
         return PredictiveAutoscaler(**identity, max_replicas=1, problem=problem)
 
 
@@ -73,12 +74,15 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
         raise ValueError("a query needs target.averageValue, and no resource beside it")
     if metric.get("resource") == Resource.CUSTOM:
         raise ValueError("the resource 'custom' is what a query gives; give metric.query")
+    vertical = _vertical(spec.get("vertical") or {})
+    scales = "horizontal" in spec or vertical.mode is VerticalMode.OFF
     return {
         "mode": Mode(spec.get("mode", Mode.OBSERVE)),
         "actuator": Actuator(spec.get("actuator", Actuator.SCALE)),
         "percentile": None if percentile is None else float(percentile),
         "min_replicas": int(horizontal.get("minReplicas", 1)),
-        "max_replicas": int(horizontal["maxReplicas"]),
+        "max_replicas": int(horizontal["maxReplicas"]) if scales else 1,
+        "scales": scales,
         "resource": Resource.CUSTOM if query else Resource(metric.get("resource", Resource.CPU)),
         "query": query,
         "target_utilisation": None if utilisation is None else int(utilisation) / 100,
@@ -95,7 +99,7 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
             )
             for each in spec.get("schedule") or ()
         ),
-        "vertical": _vertical(spec.get("vertical") or {}),
+        "vertical": vertical,
     }
 
 

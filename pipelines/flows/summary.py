@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.flows.backtest import BacktestReport
 from pipelines.flows.train import TrainingReport
 from pipelines.steps.score import ResourceAccuracy
+from predictor.errors import without_login
 from predictor.usage.panel import Finding, Severity
 
 MOST_SHOWN = 5
@@ -156,7 +157,7 @@ def _verdict_lines(report: TrainingReport) -> list[str]:
 def _where(tracking_uri: str) -> str:
     if tracking_uri.startswith(SQLITE):
         return f"{mlflow_command()} ui --backend-store-uri {tracking_uri}"
-    return tracking_uri
+    return without_login(tracking_uri)
 
 
 def mlflow_command() -> str:

@@ -18,6 +18,7 @@ import structlog
 
 from pipelines.errors import TrackingUnavailable
 from pipelines.steps.record import Record, Submission
+from predictor.errors import without_login
 from predictor.registry.mlflow import (
     BUNDLE_FOLDER,
     bounded_requests,
@@ -230,7 +231,7 @@ def _telling(tracking_uri: str) -> Iterator[None]:
 
 def _advice(tracking_uri: str, problem: str) -> str:
     what = "free or mend the file" if sqlite_file(tracking_uri) else "start it, or mend registry.tracking_uri"
-    return f"MLflow at {tracking_uri}: {problem}. To go on, {what}"
+    return f"MLflow at {without_login(tracking_uri)}: {problem}. To go on, {what}"
 
 
 def _signature() -> Any:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
+from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable, without_login
 
 if TYPE_CHECKING:
     from predictor.serving.bundle import Bundle
@@ -87,13 +87,13 @@ def one_at_a_time(tracking_uri: str) -> Iterator[None]:
 
 
 def in_short(problem: Exception) -> str:
-    """What an exception says, without the SQL that it came from; a full disk is called one.
+    """What an exception says, without the SQL and the login that it came from; a full disk is called one.
 
     One about a header holds the header, and with it the token, so it is told in other words.
     """
     if "header value" in str(problem):
         return "a header of the request cannot be sent; check MLFLOW_TRACKING_TOKEN, USERNAME and PASSWORD"
-    said = str(getattr(problem, "message", None) or problem).split("[SQL", 1)[0].strip()
+    said = without_login(str(getattr(problem, "message", None) or problem)).split("[SQL", 1)[0].strip()
     first = next((line.strip() for line in said.splitlines() if line.strip()), type(problem).__name__)
     return f"{first} (free some disk space)" if "full" in first or "No space" in first else first
 
@@ -121,6 +121,11 @@ class MlflowBundleStore:
     model_name: str
     timeout: timedelta = timedelta(seconds=10)
 
+    @property
+    def shown_uri(self) -> str:
+        """The store's address, fit for messages."""
+        return without_login(self.tracking_uri)
+
     def version_of(self, alias: str) -> str:
         """The version an alias points to. Raises RegistryUnavailable or ModelNotFound."""
         with self._asking(f"{self.model_name}@{alias}"):
@@ -141,7 +146,7 @@ class MlflowBundleStore:
                 # Asked first, because a foreign model may be gigabytes.
                 if BUNDLE_FOLDER not in {Path(item.path).name for item in held if item.is_dir}:
                     raise CorruptModel(
-                        f"{self.tracking_uri}: {what} was not made by foresize: it holds no {BUNDLE_PATH}; "
+                        f"{self.shown_uri}: {what} was not made by foresize: it holds no {BUNDLE_PATH}; "
                         "train a new one with `foresize train`"
                     )
                 folder = Path(
@@ -155,7 +160,7 @@ class MlflowBundleStore:
             try:
                 return Bundle.load(folder)
             except CorruptModel as error:
-                raise CorruptModel(f"{self.tracking_uri}: {what}: {error}") from error
+                raise CorruptModel(f"{self.shown_uri}: {what}: {error}") from error
 
     def _client(self) -> Any:
         from mlflow import MlflowClient
@@ -168,7 +173,7 @@ class MlflowBundleStore:
         file = sqlite_file(self.tracking_uri)
         if file is not None and not file.exists():
             # Asking would make an empty store.
-            raise ModelNotFound(f"{self.tracking_uri}: there is no {what} yet; train one with `foresize train`")
+            raise ModelNotFound(f"{self.shown_uri}: there is no {what} yet; train one with `foresize train`")
         prepare_mlflow()
         from mlflow.exceptions import MlflowException
         from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
@@ -178,15 +183,16 @@ class MlflowBundleStore:
                 yield
         except UnsupportedModelRegistryStoreURIException as error:
             raise RegistryUnavailable(
-                f"{self.tracking_uri}: this kind of store cannot be opened by this installation; set "
+                f"{self.shown_uri}: this kind of store cannot be opened by this installation; set "
                 "registry.tracking_uri to an MLflow server (http://…), or install foresize[pipelines]"
             ) from error
         except MlflowException as error:
             # An alias nobody set and a version that is no number are answered as invalid parameters.
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                said = without_login(str(error.message))
                 raise ModelNotFound(
-                    f"{self.tracking_uri}: there is no {what}: {error.message}; train one with `foresize train`"
+                    f"{self.shown_uri}: there is no {what}: {said}; train one with `foresize train`"
                 ) from error
-            raise RegistryUnavailable(f"{self.tracking_uri}: asking for {what} failed: {in_short(error)}") from error
+            raise RegistryUnavailable(f"{self.shown_uri}: asking for {what} failed: {in_short(error)}") from error
         except store_problems() as error:
-            raise RegistryUnavailable(f"{self.tracking_uri}: asking for {what} failed: {in_short(error)}") from error
+            raise RegistryUnavailable(f"{self.shown_uri}: asking for {what} failed: {in_short(error)}") from error

@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 
 from models import catalog
 from models.forecast import ForecastError, Target
-from predictor.errors import CorruptModel, ModelNotFound, PredictorError, RegistryUnavailable, UnknownWorkload
+from predictor.errors import (
+    CorruptModel,
+    ModelNotFound,
+    PredictorError,
+    RegistryUnavailable,
+    UnknownWorkload,
+    without_frames,
+)
 from predictor.serving.bundle import FALLBACK, Bundle, NoForecast, PanelForecast, SeriesForecast, Served
 from predictor.serving.ports import BundleStore, QuerySource, StoredBundle, UsageSource
 from predictor.serving.previous import PreviousChampion
@@ -137,7 +144,7 @@ class Forecasts:
     stale_after_seconds: float
     model: ModelInUse
     panel: UsagePanel | None
-    """What was observed; None where the source gave no answer."""
+    """What was observed, slim; None where the source gave no answer."""
     made: PanelForecast | NoForecast
     source_problem: PredictorError | None = None
     """Why there is no observation."""
@@ -321,7 +328,7 @@ class Predictor:
         self._in_use: ModelInUse | None = None
         self._asked_at_seconds: float | None = None
         self._answered: Forecasts | None = None
-        self._levels_answered: tuple[float, ...] = ()
+        self._asked_for: tuple[tuple[float, ...], frozenset[Resource]] = (), frozenset()
         self._queries_answered: dict[SeriesKey, str] = {}
         self._newest_sample_seconds: int | None = None
         self._learning: tuple[Bundle, Bundle] | None = None
@@ -330,40 +337,50 @@ class Predictor:
         """The same of the version before, in so far as it is needed."""
 
     def predict(
-        self, now_seconds: float, *, levels: Collection[float] = (), queries: Mapping[SeriesKey, str] = NO_QUERIES
+        self,
+        now_seconds: float,
+        *,
+        levels: Collection[float] = (),
+        resources: Collection[Resource] | None = None,
+        queries: Mapping[SeriesKey, str] = NO_QUERIES,
     ) -> Forecasts:
         """Forecasts of every series from the last complete step before `now_seconds` on, at `levels` too.
 
-        `queries` say what the usage of their keys is, each held to the key's namespace. Within one step, with one
-        model, the same levels and queries the window and the forecasts are those of the call before.
+        Of all resources, or only of some of them; `queries` say what the usage of their keys is, each held to the key's
+        namespace. Within one step, with one model and for the same question the window and the forecasts are those of
+        the call before.
         """
         now = int(now_seconds)
         model = self._model(now)
         end = now // self.step_seconds * self.step_seconds - self.step_seconds
         asked = tuple(sorted({*self.levels, *levels}))
+        wanted = frozenset(self.resources if resources is None else {*resources} & {*self.resources})
         before = self._answered
         if (
             before is not None
             and before.panel is not None
             and before.panel.end_seconds == end
             and before.model.bundle is model.bundle
-            and self._levels_answered == asked
+            and self._asked_for == (asked, wanted)
             and self._queries_answered == queries
         ):
             return self._kept(replace(before, now_seconds=now, model=model))
+        del before
+        # A fleet's window is large: the one before goes before the next one comes.
+        self._answered = None
         stale_after_seconds = self.stale_after.total_seconds()
         try:
             panel = self.source.fetch(
                 start_seconds=end - int(self.span.total_seconds()) + self.step_seconds,
                 end_seconds=end,
                 step_seconds=self.step_seconds,
-                resources=self.resources,
-            )
+                resources=[resource for resource in Resource if resource in wanted],
+            ).slim()
         except PredictorError as problem:
             nothing = NoForecast("nothing was observed")
-            return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, problem))
+            return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, without_frames(problem)))
         panel = self._with_queries(panel, queries)
-        self._levels_answered, self._queries_answered = asked, dict(queries)
+        self._asked_for, self._queries_answered = (asked, wanted), dict(queries)
         try:
             made, known = self._forecasts(model, panel, asked)
         except ForecastError as error:
@@ -389,7 +406,7 @@ class Predictor:
             step_seconds=panel.step_seconds,
             within_seconds=QUERIES_SECONDS,
         )
-        return panel.beside(found)
+        return panel.beside(found.slim())
 
     def _kept(self, answer: Forecasts) -> Forecasts:
         if answer.panel is not None and (answer._last_columns >= 0).any():
@@ -508,7 +525,7 @@ class Predictor:
             self._checked(bundle)
             self._in_use = ModelInUse(version, Origin.REGISTRY, bundle, now)
         except (RegistryUnavailable, ModelNotFound, CorruptModel) as problem:
-            self._in_use = self._next_best(now, problem)
+            self._in_use = self._next_best(now, without_frames(problem))
         return self._in_use
 
     def _checked(self, bundle: Bundle) -> None:

@@ -141,7 +141,7 @@ def on_grid(panel: UsagePanel, start_seconds: int, end_seconds: int, step_second
     first, stop = max(shift, 0), min(shift + steps, panel.steps)
 
     def moved(values: FloatArray) -> FloatArray:
-        out = np.full((values.shape[0], steps), np.nan)
+        out = np.full((values.shape[0], steps), np.nan, dtype=values.dtype)
         if stop > first:
             out[:, first - shift : stop - shift] = values[:, first:stop]
         return out

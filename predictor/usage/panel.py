@@ -102,6 +102,20 @@ step)."""
 
 
 @dataclass(frozen=True, slots=True)
+class CutOff:
+    """Where usage is only a bound of what was demanded, both [series, steps]; None where it nowhere is."""
+
+    is_bound: BoolArray | None
+    by_source: BoolArray | None
+    """Where the source says so itself: throttled or killed."""
+
+    def part(self, place: NDArray[np.intp] | tuple[slice, slice]) -> Self:
+        """Some of the series, or some of the steps."""
+        is_bound, by_source = (None if each is None else each[place] for each in (self.is_bound, self.by_source))
+        return type(self)(is_bound, by_source)
+
+
+@dataclass(frozen=True, slots=True)
 class UsagePanel:
     """Usage of many series on one regular grid.
 
@@ -119,6 +133,10 @@ class UsagePanel:
     findings: tuple[Finding, ...] = ()
     node_pool: Mapping[str, str] = field(default_factory=dict)
     kin: Mapping[str, Kin] = field(default_factory=dict)
+    newest: Mapping[str, FloatArray] = field(default_factory=dict)
+    """The last known value of attributes that are not kept for every step, [series]; NaN where there never was one."""
+    cut_off: CutOff | None = None
+    """Where usage is only a bound, where that was found before the attributes that tell it were left out."""
     _bounds: list[BoolArray | None] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -172,6 +190,8 @@ class UsagePanel:
             keys=tuple(self.keys[i] for i in index),
             usage=self.usage[index],
             attributes={name: values[index] for name, values in self.attributes.items()},
+            newest={name: values[index] for name, values in self.newest.items()},
+            cut_off=self.cut_off.part(index) if self.cut_off else None,
         )
 
     def between(self, start_seconds: int, end_seconds: int) -> Self:
@@ -184,6 +204,7 @@ class UsagePanel:
             start_seconds=self.start_seconds + first * self.step_seconds,
             usage=self.usage[:, first:stop],
             attributes={name: values[:, first:stop] for name, values in self.attributes.items()},
+            cut_off=self.cut_off.part((slice(None), slice(first, stop))) if self.cut_off else None,
         )
 
     def followed_by(self, later: Self) -> Self:
@@ -204,13 +225,26 @@ class UsagePanel:
         shape = (len(keys), max(self.steps, first + later.steps))
 
         def joined(old: FloatArray | None, new: FloatArray | None) -> FloatArray:
-            values = np.full(shape, np.nan)
+            kept = [each.dtype for each in (old, new) if each is not None]
+            values = np.full(shape, np.nan, np.result_type(*kept))
             if old is not None:
                 values[old_rows, : self.steps] = old
             if new is not None:
                 values[new_rows, first : first + later.steps] = new
             return values
 
+        def either(old: BoolArray | None, new: BoolArray | None) -> BoolArray | None:
+            if old is None and new is None:
+                return None
+            values = np.zeros(shape, dtype=np.bool_)
+            if old is not None:
+                values[old_rows, : self.steps] = old
+            values[new_rows, first : first + later.steps] = False if new is None else new
+            return values
+
+        cut_off = None
+        if self.cut_off is not None or later.cut_off is not None:
+            cut_off = CutOff(either(self.is_bound, later.is_bound), either(self.was_cut_off, later.was_cut_off))
         names = dict.fromkeys((*self.attributes, *later.attributes))
         return replace(
             later,
@@ -220,6 +254,11 @@ class UsagePanel:
             attributes={name: joined(self.attributes.get(name), later.attributes.get(name)) for name in names},
             node_pool={**self.node_pool, **later.node_pool},
             kin=joined_kin(self.kin, later.kin, {key.workload for key in keys}),
+            newest={
+                name: _newer(len(keys), (old_rows, self.newest.get(name)), (new_rows, later.newest.get(name)))
+                for name in dict.fromkeys((*self.newest, *later.newest))
+            },
+            cut_off=cut_off,
         )
 
     def beside(self, other: Self) -> Self:
@@ -232,6 +271,18 @@ class UsagePanel:
         bounds = {name: values for name, values in self.attributes.items() if name in (*BOUNDS, CUT_OFF)}
         return replace(self, attributes=bounds, findings=(), node_pool={})
 
+    def slim(self) -> Self:
+        """What serving needs of a whole fleet, in little memory: usage in single precision, where it was cut off, and
+        of all else that is known for every step the newest value.
+        """
+        return replace(
+            self,
+            usage=self.usage.astype(np.float32, copy=False),
+            attributes={},
+            newest={**self.newest, **{name: newest(values) for name, values in self.attributes.items()}},
+            cut_off=CutOff(self.is_bound, self.was_cut_off),
+        )
+
     def history(self) -> History:
         """Usage as forecasters take it, with where it was cut off; rows in the order of `keys`."""
         return History(self.usage, self.end_seconds, self.step_seconds, self.is_bound)
@@ -242,6 +293,8 @@ class UsagePanel:
 
         Looked for once.
         """
+        if self.cut_off is not None:
+            return self.cut_off.is_bound
         if not self._bounds:
             bounds = [self.attributes[name] for name in BOUNDS if name in self.attributes]
             self._bounds.append(at_its_limit(self.usage, bounds, self.step_seconds, self.was_cut_off))
@@ -264,11 +317,31 @@ class UsagePanel:
     @property
     def was_cut_off(self) -> BoolArray | None:
         """Where the source says so itself: in which steps it was throttled or killed, [series, steps]; None if none."""
+        if self.cut_off is not None:
+            return self.cut_off.by_source
         if CUT_OFF not in self.attributes:
             return None
         is_held = np.asarray([key.resource.is_held for key in self.keys], dtype=np.bool_)
         found = was_cut_off(self.attributes[CUT_OFF], is_held)
         return found if found.any() else None
+
+
+def _newer(count: int, *known: tuple[Sequence[int], FloatArray | None]) -> FloatArray:
+    """One value for each of `count` series from those that some of them have, the last that is given and known."""
+    values = np.full(count, np.nan)
+    for rows, own in known:
+        if own is not None:
+            values[rows] = np.where(np.isnan(own), values[rows], own)
+    return values
+
+
+def newest(values: FloatArray) -> FloatArray:
+    """The last known value of each row of [rows, steps], NaN where none is; what is [rows] is that already."""
+    if values.ndim == 1:
+        return values
+    known = ~np.isnan(values)
+    last = values.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
+    return np.asarray(np.where(known.any(axis=1), values[np.arange(len(values)), last], np.nan), dtype=np.float64)
 
 
 def unknown_workload(name: str, known: Iterable[str], where: str = "") -> UnknownWorkload:

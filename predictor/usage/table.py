@@ -192,13 +192,13 @@ def checked_series(panel: UsagePanel) -> tuple[UsagePanel, tuple[Finding, ...]]:
     """
     findings: list[Finding] = []
     keep: list[int] = []
-    usage = panel.usage.copy()
+    mended: dict[int, FloatArray] = {}
     capacity = _largest_capacity(panel)
     for row, key in enumerate(panel.keys):
-        values = usage[row]
+        values = panel.usage[row]
         senseless = without_sense(values)
         if senseless.any():
-            values[senseless] = np.nan
+            values = np.where(senseless, np.nan, values)
             text = f"{int(senseless.sum())} negative or infinite samples taken as no sample"
             findings.append(_finding(key, Severity.WARNING, text))
         if problem := _problem(key, values):
@@ -206,11 +206,20 @@ def checked_series(panel: UsagePanel) -> tuple[UsagePanel, tuple[Finding, ...]]:
             continue
         artefacts = spikes(values, key.resource, capacity[row])
         if artefacts.any():
-            values[artefacts] = np.nan
+            values = np.where(artefacts, np.nan, values)
             findings.append(_finding(key, Severity.WARNING, _spikes_text(panel.usage[row, artefacts], values)))
         keep.append(row)
+        if senseless.any() or artefacts.any():
+            mended[row] = values
         findings += [_finding(key, Severity.NOTE, text) for text in _notes(values, panel.step_seconds)]
-    return replace(panel, usage=usage).select(np.asarray(keep, dtype=np.intp)), tuple(findings)
+    # A fleet's panel is large: it is copied only where something is to be changed or left out.
+    if mended:
+        usage = panel.usage.copy()
+        for row, values in mended.items():
+            usage[row] = values
+        panel = replace(panel, usage=usage)
+    kept = panel if len(keep) == len(panel.keys) else panel.select(np.asarray(keep, dtype=np.intp))
+    return kept, tuple(findings)
 
 
 def _largest_capacity(panel: UsagePanel) -> list[float | None]:

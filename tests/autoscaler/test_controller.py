@@ -15,6 +15,7 @@ from autoscaler.controller.ports import Scale
 from autoscaler.controller.records import DecisionRecord, Outcome
 from autoscaler.errors import ClusterUnavailable
 from autoscaler.settings import ScalingSettings
+from predictor.usage.panel import Resource
 from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_target, an_autoscaler, noon_rush
 from tests.support.serving import ManualClock
 
@@ -223,3 +224,31 @@ def test_a_cluster_that_does_not_answer_is_no_reason_to_decide() -> None:
 
     assert report.records == ()
     assert isinstance(report.problem, ClusterUnavailable)
+
+
+def test_only_usage_that_an_object_scales_on_is_read() -> None:
+    """With what node pools are oversold by; without an object everything, so that what is there can be told."""
+    parts = before_the_rush()
+    controller = parts.controller()
+
+    controller.cycle()
+    assert parts.source.resources == {Resource.CPU}
+    controller.other_resources = frozenset({Resource.MEMORY})
+    controller.cycle()
+
+    assert parts.source.resources == {Resource.CPU, Resource.MEMORY}
+
+
+def test_the_window_of_usage_is_not_kept_with_the_last_report() -> None:
+    """It is a fleet's usage of weeks, and the next cycle has its own."""
+    controller = before_the_rush().controller()
+
+    report = controller.cycle()
+
+    assert report.forecasts is not None
+    assert report.forecasts.panel is not None
+    assert controller.report is not None
+    assert controller.report.forecasts is not None
+    assert controller.report.forecasts.panel is None
+    assert controller.report.is_complete
+    assert controller.report.records == report.records

@@ -11,6 +11,7 @@ from autoscaler.controller.advisor import RequestAdvisor
 from autoscaler.controller.autoscalers import (
     ContainerPolicy,
     Mode,
+    PredictiveAutoscaler,
     Rival,
     RivalKind,
     TargetRef,
@@ -274,6 +275,45 @@ def test_an_observing_object_resizes_nothing() -> None:
     assert parts.cluster.resizes == []
     assert "mode Observe" in parts.status()["resize"]["message"]
     assert parts.status()["resize"]["waiting"] == 2
+
+
+def sized_alone(mode: VerticalMode = VerticalMode.IN_PLACE, **changes: Any) -> PredictiveAutoscaler:
+    """An object that leaves replicas to others."""
+    return replace(a_sized_object(mode), scales=False, **changes)
+
+
+def test_an_object_with_vertical_alone_resizes_and_leaves_replicas_alone() -> None:
+    """Demand would take other replicas; its status says nothing of scaling that would have to be mended."""
+    scaled, alone = after_one_cycle(), after_one_cycle(autoscalers=(sized_alone(),))
+
+    assert scaled.cluster.resizes
+    assert alone.cluster.resizes == scaled.cluster.resizes
+    assert alone.cluster.targets[CART].replicas == alone.targets[0].replicas
+    assert alone.status()["reason"] == "VerticalAlone"
+    assert [c["type"] for c in alone.status()["conditions"]] == ["Conflict", "RecommendationProvided"]
+    assert alone.condition("RecommendationProvided") == ("True", "RecommendationProvided")
+
+
+def test_an_object_with_vertical_alone_honours_its_pause() -> None:
+    """As any other does."""
+    parts = after_one_cycle(autoscalers=(sized_alone(is_paused=True),))
+
+    assert parts.cluster.resizes == []
+    assert parts.status()["reason"] == "Paused"
+
+
+def test_an_object_that_only_recommends_steers_nothing() -> None:
+    """Beside it another object may set the replicas; one that resizes too is a second hand on the workload."""
+    other = replace(an_autoscaler(), name="other", uid="other")
+    beside = after_one_cycle(autoscalers=(sized_alone(RECOMMEND), other))
+    fighting = after_one_cycle(autoscalers=(sized_alone(), other))
+
+    def clashes(parts: SizingParts) -> set[str]:
+        return {c["status"] for a in parts.cluster.autoscalers.values() for c in a.status["conditions"]
+                if c["type"] == "Conflict"}  # fmt: skip
+
+    assert clashes(beside) == {"False"}
+    assert clashes(fighting) == {"True"}
 
 
 def test_a_dry_run_writes_nothing() -> None:

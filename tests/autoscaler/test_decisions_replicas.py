@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.commands import Decision, ScaleReplicas
-from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, Rung, WorkloadSnapshot
 from autoscaler.decisions.guardrails import (
     NO_MEMORY,
@@ -284,3 +284,9 @@ def test_without_a_forecast_the_headroom_is_larger() -> None:
     assert decide(workload, a_forecast(4.0), rules=rules).desired == 4
     with pytest.raises(ValueError, match="reactive_share"):
         ReplicaRules(reactive_share=0.0)
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 replicas"), (1, "1 replica"), (2, "2 replicas")])
+def test_one_replica_is_one_replica(count: int, text: str) -> None:
+    """In every sentence about replicas."""
+    assert replicas_text(count) == text

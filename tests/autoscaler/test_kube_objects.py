@@ -90,6 +90,25 @@ def test_a_schedule_that_no_clock_knows_is_a_problem() -> None:
         assert autoscaler_of(an_object(spec | {"schedule": [event | change]})).problem
 
 
+def test_an_object_may_size_containers_alone() -> None:
+    """Without horizontal it sets no replicas; without either it cannot be followed."""
+    alone = autoscaler_of(an_object({"targetRef": REF, "vertical": {"mode": "InPlace"}}))
+
+    assert (alone.scales, alone.problem) == (False, "")
+    assert autoscaler_of(an_object({"targetRef": REF, "vertical": {"mode": "Off"}})).problem
+    assert autoscaler_of(an_object({"targetRef": REF, "horizontal": {"maxReplicas": 3}})).scales
+
+
+@pytest.mark.parametrize("start", ["0 8 31 2 *", "0 8 30 FEB *", "0 8 31 4,6,9,11 *"])
+def test_a_schedule_for_a_day_that_never_comes_is_a_problem_with_its_name(start: str) -> None:
+    """It would wait for ever and nobody would know why."""
+    event = {"name": "sale", "start": start, "durationSeconds": 3600, "minReplicas": 10}
+
+    read = autoscaler_of(an_object({"targetRef": REF, "horizontal": {"maxReplicas": 9}, "schedule": [event]}))
+
+    assert f"schedule sale: {start!r} is no time that ever comes" in read.problem
+
+
 @pytest.mark.parametrize(
     ("wish", "is_paused"),
     [("true", True), ("True", True), ("yes", True), ("1", True), ("please", True), ("false", False), ("No ", False)],

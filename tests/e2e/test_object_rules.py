@@ -101,6 +101,9 @@ def a_schedule(**changes: Any) -> list[JsonObject]:
         ("spec.schedule", a_schedule(start="0 24 * * FRI"), "spec.schedule[0].start"),
         ("spec.schedule", a_schedule(start="0 8 32 * *"), "spec.schedule[0].start"),
         ("spec.schedule", a_schedule(start="0 8 * 13 *"), "spec.schedule[0].start"),
+        ("spec.schedule", a_schedule(start="0 8 31 2 *"), "spec.schedule[0].start"),
+        ("spec.schedule", a_schedule(start="0 8 30,31 FEB *"), "spec.schedule[0].start"),
+        ("spec.schedule", a_schedule(start="0 8 31 4,6,9,11 *"), "spec.schedule[0].start"),
         ("spec.schedule", a_schedule(start="0 8 * * FRY"), "spec.schedule[0].start"),
         ("spec.schedule", a_schedule(timeZone="Mars/Olympus"), "spec.schedule[0].timeZone"),
         ("spec.schedule", a_schedule(timeZone="+01:00"), "spec.schedule[0].timeZone"),
@@ -168,6 +171,9 @@ def test_the_target_of_an_object_stays_its_target(control_plane: ControlPlane, n
         (f"{UP}.tolerance", "0.05"),
         (f"{DOWN}.stabilizationWindowSeconds", 0),
         ("spec.schedule", a_schedule(timeZone="Europe/Berlin", minReplicas=20)),
+        ("spec.schedule", a_schedule(start="0 8 31 1,2 *")),
+        ("spec.schedule", a_schedule(start="0 8 29 2 *")),
+        ("spec.schedule", a_schedule(start="0 8 30 4 *")),
         ("spec.schedule", a_schedule(timeZone="Etc/GMT+3")),
         ("spec.schedule", a_schedule(start="*/15 0-6,22-23 1,15 JAN-mar 1-5")),
         ("spec.schedule", a_schedule(start="5/10 08 L * 5#2")),
@@ -179,3 +185,17 @@ def test_what_can_be_followed_is_let_in(control_plane: ControlPlane, namespace: 
     from autoscaler.kube.objects import autoscaler_of
 
     assert not autoscaler_of(created(control_plane, namespace, path, value)).problem
+
+
+def test_an_object_may_size_containers_alone(control_plane: ControlPlane, namespace: str) -> None:
+    """Without horizontal, if it asks for requests; what only says how many replicas is refused then."""
+    for mode in ("Recommend", "InPlace"):
+        manifest = with_value(an_object(namespace, f"alone-{mode.lower()}"), HORIZONTAL, None)
+        made = control_plane.apply(with_value(manifest, "spec.vertical", {"mode": mode}))
+        assert "horizontal" not in made["spec"]
+
+    alone = with_value(with_value(an_object(namespace, "not"), HORIZONTAL, None), "spec.vertical.mode", "Recommend")
+    for path, value in (("spec.schedule", [EVENT]), ("spec.actuator", "HPAMinReplicas")):
+        with pytest.raises(ApiError) as refusal:
+            control_plane.apply(with_value(alone, path, value))
+        assert path in refusal.value.message

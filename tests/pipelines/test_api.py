@@ -25,7 +25,7 @@ from predictor.usage.kin import Kin
 from predictor.usage.panel import UsagePanel
 from predictor.usage.table import table_from_panel
 from tests.support.histories import STEP_SECONDS
-from tests.support.panels import a_fleet, a_settings, throttled
+from tests.support.panels import a_fleet, a_settings, in_single_precision, throttled
 
 SETTINGS = a_settings()
 KIN = {
@@ -33,7 +33,7 @@ KIN = {
     "shop/Deployment/w1": Kin("shop/web", "part-of/shop"),
     "shop/Deployment/w2": Kin(owner="part-of/shop"),
 }
-PANEL = replace(throttled(a_fleet(), [0, 1]), kin=KIN)
+PANEL = in_single_precision(replace(throttled(a_fleet(), [0, 1]), kin=KIN))
 TABLE = table_from_panel(PANEL)
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
 END = TABLE["timestamp"].max() + pd.Timedelta(seconds=STEP_SECONDS)

@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from foresize.doctor import mlflow_checks
+from foresize.settings import load_settings
 from models.forecast import FloatArray
 from pipelines.errors import TrackingUnavailable
 from pipelines.flows.train import TrainingReport, train
@@ -154,6 +157,26 @@ def test_the_store_loads_the_bundle_bit_identically(uri: str, report: TrainingRe
 
     panel = a_fleet()
     np.testing.assert_array_equal(loaded.forecast(panel).forecast.values, report.bundle.forecast(panel).forecast.values)
+
+
+def test_the_doctor_fails_for_a_model_that_is_damaged(uri: str, report: TrainingReport) -> None:
+    """It is there and cannot be loaded: nothing but a new training mends that."""
+    client = a_client(uri)
+    client.set_registered_model_alias("foresize", "harmed", report.version)
+    place = str(client.get_model_version_download_uri("foresize", str(report.version)))
+    (arrays,) = Path(urlsplit(place).path).rglob("arrays.npz")
+    whole = arrays.read_bytes()
+    arrays.write_bytes(whole[: len(whole) // 2])
+    try:
+        checks = list(
+            mlflow_checks(load_settings(None, {}, {("registry", "tracking_uri"): uri, ("registry", "alias"): "harmed"}))
+        )
+    finally:
+        arrays.write_bytes(whole)
+        client.delete_registered_model_alias("foresize", "harmed")
+
+    assert [check.status for check in checks] == ["OK", "FAIL"], checks
+    assert "foresize train" in checks[-1].advice
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -23,7 +23,7 @@ from predictor.usage.kin import Kin
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from tests.support.bundles import LEVELS
 from tests.support.histories import STEP_SECONDS, daily_usage
-from tests.support.panels import DAY_STEPS, a_panel, throttled
+from tests.support.panels import DAY_STEPS, a_panel, in_single_precision, throttled
 
 NAMES = ("seasonal_naive", "trailing_24h", "hour_of_day")
 HORIZON = 8
@@ -312,7 +312,7 @@ def test_what_another_version_learned_is_left_alone(tmp_path: Path) -> None:
 def test_serving_and_backtest_forecast_the_same(cut_off: tuple[int, ...], third: str) -> None:
     """The predictor hour by hour, and the pipeline over the same cutoffs: bit for bit, learning included; a workload
     that leans on another of its name or of its image as well."""
-    panel = throttled(some_usage(), cut_off)
+    panel = in_single_precision(throttled(some_usage(), cut_off))
     keys = (*panel.keys[:2], SeriesKey(third, Resource.CPU))
     panel = replace(panel, keys=keys, kin={third: CART})
     cutoffs = tuple(panel.end_seconds - hours * 3600 for hours in (12, 9, 8, 4, 3, 2))
@@ -324,6 +324,17 @@ def test_serving_and_backtest_forecast_the_same(cut_off: tuple[int, ...], third:
     offline = bundle_backtest(related, panel, cutoffs, question).forecast
     np.testing.assert_array_equal(online, offline)
     assert not np.array_equal(offline, bundle_backtest(a_bundle(a_record((0, 0))), panel, cutoffs, question).forecast)
+
+
+def test_what_the_predictor_holds_in_single_precision_changes_forecasts_by_no_more() -> None:
+    """Seven digits of a sample are kept, and six of what is forecast from it: a scrape tells fewer."""
+    panel = throttled(some_usage(), (0, 1))
+
+    exact, slim = (
+        a_bundle().learned(each.keys, each.history()).forecast(each).forecast.values for each in (panel, panel.slim())
+    )
+
+    np.testing.assert_allclose(slim, exact, rtol=1e-6)
 
 
 def test_blocks_and_threads_change_no_bit() -> None:

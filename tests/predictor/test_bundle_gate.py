@@ -23,7 +23,7 @@ from predictor.sources.files import MemorySource
 from predictor.usage.panel import Resource, UsagePanel
 from tests.support.bundles import LEVELS
 from tests.support.histories import STEP_SECONDS
-from tests.support.panels import DAY_STEPS
+from tests.support.panels import DAY_STEPS, in_single_precision
 from tests.support.regimes import (
     CHANGED,
     HORIZON,
@@ -250,7 +250,7 @@ def asked_at(predictor: Predictor, cutoff: int) -> ServedForecast:
 
 def test_serving_and_backtest_close_alike() -> None:
     """The predictor hour by hour, and the pipeline over the same cutoffs: bit for bit, through the closing."""
-    panel = usage_that_changes()
+    panel = in_single_precision(usage_that_changes())
     cutoffs = [int(panel.times[FIRST + hour * HOUR_STEPS]) for hour in range(14)]
     predictor = a_predictor(panel)
 

@@ -1,5 +1,6 @@
 """The predictor answers for every series, or says why not, whatever is gone."""
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -120,6 +121,19 @@ def test_within_one_step_nothing_is_asked_for_again() -> None:
     assert source.fetches == 2
 
 
+def test_only_the_resources_that_are_asked_for_are_read() -> None:
+    """Within one step another question is asked at once; a resource that the predictor was not made for never is."""
+    source = a_source()
+    predictor = a_predictor(source, a_switchable_store(source), resources=(Resource.CPU, Resource.MEMORY))
+
+    served(predictor.predict(NOON_SECONDS, resources={Resource.CPU}))
+    assert source.resources == {Resource.CPU}
+    predictor.predict(NOON_SECONDS, resources={Resource.CPU, Resource.MEMORY, Resource.GPU})
+
+    assert source.resources == {Resource.CPU, Resource.MEMORY}
+    assert source.fetches == 2
+
+
 def test_a_source_that_is_gone_is_an_answer_with_the_age_of_what_was_seen() -> None:
     """Nothing raises; every answer says what failed and how old the last sample is, and the next step asks again."""
     source = a_source()
@@ -184,6 +198,24 @@ def test_without_the_registry_the_last_loaded_model_goes_on_and_its_age_grows() 
     assert (model.version, model.origin) == ("1", Origin.REGISTRY)
     assert model.age_seconds(NOON_SECONDS + 600) == 600
     assert isinstance(model.problem, RegistryUnavailable)
+
+
+def test_a_registry_that_stays_away_keeps_no_window_in_memory() -> None:
+    """Each refusal is kept with the model in use; what was in reach when it was raised is not."""
+    source = a_source()
+    store = a_switchable_store(source)
+    predictor = a_predictor(source, store)
+    store.problem = RegistryUnavailable("http://mlflow:5000 did not answer")
+    windows = []
+
+    for step in range(6):
+        answers = predictor.predict(NOON_SECONDS + step * STEP_SECONDS)
+        assert answers.panel is not None
+        windows.append(weakref.ref(answers.panel.usage))
+    del answers
+
+    assert store.questions == 6
+    assert [window() is None for window in windows] == [True] * 5 + [False]
 
 
 def test_after_a_restart_without_the_registry_the_copy_on_disk_serves() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
+from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable, without_login
 from predictor.registry.folder import ALIASES_FILE, FolderBundleStore, replace_file
 from predictor.registry.kept import KeptModel
 from predictor.registry.last_good import LastGoodStore
@@ -255,3 +255,19 @@ def test_a_file_that_is_put_in_place_can_be_read_by_others(tmp_path: Path) -> No
     replace_file(tmp_path / "report.json", "{}")
 
     assert (tmp_path / "report.json").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("password", ["hunter2", "p%40ss:w"])
+def test_the_login_in_the_address_of_a_registry_is_never_told(password: str) -> None:
+    """Not when it does not answer, and not by what MLflow itself says of it."""
+    uri = f"http://me:{password}@127.0.0.1:9"
+    store = MlflowBundleStore(uri, "foresize", timedelta(seconds=1))
+
+    with pytest.raises(RegistryUnavailable) as caught:
+        store.version_of("champion")
+
+    assert "http://***@127.0.0.1:9" in str(caught.value)
+    assert password not in str(caught.value)
+    assert without_login(f"GET {uri}/api failed, see http://other/x") == (
+        "GET http://***@127.0.0.1:9/api failed, see http://other/x"
+    )

@@ -492,3 +492,24 @@ def test_panels_whose_grids_do_not_meet_cannot_follow_each_other() -> None:
     for start in (panel.start_seconds + 1500 + 1, panel.start_seconds - 300):
         with pytest.raises(InvalidUsage, match="does not continue"):
             panel.followed_by(replace(panel, start_seconds=start))
+
+
+def test_slim_panels_stand_beside_each_other_as_whole_ones_do() -> None:
+    """What is kept of a fleet's window, with what a query gave beside it: the same usage, bounds and newest values."""
+    values = [float(min(i, 20)) for i in range(40)]
+    whole = panel_from_table(a_table(values).assign(capacity=20.0, request=[3.0] * 30 + [np.nan] * 10))
+    asked = replace(whole.select([0]).bare(), keys=(SeriesKey(whole.keys[0].workload, Resource.CUSTOM),))
+
+    joined = whole.slim().beside(asked.slim())
+
+    expected = whole.beside(asked).slim()
+    assert joined.keys == expected.keys
+    assert joined.usage.dtype == np.float32
+    np.testing.assert_array_equal(joined.usage, expected.usage)
+    assert joined.newest.keys() == expected.newest.keys()
+    for name, known in expected.newest.items():
+        np.testing.assert_array_equal(joined.newest[name], known)
+    assert expected.is_bound is not None
+    assert expected.is_bound.any()
+    assert joined.is_bound is not None
+    np.testing.assert_array_equal(joined.is_bound, expected.is_bound)

@@ -51,6 +51,11 @@ def throttled(panel: UsagePanel, rows: Sequence[int], share: float = 0.8) -> Usa
     return replace(panel, usage=usage, attributes={"limit": limit})
 
 
+def in_single_precision(panel: UsagePanel) -> UsagePanel:
+    """The panel with every sample as the predictor holds it, so that both sides start from the same numbers."""
+    return replace(panel, usage=panel.usage.astype(np.float32).astype(np.float64))
+
+
 def a_settings(*, peaks: Sequence[str] = ("1h", "24h"), **training: Any) -> Settings:
     """Settings for the grid of these panels, with a cycle short enough for a test."""
     chosen = {"held_out": "2d", "calibration": "2d", "cutoffs": 4, "rehearsals": 6, "threads": 1} | training

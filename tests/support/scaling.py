@@ -82,6 +82,8 @@ class SwitchableSource:
     panel: UsagePanel
     is_down: bool = False
     fetches: int = 0
+    resources: frozenset[Resource] = frozenset()
+    """What was asked for last."""
 
     def fetch(
         self,
@@ -93,6 +95,7 @@ class SwitchableSource:
         progress: Progress | None = None,
     ) -> UsagePanel:
         self.fetches += 1
+        self.resources = frozenset(resources)
         if self.is_down:
             raise SourceUnavailable("http://prometheus:9090 did not answer within 60 s")
         return MemorySource(self.panel).fetch(
