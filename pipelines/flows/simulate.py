@@ -169,7 +169,7 @@ def _note(message: str) -> Finding:
 
 
 def shortfall_order(report: SimulationReport) -> list[int]:
-    """Rows of the replayed workloads, those first on which the two policies differ most in under-provisioned time."""
+    """Rows of the replayed workloads, those first on which the two policies differ most in time with violations."""
     ours, peer = report.replay.of(FORESIZE), report.replay.of(HPA)
-    gaps = [abs(a.under_provisioned_minutes - b.under_provisioned_minutes) for a, b in zip(ours, peer, strict=True)]
+    gaps = [abs(a.violation_minutes - b.violation_minutes) for a, b in zip(ours, peer, strict=True)]
     return [int(i) for i in np.argsort(gaps)[::-1]]

@@ -35,8 +35,8 @@ def policy_table(report: SimulationReport) -> Table:
         rows.append(
             (
                 POLICY_NAMES.get(totals.policy, totals.policy),
-                f"{totals.under_provisioned_minutes:,.0f} min",
-                f"{totals.under_provisioned_share:.3%}",
+                f"{totals.violation_minutes:,.0f} min",
+                f"{totals.violation_share:.3%}",
                 f"{totals.unserved_share:.3%}",
                 f"{totals.core_hours:,.0f}",
                 f"{totals.mean_utilisation:.0%}",
@@ -44,7 +44,7 @@ def policy_table(report: SimulationReport) -> Table:
             )
         )
     columns = (
-        "policy", "under-provisioned", "share of time", "unserved demand", "core-hours", "utilisation", "scale actions",
+        "policy", "violations", "share of time", "unserved demand", "core-hours", "utilisation", "scale actions",
     )  # fmt: skip
     return Table(columns, rows, f"{len(report.plan.keys)} workloads, {_span(report)}")
 
@@ -95,9 +95,9 @@ def headlines(report: SimulationReport) -> list[Headline]:
     ours, peer = _totals(report, FORESIZE), _totals(report, HPA)
     made = [
         Headline(
-            f"{ours.under_provisioned_minutes:,.0f} vs {peer.under_provisioned_minutes:,.0f} min",
-            "workload-minutes in which demand exceeded what was ready: foresize, HPA",
-            "good" if ours.under_provisioned_minutes <= peer.under_provisioned_minutes else "bad",
+            f"{ours.violation_minutes:,.0f} vs {peer.violation_minutes:,.0f} min",
+            "violation minutes, in which demand exceeded what was ready: foresize, HPA",
+            "good" if ours.violation_minutes <= peer.violation_minutes else "bad",
         )
     ]
     if peer.core_hours > 0:
@@ -133,8 +133,8 @@ def sections(report: SimulationReport) -> list[PageSection]:
     """The replay's part of a page."""
     replicas = PageSection(
         "Replicas: foresize beside the HPA",
-        "Both policies saw the same demand through the same metrics, delay and pod start-up time. Under-provisioned is "
-        "time in which demand exceeded what the ready replicas could serve at full utilisation. The oracle knows the "
+        "Both policies saw the same demand through the same metrics, delay and pod start-up time. A violation is "
+        "a time in which demand exceeded what the ready replicas could serve at full utilisation. The oracle knows the "
         "future and has the same start-up time: nothing that is never short costs less.",
         (policy_table(report), _workload_table(report)),
         tuple(_workload_plot(report, row) for row in shortfall_order(report)[:WORKLOAD_PLOTS]),
@@ -175,8 +175,8 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
         "level": report.level,
         "policies": {
             totals.policy: {
-                "under_provisioned_minutes": totals.under_provisioned_minutes,
-                "under_provisioned_share": totals.under_provisioned_share,
+                "violation_minutes": totals.violation_minutes,
+                "violation_share": totals.violation_share,
                 "unserved_share": totals.unserved_share,
                 "core_hours": totals.core_hours,
                 "replica_hours": totals.replica_hours,
@@ -189,7 +189,7 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
             {
                 "policy": each.policy,
                 "workload": each.workload,
-                "under_provisioned_minutes": each.under_provisioned_minutes,
+                "violation_minutes": each.violation_minutes,
                 "core_hours": each.core_hours,
                 "scale_actions": each.scale_actions,
             }
@@ -216,8 +216,8 @@ def _workload_table(report: SimulationReport) -> Table:
     rows = [
         (
             ours[row].workload,
-            f"{ours[row].under_provisioned_minutes:,.0f}",
-            f"{peer[row].under_provisioned_minutes:,.0f}",
+            f"{ours[row].violation_minutes:,.0f}",
+            f"{peer[row].violation_minutes:,.0f}",
             f"{ours[row].core_hours:,.0f}",
             f"{peer[row].core_hours:,.0f}",
             f"{best[row].core_hours:,.0f}",
@@ -227,7 +227,7 @@ def _workload_table(report: SimulationReport) -> Table:
         for row in shortfall_order(report)
     ]
     columns = (
-        "workload", "short, min", "HPA short", "core-hours", "HPA's", "oracle's", "actions", "HPA's actions",
+        "workload", "violations, min", "HPA's", "core-hours", "HPA's", "oracle's", "actions", "HPA's actions",
     )  # fmt: skip
     return Table(columns, rows, "Each workload, those first on which the two differ most")
 
@@ -240,13 +240,13 @@ def _workload_plot(report: SimulationReport, row: int) -> Plot:
     times = plan.start_seconds + plan.settings.step_seconds * np.arange(plan.steps, dtype=np.int64)
     outcomes = {policy: report.replay.of(policy)[row] for policy in (FORESIZE, HPA)}
     ready = {POLICY_NAMES[policy]: each.series.ready_min for policy, each in outcomes.items()}
-    short = ", ".join(f"{POLICY_NAMES[p]} {each.under_provisioned_minutes:,.0f} min" for p, each in outcomes.items())
+    short = ", ".join(f"{POLICY_NAMES[p]} {each.violation_minutes:,.0f} min" for p, each in outcomes.items())
     return replicas_over_demand(
         times,
         needed,
         ready,
         title=workload.name,
-        caption=f"Ready replicas over those that demand needed at full utilisation. Short of them: {short} (dots).",
+        caption=f"Ready replicas over those that demand needed at full utilisation. Violations: {short} (dots).",
     )
 
 

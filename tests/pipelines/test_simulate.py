@@ -51,7 +51,7 @@ def test_both_policies_and_the_oracle_are_told_side_by_side() -> None:
     totals = {each.policy: each for each in made.replay.totals()}
     assert set(totals) == {FORESIZE, HPA, "oracle"}
     assert {each.workloads for each in totals.values()} == {3}
-    assert totals["oracle"].under_provisioned_minutes == 0
+    assert totals["oracle"].violation_minutes == 0
     assert totals["oracle"].core_hours <= min(totals[FORESIZE].core_hours, totals[HPA].core_hours)
 
 
@@ -133,7 +133,7 @@ def test_the_command_replays_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     result = CliRunner().invoke(main_group, command)
 
     assert result.exit_code == 0, result.output
-    assert "under-provisioned" in result.output
+    assert "violations" in result.output
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
     assert json.loads((tmp_path / "r.json").read_text())["level"] == 0.99
 
