@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 FloatT = TypeVar("FloatT", np.float32, np.float64)
 SampleT = TypeVar("SampleT", np.float64, np.bool_)
 Derived = TypeVar("Derived")

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from autoscaler.simulator.outcome import IntArray, ReplaySettings, ReplayWorkload, WorkloadOutcome, outcome
+from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload, WorkloadOutcome, outcome
 from autoscaler.simulator.readiness import lead_ticks
-from models.forecast import FloatArray
+from models.forecast import FloatArray, IntArray
 
 ORACLE = "oracle"
 

@@ -1,16 +1,15 @@
 """What a replay is set up with and what it finds: figures per policy and workload, and replicas over time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from statistics import fmean
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoscaler.cluster.capacity import ROUNDING, Capacity
-from models.forecast import FloatArray
+from autoscaler.simulator.elasticity import Elasticity, elasticity
+from models.forecast import FloatArray, IntArray
 from predictor.usage.panel import Resource
-
-IntArray = NDArray[np.int64]
 
 SECONDS_PER_HOUR = 3600
 
@@ -147,7 +146,19 @@ class WorkloadOutcome:
     """Every replica from the order to its end, while it starts and while it ends included."""
     core_hours: float
     scale_actions: int
+    replayed_hours: float
+    elasticity: Elasticity
     series: ReplicaSeries
+
+    @property
+    def violation_share(self) -> float:
+        """Of the time with known demand."""
+        return self.violation_minutes / self.known_minutes if self.known_minutes > 0 else 0.0
+
+    @property
+    def scale_actions_per_hour(self) -> float:
+        """How often replicas were changed, by however many."""
+        return self.scale_actions / self.replayed_hours
 
     @property
     def unserved_share(self) -> float:
@@ -175,7 +186,11 @@ class PolicyTotals:
     replica_hours: float
     core_hours: float
     scale_actions: int
+    scale_actions_per_hour: float
+    """Of one workload, on average."""
     mean_utilisation: float
+    elasticity: Elasticity
+    """Mean over the workloads, each counted alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +229,9 @@ def _totals(policy: str, outcomes: Sequence[WorkloadOutcome]) -> PolicyTotals:
         replica_hours=sum(o.replica_hours for o in outcomes),
         core_hours=cores,
         scale_actions=sum(o.scale_actions for o in outcomes),
+        scale_actions_per_hour=fmean(o.scale_actions_per_hour for o in outcomes),
         mean_utilisation=(demand - unserved) / cores if cores > 0 else 0.0,
+        elasticity=Elasticity(*(fmean(each) for each in zip(*(astuple(o.elasticity) for o in outcomes), strict=True))),
     )
 
 
@@ -234,7 +251,8 @@ def outcome(
     demanded = np.repeat(demand, settings.ticks_per_step)
     known = ~np.isnan(demanded)
     demanded = np.where(known, demanded, 0.0)
-    violating = known & (np.repeat(workload.needed_replicas(demand), settings.ticks_per_step) > ready)
+    needed = np.repeat(workload.needed_replicas(demand), settings.ticks_per_step)
+    violating = known & (needed > ready)
     unserved = np.maximum(demanded - ready * workload.request_per_replica, 0.0)
     cores = workload.cores_per_replica / workload.request_per_replica
     ready_by_step = ready.reshape(per_step)
@@ -252,6 +270,8 @@ def outcome(
         replica_hours=replica_hours,
         core_hours=replica_hours * workload.cores_per_replica,
         scale_actions=int(np.count_nonzero(changes)),
+        replayed_hours=replicas.size * tick_hours,
+        elasticity=elasticity(np.maximum(needed, workload.min_replicas), ready, known),
         series=ReplicaSeries(
             ready_by_step.min(axis=1),
             ready_by_step.mean(axis=1),

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from autoscaler.simulator.outcome import IntArray, ReplaySettings, ReplayWorkload
+from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
+from models.forecast import IntArray
 
 
 def lead_ticks(workload: ReplayWorkload, settings: ReplaySettings, ticks: int) -> IntArray:

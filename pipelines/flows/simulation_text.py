@@ -1,5 +1,6 @@
 """A simulation as a person reads it: lines for the terminal, a page for the browser, values for a program."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -181,6 +182,8 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
                 "core_hours": totals.core_hours,
                 "replica_hours": totals.replica_hours,
                 "scale_actions": totals.scale_actions,
+                "scale_actions_per_hour": totals.scale_actions_per_hour,
+                "elasticity": asdict(totals.elasticity),
                 "mean_utilisation": totals.mean_utilisation,
             }
             for totals in report.replay.totals()
@@ -190,6 +193,9 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
                 "policy": each.policy,
                 "workload": each.workload,
                 "violation_minutes": each.violation_minutes,
+                "violation_share": each.violation_share,
+                "unserved_share": each.unserved_share,
+                "elasticity": asdict(each.elasticity),
                 "core_hours": each.core_hours,
                 "scale_actions": each.scale_actions,
             }

@@ -83,6 +83,9 @@ def test_what_is_ordered_serves_after_the_lead_time_and_what_is_removed_is_gone_
     assert result.replica_hours == result.core_hours == pytest.approx(8 / 60)
     assert result.mean_utilisation == pytest.approx(6 / 8)
     assert result.scale_actions == 2
+    assert result.scale_actions_per_hour == 30
+    assert result.violation_share == result.elasticity.tau_under == 1 / 4
+    assert result.elasticity.theta_under == pytest.approx(2 / 3 / 4)
     # Usage saturates at what is Ready, and is seen one window later; before the start demand was the first one.
     assert [tick.usage for tick in scripted.seen] == [1, 1, 1, 3]
 
@@ -385,6 +388,7 @@ def test_a_replay_is_the_same_every_time_and_its_totals_add_up() -> None:
         assert [o.workload for o in outcomes] == ["a", "b"]
         assert total.core_hours == sum(o.core_hours for o in outcomes)
         assert total.scale_actions == sum(o.scale_actions for o in outcomes)
+        assert total.elasticity.tau_under == pytest.approx(total.violation_share)
         assert total.violation_share == total.violation_minutes / 120
         assert outcomes[1].core_hours == 2 * outcomes[1].replica_hours
 
