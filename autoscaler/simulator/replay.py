@@ -27,12 +27,14 @@ def replay(
     policies: Sequence[Policy],
     settings: ReplaySettings,
     *,
+    rows: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
     """What each policy, and an oracle with the same lead time, would have done under the same demand.
 
     `demand` is [workloads, steps] in each workload's base unit, NaN where it is not known: then nothing is measured
-    and nothing counts as a violation. `progress` is told (done, total) after each workload of each policy.
+    and nothing counts as a violation. `rows` are those workloads that are replayed; None: all of them. `progress` is
+    told (done, total) after each workload of each policy.
     Raises ReplayError for arrays that do not match.
     """
     if demand.ndim != 2 or demand.shape[0] != len(workloads) or demand.shape[1] == 0:
@@ -42,15 +44,16 @@ def replay(
     for policy in policies:
         checked_peaks(policy, demand.shape)
     outcomes: list[WorkloadOutcome] = []
-    total = (len(policies) + 1) * len(workloads)
+    rows = range(len(workloads)) if rows is None else rows
+    total = (len(policies) + 1) * len(rows)
     for policy in policies:
-        for row, workload in enumerate(workloads):
-            run = policy.start(row, workload, settings)
-            outcomes.append(_replayed(policy.name, run, workload, settings, demand[row]))
+        for row in rows:
+            run = policy.start(row, workloads[row], settings)
+            outcomes.append(_replayed(policy.name, run, workloads[row], settings, demand[row]))
             if progress:
                 progress(len(outcomes), total)
-    for row, workload in enumerate(workloads):
-        outcomes.append(oracle_outcome(workload, settings, demand[row]))
+    for row in rows:
+        outcomes.append(oracle_outcome(workloads[row], settings, demand[row]))
         if progress:
             progress(len(outcomes), total)
     return Replay(settings, tuple(outcomes))

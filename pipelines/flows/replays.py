@@ -1,0 +1,49 @@
+"""A replay of many workloads spread over processes: the same outcomes as in one, however many there are."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from autoscaler.simulator.outcome import Replay, ReplaySettings, ReplayWorkload
+from autoscaler.simulator.policies import Policy
+from autoscaler.simulator.replay import replay
+from models.forecast import FloatArray
+from pipelines.steps.plan import Mapped, untold
+
+MOST_BLOCKS = 64
+"""Demand and policies travel to the workers once a block."""
+
+
+def replayed(
+    demand: FloatArray,
+    workloads: Sequence[ReplayWorkload],
+    policies: Sequence[Policy],
+    settings: ReplaySettings,
+    *,
+    mapped: Mapped = map,
+    progress: Callable[[int, int], None] = untold,
+) -> Replay:
+    """What `replay` answers, with blocks of workloads worked on by `mapped`; `progress` is told of workloads."""
+    total = len(workloads)
+    blocks = [block.tolist() for block in np.array_split(np.arange(total), min(total, MOST_BLOCKS))]
+    parts: list[Replay] = []
+    done = 0
+    for block, part in zip(
+        blocks, mapped(partial(_replayed_block, demand, workloads, policies, settings), blocks), strict=True
+    ):
+        parts.append(part)
+        done += len(block)
+        progress(done, total)
+    names = parts[0].policies
+    return Replay(settings, tuple(outcome for name in names for part in parts for outcome in part.of(name)))
+
+
+def _replayed_block(
+    demand: FloatArray,
+    workloads: Sequence[ReplayWorkload],
+    policies: Sequence[Policy],
+    settings: ReplaySettings,
+    rows: Sequence[int],
+) -> Replay:
+    return replay(demand, workloads, policies, settings, rows=rows)
