@@ -5,11 +5,15 @@ from functools import partial
 
 import numpy as np
 
-from autoscaler.simulator.outcome import Replay, ReplaySettings, ReplayWorkload
+from autoscaler.simulator.catalog import Given, named
+from autoscaler.simulator.comparison import Comparison, Trial, compared
+from autoscaler.simulator.oracle import ORACLE
+from autoscaler.simulator.outcome import Replay, ReplaySettings, ReplayWorkload, WorkloadOutcome
 from autoscaler.simulator.policies import Policy
 from autoscaler.simulator.replay import replay
 from models.forecast import FloatArray
 from pipelines.steps.plan import Mapped, untold
+from pipelines.steps.replay import ReplayPlan
 
 MOST_BLOCKS = 64
 """Demand and policies travel to the workers once a block."""
@@ -47,3 +51,20 @@ def _replayed_block(
     rows: Sequence[int],
 ) -> Replay:
     return replay(demand, workloads, policies, settings, rows=rows)
+
+
+def tried(
+    plan: ReplayPlan, names: Sequence[str], given: Given, mapped: Mapped, progress: Callable[[int, int], None]
+) -> Comparison:
+    """Every policy with every value of its knob, compared at equal violations; `progress` is told of settings."""
+    settings = [(name, value) for name in names for value in named(name).values]
+    trials: list[Trial] = []
+    oracle: tuple[WorkloadOutcome, ...] = ()
+    for name, value in settings:
+        policy = named(name).make(given, value)
+        made = replayed(plan.demand, plan.workloads, [policy], plan.settings, mapped=mapped)
+        trials.append(Trial(name, value, made.of(policy.name)))
+        oracle = made.of(ORACLE)
+        progress(len(trials), len(settings))
+    reactive = {name for name in names if named(name).is_reactive}
+    return compared(trials, oracle, reactive=reactive, rng=np.random.default_rng(plan.settings.seed))

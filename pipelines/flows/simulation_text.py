@@ -6,11 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from autoscaler.simulator.catalog import FORESIZE, HPA
 from autoscaler.simulator.oracle import ORACLE
 from autoscaler.simulator.outcome import PolicyTotals
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
+from pipelines.flows.comparison_text import (
+    comparison_headline,
+    comparison_section,
+    comparison_table,
+    comparison_values,
+)
 from pipelines.flows.pictures import UNITS
-from pipelines.flows.simulate import FORESIZE, HPA, SimulationReport, shortfall_order
+from pipelines.flows.simulate import SimulationReport, shortfall_order
 from pipelines.flows.summary import aligned
 from pipelines.report.page import Headline, Page, PageSection, Plot, Table
 from pipelines.report.plots import peak_over_usage, replicas_over_demand
@@ -81,6 +88,9 @@ def text_lines(report: SimulationReport) -> list[str]:
         "",
         *table_lines(policy_table(report)),
     ]
+    if report.comparison is not None:
+        headline = comparison_headline(report.comparison)
+        lines += ["", *table_lines(comparison_table(report.comparison)), f"{headline.figure} {headline.meaning}"]
     if report.pools:
         lines += ["", *table_lines(pool_table(report))]
     return lines
@@ -94,7 +104,8 @@ def table_lines(table: Table) -> list[str]:
 def headlines(report: SimulationReport) -> list[Headline]:
     """What a reader should take away."""
     ours, peer = _totals(report, FORESIZE), _totals(report, HPA)
-    made = [
+    made = [] if report.comparison is None else [comparison_headline(report.comparison)]
+    made += [
         Headline(
             f"{ours.violation_minutes:,.0f} vs {peer.violation_minutes:,.0f} min",
             "violation minutes, in which demand exceeded what was ready: foresize, HPA",
@@ -134,15 +145,18 @@ def sections(report: SimulationReport) -> list[PageSection]:
     """The replay's part of a page."""
     replicas = PageSection(
         "Replicas: foresize beside the HPA",
-        "Both policies saw the same demand through the same metrics, delay and pod start-up time. A violation is "
+        "All policies saw the same demand through the same metrics, delay and pod start-up time. A violation is "
         "a time in which demand exceeded what the ready replicas could serve at full utilisation. The oracle knows the "
         "future and has the same start-up time: nothing that is never short costs less.",
         (policy_table(report), _workload_table(report)),
         tuple(_workload_plot(report, row) for row in shortfall_order(report)[:WORKLOAD_PLOTS]),
         LIMITS,
     )
+    made = [replicas]
+    if report.comparison is not None:
+        made.insert(0, comparison_section(report.comparison, _totals(report, ORACLE).core_hours))
     if not report.pools:
-        return [replicas]
+        return made
     pools = PageSection(
         "Oversubscription: how much more than its nodes hold a pool may sell",
         "Each day's ratio comes from the days before it: the predicted peak of what really runs there must fit. A "
@@ -151,7 +165,7 @@ def sections(report: SimulationReport) -> list[PageSection]:
         (pool_table(report),),
         tuple(_pool_plot(report, each) for each in report.pools[:POOL_PLOTS]),
     )
-    return [replicas, pools]
+    return [*made, pools]
 
 
 def page(report: SimulationReport) -> Page:
@@ -201,6 +215,7 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
             }
             for each in report.replay.outcomes
         ],
+        "comparison": None if report.comparison is None else comparison_values(report.comparison),
         "pools": [
             {
                 "pool": each.pool,
