@@ -1,7 +1,7 @@
 """Name → policy: what a replay can be asked for, with the knob that a sweep turns and the values that it takes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from autoscaler.decisions.replicas import ReplicaRules
@@ -10,8 +10,8 @@ from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy, Policy
 from models.forecast import FloatArray
 
 FORESIZE, HPA = "foresize", "hpa"
-LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
-UTILISATIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+UTILISATIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class Given:
     rules: ReplicaRules
     model_version: str
     hpa_utilisation: float
+    """That the HPA aims at, and foresize where it has no forecast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +54,21 @@ def named(name: str) -> Entry:
 
 
 def _foresize(given: Given, level: float | None) -> Policy:
-    level = given.level if level is None else level
-    return ForesizePolicy(
-        peaks=given.peaks[level],
-        level=level,
+    """A swept level is all the margin that a forecast gets: replicas are then filled up to the SLO at that quantile.
+
+    With a target below it beside, even the lowest level would be too careful to be compared with a tight peer.
+    """
+    policy = ForesizePolicy(
+        peaks=given.peaks[given.level if level is None else level],
+        level=given.level if level is None else level,
         lead_seconds=given.lead_seconds,
         rules=given.rules,
         model_version=given.model_version,
         name=FORESIZE,
     )
+    if level is None:
+        return policy
+    return replace(policy, target_utilisation=1.0, rules=replace(given.rules, reactive_share=given.hpa_utilisation))
 
 
 def _hpa(given: Given, utilisation: float | None) -> Policy:
@@ -70,7 +77,7 @@ def _hpa(given: Given, utilisation: float | None) -> Policy:
 
 CATALOG: Mapping[str, Entry] = MappingProxyType(
     {
-        FORESIZE: Entry(make=_foresize, knob="quantile level", values=LEVELS, is_reactive=False),
+        FORESIZE: Entry(make=_foresize, knob="quantile level at full utilisation", values=LEVELS, is_reactive=False),
         HPA: Entry(make=_hpa, knob="target utilisation", values=UTILISATIONS, is_reactive=True),
     }
 )

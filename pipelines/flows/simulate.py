@@ -11,6 +11,7 @@ import numpy as np
 
 from autoscaler.controller.autoscalers import NO_RULES
 from autoscaler.controller.policy import behaviour_of, level_of, replica_rules
+from autoscaler.settings import ScalingSettings
 from autoscaler.simulator.catalog import FORESIZE, HPA, Given, named
 from autoscaler.simulator.comparison import Comparison
 from autoscaler.simulator.outcome import Replay, ReplaySettings
@@ -136,7 +137,7 @@ def simulate(
         peaks=peaks[level],
         comparison=comparison,
         pools=pool_outcomes,
-        findings=(*history.findings, *remarks, *plan.findings, *pool_findings),
+        findings=(*history.findings, *remarks, *plan.findings, *_too_coarse(panel, scaling), *pool_findings),
         seconds_by_step=clock.seconds,
     )
 
@@ -192,6 +193,18 @@ def _champion(settings: Settings, panel: UsagePanel, start_seconds: int, store: 
     else:
         return StoredBundle(version, champion)
     return _note(f"the champion, version {version}, cannot be replayed with: {why}")
+
+
+def _too_coarse(panel: UsagePanel, scaling: ScalingSettings) -> tuple[Finding, ...]:
+    stale_after = int(scaling.stale_after.total_seconds())
+    if panel.step_seconds <= stale_after:
+        return ()
+    return (
+        _note(
+            f"a step is {panel.step_seconds} s, but a forecast counts for {stale_after} s (scaling.stale_after): "
+            "foresize is replayed as reactive in the rest of each step; read the history on shorter steps (--step)"
+        ),
+    )
 
 
 def _note(message: str) -> Finding:

@@ -156,6 +156,13 @@ def test_a_sweep_compares_every_setting_at_equal_violations_and_is_told_everywhe
     assert json.dumps(values, allow_nan=False)
 
 
+def test_steps_on_which_forecasts_go_stale_are_told() -> None:
+    """Half an hour a step, a quarter of an hour a forecast: half of the time foresize is reactive."""
+    made = simulate(SETTINGS, a_panel(), None, None, Asked(span=timedelta(days=1)))
+
+    assert any("foresize is replayed as reactive in the rest of each step" in each.message for each in made.findings)
+
+
 def test_what_is_replayed_can_be_named_by_its_time() -> None:
     """From the beginning of one day to that of another excluded; nothing after it is looked at."""
     panel = a_panel()
