@@ -38,7 +38,7 @@ test: check prometheus controlplane ## everything, the end-to-end tests on a rea
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 lock: setup ## resolve the dependencies anew
-	$(BIN)/uv pip compile pyproject.toml --extra pipelines --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra pipelines --extra dask --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
 
 # Tasks with a stored result are skipped unless AGAIN=1; ONLY="name …" are those whose names begin so.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.floating[Any]]
 """Numbers in double precision, but for usage of a whole fleet, which may be held in single."""
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 FloatT = TypeVar("FloatT", np.float32, np.float64)
 SampleT = TypeVar("SampleT", "np.floating[Any]", np.bool_)
 Derived = TypeVar("Derived")

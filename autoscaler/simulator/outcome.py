@@ -1,12 +1,14 @@
 """What a replay is set up with and what it finds: figures per policy and workload, and replicas over time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from statistics import fmean
 
 import numpy as np
 
-from autoscaler.cluster.capacity import Capacity
-from models.forecast import FloatArray
+from autoscaler.cluster.capacity import ROUNDING, Capacity
+from autoscaler.simulator.elasticity import Elasticity, elasticity
+from models.forecast import FloatArray, IntArray
 from predictor.usage.panel import Resource
 
 SECONDS_PER_HOUR = 3600
@@ -25,7 +27,13 @@ class ReplaySettings:
     tick_seconds: int = 15
     """How often every policy decides (the HPA's sync period); divides the step."""
     pod_ready_seconds: int = 60
-    """From a scale-out to Ready pods."""
+    """From a scale-out to Ready pods; the median, where the times spread."""
+    pod_ready_spread: float = 0.0
+    """Standard deviation of the logarithm of that time; 0: every order takes the median."""
+    seed: int = 0
+    """Of the times that are drawn."""
+    grace_seconds: float = 30.0
+    """How long a removed replica, which serves nothing any more, is still paid for while it ends."""
     metric_window_seconds: int = 60
     """Usage is seen as its mean over this window…"""
     metric_delay_seconds: int = 15
@@ -36,6 +44,8 @@ class ReplaySettings:
             raise ReplayError(f"a tick of {self.tick_seconds} s must divide the step of {self.step_seconds} s")
         if min(self.pod_ready_seconds, self.metric_delay_seconds) < 0 or self.metric_window_seconds <= 0:
             raise ReplayError(f"lead time and delay must be at least 0 s and the window above 0 s, got {self}")
+        if not (0.0 <= self.pod_ready_spread < np.inf and 0.0 <= self.grace_seconds < np.inf and self.seed >= 0):
+            raise ReplayError(f"spread, seed and grace must be at least 0 and finite, got {self}")
 
     @property
     def ticks_per_step(self) -> int:
@@ -44,7 +54,7 @@ class ReplaySettings:
 
     @property
     def lead_ticks(self) -> int:
-        """Ticks from a scale-out to Ready pods, rounded up."""
+        """Ticks from a scale-out to Ready pods, rounded up; the median where the times spread."""
         return -(-self.pod_ready_seconds // self.tick_seconds)
 
 
@@ -58,13 +68,18 @@ class ReplayWorkload:
     cores_per_replica: float
     """What one replica costs; equal to `request_per_replica` where demand is CPU."""
     target_utilisation: float
-    """Share of the request that one replica should carry, unless a policy has a target of its own."""
+    """Share of what replicas carry within the SLO that they should carry, unless a policy has a target of its own."""
     min_replicas: int
     max_replicas: int
     initial_replicas: int | None = None
     """None: as many as the first known demand needs at the target; the same for every policy."""
     resource: Resource = Resource.CPU
     """What demand is."""
+    slo: Capacity | None = None
+    """Demand that so many Ready replicas carry within the SLO, such as a curve of `queue_capacity`; more violates it.
+    None: all that they can serve."""
+    pod_ready_seconds: tuple[float, ...] = ()
+    """Times its pods took to turn Ready, to draw from; empty: those of the replay's settings."""
 
     def __post_init__(self) -> None:
         if not (0 < self.request_per_replica < np.inf and 0 <= self.cores_per_replica < np.inf):
@@ -76,10 +91,31 @@ class ReplayWorkload:
                 f"{self.name}: need 1 <= min <= max replicas, got {self.min_replicas} and {self.max_replicas}"
             )
 
+        if not all(0.0 <= each < np.inf for each in self.pod_ready_seconds):
+            raise ReplayError(f"{self.name}: times from a scale-out to Ready pods must be at least 0 s and finite")
+        for count in (*range(1, len(self.within_slo.curve) + 1), self.max_replicas):
+            promised, served = self.within_slo.demand_at(count), self.request_per_replica * count
+            if promised > served * (1.0 + ROUNDING):
+                raise ReplayError(
+                    f"{self.name}: by its SLO {count} replicas carry {promised:g}, but by their requests they serve at "
+                    f"most {served:g}; state both in the unit of demand"
+                )
+
+    @property
+    def within_slo(self) -> Capacity:
+        """Demand that replicas carry without violating the SLO."""
+        return self.slo or Capacity(self.request_per_replica)
+
     @property
     def capacity(self) -> Capacity:
-        """Demand that replicas carry at their target."""
-        return Capacity(self.request_per_replica * self.target_utilisation)
+        """Demand that replicas carry at their target, a share of what they carry within the SLO."""
+        return self.within_slo.scaled(self.target_utilisation)
+
+    def needed_replicas(self, demand: FloatArray) -> IntArray:
+        """The fewest replicas with which each demand keeps the SLO, whatever the bounds; 0 where demand is NaN."""
+        amounts, where = np.unique(np.nan_to_num(demand), return_inverse=True)
+        carried = self.within_slo
+        return np.array([carried.replicas_for(each) for each in amounts.tolist()], dtype=np.int64)[where]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +126,7 @@ class ReplicaSeries:
     ready_mean: FloatArray
     ready_max: FloatArray
     replicas_mean: FloatArray
-    """Ready or starting: what is paid for."""
+    """Ready or starting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +137,28 @@ class WorkloadOutcome:
     workload: str
     known_minutes: float
     """Time with known demand; the rest counts towards cost only."""
-    under_provisioned_minutes: float
-    """Time in which demand exceeded what the Ready replicas can serve at full utilisation (not at the target)."""
+    violation_minutes: float
+    """Time in which demand exceeded what the Ready replicas carry within the SLO."""
     demand_core_hours: float
     unserved_core_hours: float
     """Demand beyond what the Ready replicas can serve; it is lost, not queued."""
     replica_hours: float
-    """Every replica from the order to its removal, starting ones included."""
+    """Every replica from the order to its end, while it starts and while it ends included."""
     core_hours: float
     scale_actions: int
+    replayed_hours: float
+    elasticity: Elasticity
     series: ReplicaSeries
+
+    @property
+    def violation_share(self) -> float:
+        """Of the time with known demand."""
+        return self.violation_minutes / self.known_minutes if self.known_minutes > 0 else 0.0
+
+    @property
+    def scale_actions_per_hour(self) -> float:
+        """How often replicas were changed, by however many."""
+        return self.scale_actions / self.replayed_hours
 
     @property
     def unserved_share(self) -> float:
@@ -130,15 +178,19 @@ class PolicyTotals:
 
     policy: str
     workloads: int
-    under_provisioned_minutes: float
-    under_provisioned_share: float
+    violation_minutes: float
+    violation_share: float
     """Of the time with known demand, all workloads together."""
     unserved_share: float
     """Of demand, weighted in cores."""
     replica_hours: float
     core_hours: float
     scale_actions: int
+    scale_actions_per_hour: float
+    """Of one workload, on average."""
     mean_utilisation: float
+    elasticity: Elasticity
+    """Mean over the workloads, each counted alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +215,7 @@ class Replay:
 
 
 def _totals(policy: str, outcomes: Sequence[WorkloadOutcome]) -> PolicyTotals:
-    minutes = sum(o.under_provisioned_minutes for o in outcomes)
+    minutes = sum(o.violation_minutes for o in outcomes)
     known = sum(o.known_minutes for o in outcomes)
     demand = sum(o.demand_core_hours for o in outcomes)
     unserved = sum(o.unserved_core_hours for o in outcomes)
@@ -171,13 +223,15 @@ def _totals(policy: str, outcomes: Sequence[WorkloadOutcome]) -> PolicyTotals:
     return PolicyTotals(
         policy,
         len(outcomes),
-        under_provisioned_minutes=minutes,
-        under_provisioned_share=minutes / known if known > 0 else 0.0,
+        violation_minutes=minutes,
+        violation_share=minutes / known if known > 0 else 0.0,
         unserved_share=unserved / demand if demand > 0 else 0.0,
         replica_hours=sum(o.replica_hours for o in outcomes),
         core_hours=cores,
         scale_actions=sum(o.scale_actions for o in outcomes),
+        scale_actions_per_hour=fmean(o.scale_actions_per_hour for o in outcomes),
         mean_utilisation=(demand - unserved) / cores if cores > 0 else 0.0,
+        elasticity=Elasticity(*(fmean(each) for each in zip(*(astuple(o.elasticity) for o in outcomes), strict=True))),
     )
 
 
@@ -187,8 +241,8 @@ def outcome(
     settings: ReplaySettings,
     *,
     demand: FloatArray,
-    ready: FloatArray,
-    replicas: FloatArray,
+    ready: IntArray,
+    replicas: IntArray,
     initial_replicas: int,
 ) -> WorkloadOutcome:
     """The figures of one policy and workload: `demand` is [steps], `ready` and `replicas` are [ticks]."""
@@ -197,22 +251,27 @@ def outcome(
     demanded = np.repeat(demand, settings.ticks_per_step)
     known = ~np.isnan(demanded)
     demanded = np.where(known, demanded, 0.0)
-    excess = demanded - ready * workload.request_per_replica
-    # A relative margin for rounding only: demand that exactly fills the replicas is served.
-    lacking = excess > 1e-9 * demanded
+    needed = np.repeat(workload.needed_replicas(demand), settings.ticks_per_step)
+    violating = known & (needed > ready)
+    unserved = np.maximum(demanded - ready * workload.request_per_replica, 0.0)
     cores = workload.cores_per_replica / workload.request_per_replica
     ready_by_step = ready.reshape(per_step)
-    replica_hours = float(replicas.sum()) * tick_hours
+    changes = np.diff(replicas, prepend=initial_replicas)
+    left_seconds = settings.tick_seconds * np.arange(replicas.size, 0, -1)
+    ending_seconds = np.maximum(-changes, 0) @ np.minimum(left_seconds, settings.grace_seconds)
+    replica_hours = float(replicas.sum()) * tick_hours + float(ending_seconds) / SECONDS_PER_HOUR
     return WorkloadOutcome(
         policy,
         workload.name,
         known_minutes=float(known.sum()) * settings.tick_seconds / 60,
-        under_provisioned_minutes=float(lacking.sum()) * settings.tick_seconds / 60,
+        violation_minutes=float(violating.sum()) * settings.tick_seconds / 60,
         demand_core_hours=float(demanded.sum()) * tick_hours * cores,
-        unserved_core_hours=float(excess[lacking].sum()) * tick_hours * cores,
+        unserved_core_hours=float(unserved.sum()) * tick_hours * cores,
         replica_hours=replica_hours,
         core_hours=replica_hours * workload.cores_per_replica,
-        scale_actions=int(np.count_nonzero(np.diff(replicas, prepend=initial_replicas))),
+        scale_actions=int(np.count_nonzero(changes)),
+        replayed_hours=replicas.size * tick_hours,
+        elasticity=elasticity(np.maximum(needed, workload.min_replicas), ready, known),
         series=ReplicaSeries(
             ready_by_step.min(axis=1),
             ready_by_step.mean(axis=1),

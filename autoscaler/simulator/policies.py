@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Protocol
 
-from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, WorkloadSnapshot
 from autoscaler.decisions.guardrails import (
@@ -79,7 +78,7 @@ class ForesizePolicy:
     lead_seconds: float
     rules: ReplicaRules
     target_utilisation: float | None = None
-    """Share of the request that a replica should carry at the demand quantile; None: the workload's own target."""
+    """Share of what replicas carry within the SLO that demand may be at its quantile; None: the workload's own."""
     forecaster: str = ""
     model_version: str = ""
     name: str = "foresize"
@@ -96,7 +95,7 @@ class ForesizeRun:
         self._policy = policy
         self._workload = workload
         target = policy.target_utilisation or workload.target_utilisation
-        self._capacity = Capacity(workload.request_per_replica * target)
+        self._capacity = workload.within_slo.scaled(target)
         self._peaks: list[float] = policy.peaks[row].tolist()
         self._step_seconds = settings.step_seconds
         self._step = -1

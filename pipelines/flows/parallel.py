@@ -1,26 +1,60 @@
-"""`map` over processes: the same answers in the same order, however many there are."""
+"""`map` over processes, here or on a Dask cluster: the same answers in the same order, however many there are."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from pipelines.errors import ClusterUnavailable
 from pipelines.steps.plan import Answered, Asked, Mapped
 
 
 @contextmanager
-def mapped_over(jobs: int) -> Iterator[Mapped]:
-    """A `map` over so many processes, each of which keeps BLAS and OpenMP to one thread; over none for one job."""
+def mapped_over(jobs: int, *, dask: str | None = None) -> Iterator[Mapped]:
+    """A `map` over so many processes, each of which keeps BLAS and OpenMP to one thread; over none for one job.
+
+    `dask` is the address of a Dask scheduler, whose workers have foresize installed: they all work then, whatever
+    `jobs` says. Raises ClusterUnavailable.
+    """
+    if dask is not None:
+        with _mapped_over_cluster(dask) as mapped:
+            yield mapped
+        return
     if jobs == 1:
         yield map
         return
-    from joblib import Parallel, delayed, parallel_config
+    from joblib import Parallel, parallel_config
 
     with (
         parallel_config(backend="loky", inner_max_num_threads=1),
         Parallel(n_jobs=jobs, return_as="generator") as workers,
     ):
+        yield _mapped_by(workers)
 
-        def mapped(function: Callable[[Asked], Answered], asked: Iterable[Asked], /) -> Iterable[Answered]:
-            answers: Iterable[Answered] = workers(delayed(function)(each) for each in asked)
-            return answers
 
-        yield mapped
+@contextmanager
+def _mapped_over_cluster(address: str) -> Iterator[Mapped]:
+    from joblib import Parallel, parallel_config
+
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ClusterUnavailable(f"{address}: Dask is not installed: pip install 'foresize[dask]'") from error
+    try:
+        client = Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterUnavailable(
+            f"{address}: no Dask scheduler answered ({error}); give the address that `dask scheduler` prints, such as "
+            "tcp://10.0.0.5:8786"
+        ) from error
+    with client, parallel_config(backend="dask", client=client), Parallel(return_as="generator") as workers:
+        yield _mapped_by(workers)
+
+
+def _mapped_by(workers: Callable[[Iterable[Any]], Any]) -> Mapped:
+    from joblib import delayed
+
+    def mapped(function: Callable[[Asked], Answered], asked: Iterable[Asked], /) -> Iterable[Answered]:
+        answers: Iterable[Answered] = workers(delayed(function)(each) for each in asked)
+        return answers
+
+    return mapped

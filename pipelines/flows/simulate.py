@@ -1,4 +1,4 @@
-"""Replays a history's newest days: foresize beside the HPA on replicas, and node pools oversold by their ratio.
+"""Replays days of a history: foresize beside the HPA and others on replicas, and node pools oversold by their ratio.
 
 Nothing that is replayed was seen by the model. The registered champion is used if that holds for it, else forecasters
 are fitted, chosen and calibrated on what lies before the replayed days.
@@ -11,13 +11,16 @@ import numpy as np
 
 from autoscaler.controller.autoscalers import NO_RULES
 from autoscaler.controller.policy import behaviour_of, level_of, replica_rules
+from autoscaler.settings import ScalingSettings
+from autoscaler.simulator.catalog import FORESIZE, HPA, Given, named
+from autoscaler.simulator.comparison import Comparison
 from autoscaler.simulator.outcome import Replay, ReplaySettings
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
-from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy
-from autoscaler.simulator.replay import replay
 from models.forecast import FloatArray
 from pipelines.flows.clock import StepClock, Told
 from pipelines.flows.model import plan_of_all, trained
+from pipelines.flows.parallel import mapped_over
+from pipelines.flows.replays import replayed, tried
 from pipelines.settings import Settings
 from pipelines.steps.plan import peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
@@ -28,8 +31,6 @@ from predictor.serving.bundle import Bundle
 from predictor.serving.ports import BundleStore, StoredBundle
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Severity, UsagePanel
-
-FORESIZE, HPA = "foresize", "hpa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,31 @@ class SimulationReport:
     replay: Replay
     peaks: FloatArray
     """Forecast peaks that foresize decided on, [workloads, steps]."""
+    comparison: Comparison | None
+    """Of every setting of every policy, where that was asked for."""
     pools: tuple[OversubscriptionReplay, ...]
     findings: tuple[Finding, ...]
     seconds_by_step: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is replayed, and by whom."""
+
+    span: timedelta | None = None
+    """The newest part of the history; None: training.held_out."""
+    from_seconds: int | None = None
+    """Instead of a span: when it begins…"""
+    to_seconds: int | None = None
+    """…and ends; steps that begin then or later are not looked at."""
+    pod_ready: timedelta = timedelta(minutes=2)
+    workloads: str | None = None
+    policies: tuple[str, ...] = ()
+    """Names in the catalogue; foresize and the HPA are always among them."""
+    sweep: bool = False
+    """Every policy with every value of its knob as well, compared at equal violations."""
+    jobs: int = 1
+    dask: str | None = None
 
 
 def simulate(
@@ -55,49 +78,53 @@ def simulate(
     panel: UsagePanel,
     pools: NodePools | None,
     store: BundleStore | None,
+    asked: Asked = Asked(),
     *,
-    span: timedelta | None = None,
-    pod_ready: timedelta = timedelta(minutes=2),
-    workloads: str | None = None,
     told: Told = lambda _step, _done, _total: None,
 ) -> SimulationReport:
-    """The newest `span` of the panel (default: training.held_out) replayed.
+    """Days of the panel replayed, the newest ones where nothing else is asked for.
 
     `store` is where the champion is asked for; None never asks. Raises NothingToReplay, NotEnoughHistory,
-    UnknownWorkload.
+    UnknownWorkload, ReplayError for a policy that there is not, ClusterUnavailable.
     """
     clock = StepClock(told)
     scaling, question = settings.scaling, question_of(settings)
+    entries = {name: named(name) for name in dict.fromkeys((FORESIZE, HPA, *asked.policies))}
     with clock.step("prepare"):
-        history = prepared(panel, workloads)
+        history = prepared(panel, asked.workloads)
         panel = history.panel
-        times = observed_times(panel)
-        wanted = int((span or settings.training.held_out).total_seconds()) // panel.step_seconds
-        if not 0 < wanted < times.size:
-            raise NothingToReplay(
-                f"the history holds {times.size} steps of samples, so {wanted} steps cannot be replayed after a past; "
-                "replay less (--days) or read more (--span)"
-            )
-        start = int(times[-wanted])
+        if asked.to_seconds is not None:
+            panel = panel.between(panel.start_seconds, min(asked.to_seconds - 1, panel.end_seconds))
+        start, end = _replayed_span(settings, panel, asked)
         plan = replay_plan(
             panel,
             start,
-            int(times[-1]),
+            end,
             scaling,
-            ReplaySettings(step_seconds=panel.step_seconds, pod_ready_seconds=int(pod_ready.total_seconds())),
+            ReplaySettings(step_seconds=panel.step_seconds, pod_ready_seconds=int(asked.pod_ready.total_seconds())),
         )
     bundle, model, remarks = _bundle(settings, panel, start, store, clock)
     level = level_of(scaling.sla_percentile)
+    levels = tuple(sorted({level, *(entries[FORESIZE].values if asked.sweep else ())}))
     with clock.step("forecast") as progress:
-        peaks = lead_peaks(bundle, panel, plan, level=level, past_steps=question.past_steps, progress=progress)
-    with clock.step("replay") as progress:
-        replayed = replay(
-            plan.demand,
-            plan.workloads,
-            _policies(settings, plan, peaks, level, model),
-            plan.settings,
-            progress=progress,
-        )
+        peaks = lead_peaks(bundle, panel, plan, levels=levels, past_steps=question.past_steps, progress=progress)
+    given = Given(
+        past=plan.past,
+        peaks=peaks,
+        level=level,
+        lead_seconds=plan.settings.pod_ready_seconds,
+        rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
+        model_version=model,
+        hpa_utilisation=scaling.reactive_utilisation,
+    )
+    policies = [entry.make(given, None) for entry in entries.values()]
+    comparison = None
+    with mapped_over(asked.jobs, dask=asked.dask) as mapped:
+        with clock.step("replay") as progress:
+            made = replayed(plan.demand, plan.workloads, policies, plan.settings, mapped=mapped, progress=progress)
+        if asked.sweep:
+            with clock.step("sweep") as progress:
+                comparison = tried(plan, tuple(entries), given, mapped, progress)
     with clock.step("pools"):
         pool_outcomes, pool_findings = pool_replays(panel, pools, start, settings.oversubscription)
     return SimulationReport(
@@ -106,26 +133,30 @@ def simulate(
         level=level,
         hpa_utilisation=scaling.reactive_utilisation,
         plan=plan,
-        replay=replayed,
-        peaks=peaks,
+        replay=made,
+        peaks=peaks[level],
+        comparison=comparison,
         pools=pool_outcomes,
-        findings=(*history.findings, *remarks, *plan.findings, *pool_findings),
+        findings=(*history.findings, *remarks, *plan.findings, *_too_coarse(panel, scaling), *pool_findings),
         seconds_by_step=clock.seconds,
     )
 
 
-def _policies(
-    settings: Settings, plan: ReplayPlan, peaks: FloatArray, level: float, model: str
-) -> tuple[ForesizePolicy, HpaPolicy]:
-    ours = ForesizePolicy(
-        peaks=peaks,
-        level=level,
-        lead_seconds=plan.settings.pod_ready_seconds,
-        rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, settings.scaling), settings.scaling),
-        model_version=model,
-        name=FORESIZE,
-    )
-    return ours, HpaPolicy(target_utilisation=settings.scaling.reactive_utilisation, name=HPA)
+def _replayed_span(settings: Settings, panel: UsagePanel, asked: Asked) -> tuple[int, int]:
+    """The first and the last step that are replayed."""
+    times = observed_times(panel)
+    if asked.from_seconds is not None:
+        wanted = int((times >= asked.from_seconds).sum())
+        shown = "that part"
+    else:
+        wanted = int((asked.span or settings.training.held_out).total_seconds()) // panel.step_seconds
+        shown = f"{wanted} steps"
+    if not 0 < wanted < times.size:
+        raise NothingToReplay(
+            f"the history holds {times.size} steps of samples, so {shown} cannot be replayed after a past; "
+            "replay less (--days, --from) or read more (--span)"
+        )
+    return int(times[-wanted]), int(times[-1])
 
 
 def _bundle(
@@ -164,12 +195,24 @@ def _champion(settings: Settings, panel: UsagePanel, start_seconds: int, store: 
     return _note(f"the champion, version {version}, cannot be replayed with: {why}")
 
 
+def _too_coarse(panel: UsagePanel, scaling: ScalingSettings) -> tuple[Finding, ...]:
+    stale_after = int(scaling.stale_after.total_seconds())
+    if panel.step_seconds <= stale_after:
+        return ()
+    return (
+        _note(
+            f"a step is {panel.step_seconds} s, but a forecast counts for {stale_after} s (scaling.stale_after): "
+            "foresize is replayed as reactive in the rest of each step; read the history on shorter steps (--step)"
+        ),
+    )
+
+
 def _note(message: str) -> Finding:
     return Finding("", "", Severity.NOTE, message)
 
 
 def shortfall_order(report: SimulationReport) -> list[int]:
-    """Rows of the replayed workloads, those first on which the two policies differ most in under-provisioned time."""
+    """Rows of the replayed workloads, those first on which the two policies differ most in time with violations."""
     ours, peer = report.replay.of(FORESIZE), report.replay.of(HPA)
-    gaps = [abs(a.under_provisioned_minutes - b.under_provisioned_minutes) for a, b in zip(ours, peer, strict=True)]
+    gaps = [abs(a.violation_minutes - b.violation_minutes) for a, b in zip(ours, peer, strict=True)]
     return [int(i) for i in np.argsort(gaps)[::-1]]

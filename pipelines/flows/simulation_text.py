@@ -1,15 +1,23 @@
 """A simulation as a person reads it: lines for the terminal, a page for the browser, values for a program."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
+from autoscaler.simulator.catalog import FORESIZE, HPA
 from autoscaler.simulator.oracle import ORACLE
 from autoscaler.simulator.outcome import PolicyTotals
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
+from pipelines.flows.comparison_text import (
+    comparison_headline,
+    comparison_section,
+    comparison_table,
+    comparison_values,
+)
 from pipelines.flows.pictures import UNITS
-from pipelines.flows.simulate import FORESIZE, HPA, SimulationReport, shortfall_order
+from pipelines.flows.simulate import SimulationReport, shortfall_order
 from pipelines.flows.summary import aligned
 from pipelines.report.page import Headline, Page, PageSection, Plot, Table
 from pipelines.report.plots import peak_over_usage, replicas_over_demand
@@ -35,8 +43,8 @@ def policy_table(report: SimulationReport) -> Table:
         rows.append(
             (
                 POLICY_NAMES.get(totals.policy, totals.policy),
-                f"{totals.under_provisioned_minutes:,.0f} min",
-                f"{totals.under_provisioned_share:.3%}",
+                f"{totals.violation_minutes:,.0f} min",
+                f"{totals.violation_share:.3%}",
                 f"{totals.unserved_share:.3%}",
                 f"{totals.core_hours:,.0f}",
                 f"{totals.mean_utilisation:.0%}",
@@ -44,7 +52,7 @@ def policy_table(report: SimulationReport) -> Table:
             )
         )
     columns = (
-        "policy", "under-provisioned", "share of time", "unserved demand", "core-hours", "utilisation", "scale actions",
+        "policy", "violations", "share of time", "unserved demand", "core-hours", "utilisation", "scale actions",
     )  # fmt: skip
     return Table(columns, rows, f"{len(report.plan.keys)} workloads, {_span(report)}")
 
@@ -80,6 +88,9 @@ def text_lines(report: SimulationReport) -> list[str]:
         "",
         *table_lines(policy_table(report)),
     ]
+    if report.comparison is not None:
+        headline = comparison_headline(report.comparison)
+        lines += ["", *table_lines(comparison_table(report.comparison)), f"{headline.figure} {headline.meaning}"]
     if report.pools:
         lines += ["", *table_lines(pool_table(report))]
     return lines
@@ -93,11 +104,12 @@ def table_lines(table: Table) -> list[str]:
 def headlines(report: SimulationReport) -> list[Headline]:
     """What a reader should take away."""
     ours, peer = _totals(report, FORESIZE), _totals(report, HPA)
-    made = [
+    made = [] if report.comparison is None else [comparison_headline(report.comparison)]
+    made += [
         Headline(
-            f"{ours.under_provisioned_minutes:,.0f} vs {peer.under_provisioned_minutes:,.0f} min",
-            "workload-minutes in which demand exceeded what was ready: foresize, HPA",
-            "good" if ours.under_provisioned_minutes <= peer.under_provisioned_minutes else "bad",
+            f"{ours.violation_minutes:,.0f} vs {peer.violation_minutes:,.0f} min",
+            "violation minutes, in which demand exceeded what was ready: foresize, HPA",
+            "good" if ours.violation_minutes <= peer.violation_minutes else "bad",
         )
     ]
     if peer.core_hours > 0:
@@ -133,15 +145,18 @@ def sections(report: SimulationReport) -> list[PageSection]:
     """The replay's part of a page."""
     replicas = PageSection(
         "Replicas: foresize beside the HPA",
-        "Both policies saw the same demand through the same metrics, delay and pod start-up time. Under-provisioned is "
-        "time in which demand exceeded what the ready replicas could serve at full utilisation. The oracle knows the "
+        "All policies saw the same demand through the same metrics, delay and pod start-up time. A violation is "
+        "a time in which demand exceeded what the ready replicas could serve at full utilisation. The oracle knows the "
         "future and has the same start-up time: nothing that is never short costs less.",
         (policy_table(report), _workload_table(report)),
         tuple(_workload_plot(report, row) for row in shortfall_order(report)[:WORKLOAD_PLOTS]),
         LIMITS,
     )
+    made = [replicas]
+    if report.comparison is not None:
+        made.insert(0, comparison_section(report.comparison, _totals(report, ORACLE).core_hours))
     if not report.pools:
-        return [replicas]
+        return made
     pools = PageSection(
         "Oversubscription: how much more than its nodes hold a pool may sell",
         "Each day's ratio comes from the days before it: the predicted peak of what really runs there must fit. A "
@@ -150,7 +165,7 @@ def sections(report: SimulationReport) -> list[PageSection]:
         (pool_table(report),),
         tuple(_pool_plot(report, each) for each in report.pools[:POOL_PLOTS]),
     )
-    return [replicas, pools]
+    return [*made, pools]
 
 
 def page(report: SimulationReport) -> Page:
@@ -175,12 +190,14 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
         "level": report.level,
         "policies": {
             totals.policy: {
-                "under_provisioned_minutes": totals.under_provisioned_minutes,
-                "under_provisioned_share": totals.under_provisioned_share,
+                "violation_minutes": totals.violation_minutes,
+                "violation_share": totals.violation_share,
                 "unserved_share": totals.unserved_share,
                 "core_hours": totals.core_hours,
                 "replica_hours": totals.replica_hours,
                 "scale_actions": totals.scale_actions,
+                "scale_actions_per_hour": totals.scale_actions_per_hour,
+                "elasticity": asdict(totals.elasticity),
                 "mean_utilisation": totals.mean_utilisation,
             }
             for totals in report.replay.totals()
@@ -189,12 +206,16 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
             {
                 "policy": each.policy,
                 "workload": each.workload,
-                "under_provisioned_minutes": each.under_provisioned_minutes,
+                "violation_minutes": each.violation_minutes,
+                "violation_share": each.violation_share,
+                "unserved_share": each.unserved_share,
+                "elasticity": asdict(each.elasticity),
                 "core_hours": each.core_hours,
                 "scale_actions": each.scale_actions,
             }
             for each in report.replay.outcomes
         ],
+        "comparison": None if report.comparison is None else comparison_values(report.comparison),
         "pools": [
             {
                 "pool": each.pool,
@@ -216,8 +237,8 @@ def _workload_table(report: SimulationReport) -> Table:
     rows = [
         (
             ours[row].workload,
-            f"{ours[row].under_provisioned_minutes:,.0f}",
-            f"{peer[row].under_provisioned_minutes:,.0f}",
+            f"{ours[row].violation_minutes:,.0f}",
+            f"{peer[row].violation_minutes:,.0f}",
             f"{ours[row].core_hours:,.0f}",
             f"{peer[row].core_hours:,.0f}",
             f"{best[row].core_hours:,.0f}",
@@ -227,7 +248,7 @@ def _workload_table(report: SimulationReport) -> Table:
         for row in shortfall_order(report)
     ]
     columns = (
-        "workload", "short, min", "HPA short", "core-hours", "HPA's", "oracle's", "actions", "HPA's actions",
+        "workload", "violations, min", "HPA's", "core-hours", "HPA's", "oracle's", "actions", "HPA's actions",
     )  # fmt: skip
     return Table(columns, rows, "Each workload, those first on which the two differ most")
 
@@ -240,13 +261,13 @@ def _workload_plot(report: SimulationReport, row: int) -> Plot:
     times = plan.start_seconds + plan.settings.step_seconds * np.arange(plan.steps, dtype=np.int64)
     outcomes = {policy: report.replay.of(policy)[row] for policy in (FORESIZE, HPA)}
     ready = {POLICY_NAMES[policy]: each.series.ready_min for policy, each in outcomes.items()}
-    short = ", ".join(f"{POLICY_NAMES[p]} {each.under_provisioned_minutes:,.0f} min" for p, each in outcomes.items())
+    short = ", ".join(f"{POLICY_NAMES[p]} {each.violation_minutes:,.0f} min" for p, each in outcomes.items())
     return replicas_over_demand(
         times,
         needed,
         ready,
         title=workload.name,
-        caption=f"Ready replicas over those that demand needed at full utilisation. Short of them: {short} (dots).",
+        caption=f"Ready replicas over those that demand needed at full utilisation. Violations: {short} (dots).",
     )
 
 

@@ -66,6 +66,24 @@ def replicas_over_demand(
     return _plot(figure, axes, title, "replicas", caption)
 
 
+def cost_over_violations(
+    fronts: Mapping[str, Sequence[tuple[float, float]]], *, bound: float, title: str, caption: str
+) -> Plot:
+    """Core-hours of each policy's settings over the share of time in violation, from (share, core-hours)."""
+    figure, axes = _figure(height=3.6)
+    for name, front in fronts.items():
+        shares, cores = np.asarray(sorted(front)).T
+        # Cost is linear in the share between two settings, which is a curve on this axis.
+        between = np.union1d(shares, np.geomspace(1e-5, 1.0, 400).clip(shares[0], shares[-1]))
+        (line,) = axes.plot(between * 100, np.interp(between, shares, cores), lw=1.2, label=name)
+        axes.plot(shares * 100, cores, ls="none", marker="o", ms=3.5, color=line.get_color())
+    axes.axhline(bound, color="#8a949e", lw=1.0, ls="--", label="oracle")
+    axes.set_xscale("symlog", linthresh=0.01)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("time in violation, %")
+    return _plot(figure, axes, title, "core-hours", caption)
+
+
 def peak_over_usage(
     times: Times,
     usage: FloatArray,

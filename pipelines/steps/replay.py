@@ -5,7 +5,7 @@ replayed days.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,8 @@ class ReplayPlan:
     workloads: tuple[ReplayWorkload, ...]
     demand: FloatArray
     """[workloads, steps], cores."""
+    past: FloatArray
+    """What lies before, [workloads, past steps], cores."""
     start_seconds: int
     settings: ReplaySettings
     findings: tuple[Finding, ...]
@@ -102,7 +104,13 @@ def replay_plan(
             "without a kind) both before and within the replayed days"
         )
     return ReplayPlan(
-        tuple(keys), tuple(workloads), replayed.usage[rows], replayed.start_seconds, settings, tuple(findings)
+        tuple(keys),
+        tuple(workloads),
+        replayed.usage[rows],
+        past.usage[rows],
+        replayed.start_seconds,
+        settings,
+        tuple(findings),
     )
 
 
@@ -116,11 +124,11 @@ def lead_peaks(
     panel: UsagePanel,
     plan: ReplayPlan,
     *,
-    level: float,
+    levels: Sequence[float],
     past_steps: int,
     progress: Callable[[int, int], None],
-) -> FloatArray:
-    """The forecast of the peak within the lead window that begins with each replayed step, [workloads, steps].
+) -> dict[float, FloatArray]:
+    """By level: the forecast peak within the lead window that begins with each replayed step, [workloads, steps].
 
     Made from samples of earlier steps only: that of the bundle's shortest peak that covers the window, beside the steps
     and the shorter ones as in the controller; where it has none, the largest of the steps' own quantiles and of the
@@ -132,16 +140,16 @@ def lead_peaks(
     shorter = [each.target for each in bundle.peaks if each.target.steps < horizon]
     covering = [each.target for each in bundle.peaks[len(shorter) :][:1]]
     targets = [bundle.target if covering else Target(horizon), *shorter, *covering]
-    peaks = np.full((len(plan.keys), plan.steps), np.nan)
+    peaks = np.full((len(levels), len(plan.keys), plan.steps), np.nan)
     for step in range(plan.steps):
         cutoff = plan.start_seconds + (step - 1) * panel.step_seconds
         past = history.until(cutoff).last(past_steps)
         bundle = bundle.learned(plan.keys, past)
-        made = bundle.forecasts_history(plan.keys, past, targets, (level,), kin=panel.kin)
+        made = bundle.forecasts_history(plan.keys, past, targets, tuple(levels), kin=panel.kin)
         counted = made[-1:] if covering else made
-        peaks[:, step] = np.max([each.forecast.values[:, 0].max(axis=1) for each in counted], axis=0)
+        peaks[:, :, step] = np.max([each.forecast.values.max(axis=2) for each in counted], axis=0).T
         progress(step + 1, plan.steps)
-    return peaks
+    return dict(zip(levels, peaks, strict=True))
 
 
 def pool_replays(

@@ -42,3 +42,23 @@ def mean_of_known(values: FloatArray, drawn: FloatArray) -> Estimate:
     """Mean over the series that have a value, [series], with its interval; NaN is no value."""
     known = ~np.isnan(values)
     return ratio_of_sums(np.where(known, values, 0.0), known.astype(np.float64), drawn)
+
+
+def geometric_mean_of_known(values: FloatArray, drawn: FloatArray) -> Estimate:
+    """Geometric mean over the series that have a value above 0, [series], with its interval; NaN is no value."""
+    mean = mean_of_known(np.log(values), drawn)
+    return Estimate(*np.exp((mean.value, mean.low, mean.high)).tolist())
+
+
+def median_of_known(values: FloatArray, drawn: FloatArray) -> Estimate:
+    """Median over the series that have a value, [series], with its interval; NaN is no value."""
+    known = ~np.isnan(values)
+    if not known.any():
+        return NOT_MEASURED
+    order = np.flatnonzero(known)[np.argsort(values[known])]
+    ascending, counted = values[order], drawn[:, order].cumsum(axis=1)
+    counted = counted[counted[:, -1] > 0]
+    half = counted[:, -1:] / 2
+    middle = (ascending[(counted >= half).argmax(axis=1)] + ascending[(counted > half).argmax(axis=1)]) / 2
+    low, high = np.quantile(middle, INTERVAL)
+    return Estimate(float(np.median(ascending)), float(low), float(high))

@@ -1,14 +1,17 @@
 """The closed loop: an actuator worked by hand, the same for every policy, and an oracle that nothing beats."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, WorkloadSnapshot
+from autoscaler.decisions.capacity import queue_capacity
 from autoscaler.decisions.guardrails import (
     DOWN_DEFAULT,
     NO_MEMORY,
@@ -22,6 +25,7 @@ from autoscaler.decisions.guardrails import (
 from autoscaler.decisions.replicas import ReplicaRules, decide_replicas
 from autoscaler.simulator.outcome import Replay, ReplayError, ReplaySettings, ReplayWorkload, WorkloadOutcome
 from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy, Policy, Run, Tick
+from autoscaler.simulator.readiness import lead_ticks
 from autoscaler.simulator.replay import replay
 from models.forecast import FloatArray
 from tests.support.clusters import NOT_FORECAST, a_replay_workload, minute_settings
@@ -72,13 +76,16 @@ def test_what_is_ordered_serves_after_the_lead_time_and_what_is_removed_is_gone_
 
     assert result.series.ready_mean.tolist() == [1, 1, 3, 1]
     assert result.series.replicas_mean.tolist() == [1, 3, 3, 1]
-    assert result.under_provisioned_minutes == 1
+    assert result.violation_minutes == 1
     assert result.known_minutes == 4
     assert result.unserved_core_hours == pytest.approx(2 / 60)
     assert result.unserved_share == pytest.approx(2 / 8)
     assert result.replica_hours == result.core_hours == pytest.approx(8 / 60)
     assert result.mean_utilisation == pytest.approx(6 / 8)
     assert result.scale_actions == 2
+    assert result.scale_actions_per_hour == 30
+    assert result.violation_share == result.elasticity.tau_under == 1 / 4
+    assert result.elasticity.theta_under == pytest.approx(2 / 3 / 4)
     # Usage saturates at what is Ready, and is seen one window later; before the start demand was the first one.
     assert [tick.usage for tick in scripted.seen] == [1, 1, 1, 3]
 
@@ -117,7 +124,7 @@ def test_the_hpa_follows_a_rise_as_worked_by_hand() -> None:
 
     assert result.series.replicas_mean.tolist() == [2, 2, 2, 4, 4, 8, 8, 8]
     assert result.series.ready_mean.tolist() == [2, 2, 2, 2, 4, 4, 8, 8]
-    assert result.under_provisioned_minutes == 2
+    assert result.violation_minutes == 2
     assert result.unserved_core_hours == pytest.approx(4 / 60)
     assert result.scale_actions == 2
 
@@ -128,7 +135,7 @@ def test_a_forecast_has_the_replicas_ready_before_the_rise() -> None:
 
     assert result.series.replicas_mean.tolist() == [2, 6, 8, 8, 8, 8, 8, 8]
     assert result.series.ready_mean.tolist() == [2, 2, 6, 8, 8, 8, 8, 8]
-    assert result.under_provisioned_minutes == 0
+    assert result.violation_minutes == 0
 
 
 def test_without_forecasts_foresize_is_reactive() -> None:
@@ -146,7 +153,42 @@ def test_unknown_demand_changes_nothing_and_is_not_judged() -> None:
 
         assert result.series.replicas_mean.tolist() == [8] * 6
         assert result.known_minutes == 3
-        assert result.under_provisioned_minutes == 0
+        assert result.violation_minutes == 0
+
+
+def test_an_order_may_overtake_an_earlier_one_and_a_removal_takes_what_is_not_ready() -> None:
+    """Ordered at minutes 0 and 1, Ready at 3 and 2; the removal at minute 2 takes the one that still starts."""
+    workload = replace(a_replay_workload(initial_replicas=1), name="w", pod_ready_seconds=(60.0, 180.0))
+    seeds = (s for s in range(99) if lead_ticks(workload, minute_settings(seed=s), 5).tolist()[:2] == [3, 1])
+    minutes = minute_settings(seed=next(seeds))
+
+    kept = run_one(Scripted((2, 3, 3, 3, 3), []), [1.0] * 5, workload, minutes)
+    cut = run_one(Scripted((2, 3, 2, 2, 2), []), [1.0] * 5, workload, minutes)
+
+    assert kept.series.ready_mean.tolist() == [1, 1, 2, 3, 3]
+    assert cut.series.ready_mean.tolist() == [1, 1, 2, 2, 2]
+
+
+def test_every_policy_meets_the_same_ready_times() -> None:
+    """They spread around the median, by the seed, the workload's name and the tick of the order; nothing else."""
+    spread = ReplaySettings(step_seconds=300, tick_seconds=1, pod_ready_seconds=100, pod_ready_spread=0.5, seed=1)
+    workload = a_replay_workload()
+    times = lead_ticks(workload, spread, 5000)
+
+    assert np.quantile(times, [0.16, 0.5, 0.84]) == pytest.approx([61, 100, 164], rel=0.1)
+    assert times.tolist() == lead_ticks(replace(workload, max_replicas=7), spread, 5000).tolist()
+    assert times.tolist() != lead_ticks(replace(workload, name="shop/Deployment/till"), spread, 5000).tolist()
+    assert times.tolist() != lead_ticks(workload, replace(spread, seed=2), 5000).tolist()
+    assert set(lead_ticks(replace(workload, pod_ready_seconds=(7.0, 30.5)), spread, 99).tolist()) == {7, 31}
+
+
+def test_a_removed_replica_is_paid_for_while_it_ends() -> None:
+    """Three replicas, one of them removed after a minute, half a minute's grace: 3 + 2 + 2 minutes and a half."""
+    result = run_one(
+        Scripted((3, 2, 2), []), [1.0] * 3, a_replay_workload(initial_replicas=3), minute_settings(grace_seconds=30)
+    )
+
+    assert result.replica_hours == pytest.approx(7.5 / 60)
 
 
 def test_the_oracle_orders_one_lead_time_ahead_and_no_earlier() -> None:
@@ -155,7 +197,7 @@ def test_the_oracle_orders_one_lead_time_ahead_and_no_earlier() -> None:
     (oracle,) = result.of("oracle")
 
     assert oracle.series.replicas_mean.tolist() == [1, 4, 4, 1]
-    assert oracle.under_provisioned_minutes == 0
+    assert oracle.violation_minutes == 0
 
 
 demands = st.lists(st.floats(0, 20), min_size=10, max_size=40)
@@ -176,10 +218,48 @@ def test_nothing_that_never_violates_saves_more_than_the_oracle(
     )
     (oracle,) = result.of("oracle")
 
-    assert oracle.under_provisioned_minutes == 0
+    assert oracle.violation_minutes == 0
     for name in ("foresize", "hpa"):
         (ours,) = result.of(name)
-        assert ours.under_provisioned_minutes > 0 or ours.core_hours >= oracle.core_hours - 1e-9
+        assert ours.violation_minutes > 0 or ours.core_hours >= oracle.core_hours - 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    demand=st.lists(st.sampled_from([0.5, 1.5, 2.5]), min_size=1, max_size=5),
+    times=st.lists(st.sampled_from([0.0, 60.0, 120.0, 180.0]), min_size=1, max_size=4),
+    grace=st.sampled_from([0.0, 60.0, 130.0]),
+    seed=st.integers(0, 99),
+)
+def test_of_all_that_can_be_done_nothing_without_violations_is_cheaper_than_the_oracle(
+    demand: list[float], times: list[float], grace: float, seed: int
+) -> None:
+    """Whatever the pods' times and however long a removed one is paid for; the oracle does as well as the best."""
+    workload = replace(a_replay_workload(max_replicas=3), pod_ready_seconds=tuple(times))
+    minutes = minute_settings(grace_seconds=grace, seed=seed)
+    (oracle,) = replay(np.array([demand]), [workload], [], minutes).of("oracle")
+
+    tried = [
+        run_one(Scripted(script, []), demand, replace(workload, initial_replicas=script[0]), minutes)
+        for script in product((1, 2, 3), repeat=len(demand))
+    ]
+
+    assert oracle.violation_minutes == 0
+    assert oracle.core_hours == pytest.approx(min(each.core_hours for each in tried if each.violation_minutes == 0))
+
+
+@settings(max_examples=50)
+@given(demand=demands, spread=st.sampled_from([0.0, 0.7]), seed=st.integers(0, 99))
+def test_the_oracles_replicas_can_be_replayed(demand: list[float], spread: float, seed: int) -> None:
+    """A policy that is told them has the very same pods Ready at the same cost."""
+    minutes = minute_settings(pod_ready_seconds=150, pod_ready_spread=spread, seed=seed, grace_seconds=60)
+    (oracle,) = replay(np.array([demand]), [a_replay_workload()], [], minutes).of("oracle")
+    script = tuple(map(int, oracle.series.replicas_mean))
+
+    result = run_one(Scripted(script, []), demand, a_replay_workload(initial_replicas=script[0]), minutes)
+
+    assert result.series.ready_mean.tolist() == oracle.series.ready_mean.tolist()
+    assert result.core_hours == oracle.core_hours
 
 
 @settings(max_examples=25)
@@ -193,7 +273,7 @@ def test_the_unit_of_demand_does_not_matter(demand: list[float], power: int) -> 
     for policy, other in ((foresize(peaks), foresize(k * np.asarray(peaks))), (HpaPolicy(), HpaPolicy())):
         ours, theirs = run_one(policy, demand), run_one(other, k * np.asarray(demand), scaled)
         assert ours.series.replicas_mean.tolist() == theirs.series.replicas_mean.tolist()
-        assert theirs.under_provisioned_minutes == ours.under_provisioned_minutes
+        assert theirs.violation_minutes == ours.violation_minutes
 
 
 @dataclass(frozen=True)
@@ -263,6 +343,29 @@ def test_decisions_that_are_not_computed_again_would_have_been_the_same(up_windo
     assert ours.core_hours == plain.core_hours
 
 
+def test_a_violation_is_of_the_slo_and_what_is_lost_is_beyond_the_requests() -> None:
+    """Two replicas serve 2 but carry 1.5 within the SLO: 1.6 violates and is served, of 2.5 a half is lost as well."""
+    workload = replace(a_replay_workload(initial_replicas=2), slo=Capacity(0.75))
+    result = run_one(Scripted((2,) * 4, []), [1.0, 1.5, 1.6, 2.5], workload)
+
+    assert result.violation_minutes == 2
+    assert result.unserved_core_hours == pytest.approx(0.5 / 60)
+
+
+def test_an_slo_on_latency_makes_ten_replicas_carry_far_more_than_ten_times_one() -> None:
+    """95 % within 4 mean service times, one request at a time each: one carries 0.25, ten carry 8.8 together."""
+    slo = queue_capacity(1.0, 1, 4.0, 0.95, 12)
+    assert slo is not None
+    assert slo.demand_at(10) > 30 * slo.demand_at(1)
+    workload = replace(a_replay_workload(target_utilisation=1.0, max_replicas=12), slo=slo)
+    demand = [slo.demand_at(n) for n in (3, 3, 10, 10, 3)]
+    (oracle,) = replay(np.array([demand]), [workload], [], minute_settings()).of("oracle")
+
+    assert oracle.series.replicas_mean.tolist() == [3, 10, 10, 10, 3]
+    assert oracle.violation_minutes == 0
+    assert run_one(foresize(demand, RULES), demand, workload).series.replicas_mean[0] == 3
+
+
 def two_workloads() -> Replay:
     rng = np.random.default_rng(3)
     demand = rng.gamma(4.0, 1.0, (2, 60))
@@ -285,7 +388,8 @@ def test_a_replay_is_the_same_every_time_and_its_totals_add_up() -> None:
         assert [o.workload for o in outcomes] == ["a", "b"]
         assert total.core_hours == sum(o.core_hours for o in outcomes)
         assert total.scale_actions == sum(o.scale_actions for o in outcomes)
-        assert total.under_provisioned_share == total.under_provisioned_minutes / 120
+        assert total.elasticity.tau_under == pytest.approx(total.violation_share)
+        assert total.violation_share == total.violation_minutes / 120
         assert outcomes[1].core_hours == 2 * outcomes[1].replica_hours
 
 
@@ -322,3 +426,9 @@ def test_what_cannot_be_replayed_is_refused_with_the_reason() -> None:
         ReplaySettings(step_seconds=50)
     with pytest.raises(ReplayError, match="min <= max"):
         a_replay_workload(min_replicas=3, max_replicas=2)
+    with pytest.raises(ReplayError, match="spread, seed and grace"):
+        minute_settings(pod_ready_spread=-1.0)
+    with pytest.raises(ReplayError, match="shop/Deployment/cart: times from a scale-out"):
+        replace(a_replay_workload(), pod_ready_seconds=(-1.0,))
+    with pytest.raises(ReplayError, match="by its SLO 2 replicas carry 3, but by their requests they serve at most 2"):
+        replace(a_replay_workload(), slo=Capacity(0.5, (1.0, 3.0)))

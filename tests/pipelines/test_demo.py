@@ -24,7 +24,7 @@ def run_demo(folder: Path, environment: dict[str, str]) -> subprocess.CompletedP
 
 def assert_whole(result: subprocess.CompletedProcess[str], folder: Path) -> None:
     assert result.returncode == 0, result.stderr
-    for part in ("is the new champion", "under-provisioned", "oracle (sees the future)", "mlflow ui", "report "):
+    for part in ("is the new champion", "violations", "oracle (sees the future)", "mlflow ui", "report "):
         assert part in result.stdout
     report = (folder / ".foresize" / "demo" / "report.html").read_text()
     assert report.count("data:image/png;base64,") >= 6

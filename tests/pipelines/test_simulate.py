@@ -2,16 +2,18 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from autoscaler.simulator.catalog import CATALOG, FORESIZE, HPA
 from autoscaler.simulator.outcome import ReplaySettings
 from foresize.cli import main_group
 from models.forecast import FloatArray
-from pipelines.flows.simulate import FORESIZE, HPA, simulate
+from pipelines.flows.simulate import Asked, simulate
 from pipelines.flows.simulation_text import json_values, page, text_lines
 from pipelines.report.page import html
 from pipelines.settings import Settings, TrainingSettings
@@ -51,7 +53,7 @@ def test_both_policies_and_the_oracle_are_told_side_by_side() -> None:
     totals = {each.policy: each for each in made.replay.totals()}
     assert set(totals) == {FORESIZE, HPA, "oracle"}
     assert {each.workloads for each in totals.values()} == {3}
-    assert totals["oracle"].under_provisioned_minutes == 0
+    assert totals["oracle"].violation_minutes == 0
     assert totals["oracle"].core_hours <= min(totals[FORESIZE].core_hours, totals[HPA].core_hours)
 
 
@@ -133,14 +135,57 @@ def test_the_command_replays_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     result = CliRunner().invoke(main_group, command)
 
     assert result.exit_code == 0, result.output
-    assert "under-provisioned" in result.output
+    assert "violations" in result.output
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
     assert json.loads((tmp_path / "r.json").read_text())["level"] == 0.99
+
+
+def test_a_sweep_compares_every_setting_at_equal_violations_and_is_told_everywhere() -> None:
+    """The comparison's figures are in the text, the page and the JSON; what was not reached is null, not NaN."""
+    made = simulate(SETTINGS, a_panel(), None, None, Asked(sweep=True, span=timedelta(days=2)))
+
+    assert made.comparison is not None
+    settings_tried = {each.policy: [point.knob for point in each.points] for each in made.comparison.policies}
+    assert settings_tried == {name: list(CATALOG[name].values) for name in (FORESIZE, HPA)}
+    assert {each.workload for each in made.comparison.workloads} == {key.workload for key in made.plan.keys}
+    text, shown, values = "\n".join(text_lines(made)), html(page(made)), json_values(made)
+    assert "Cost at equal violations" in text
+    assert "Cost at equal violations" in shown
+    assert "best-tuned reactive peer" in shown
+    assert values["comparison"]["policies"][HPA]["knob"] == "target utilisation"
+    assert json.dumps(values, allow_nan=False)
+
+
+def test_steps_on_which_forecasts_go_stale_are_told() -> None:
+    """Half an hour a step, a quarter of an hour a forecast: half of the time foresize is reactive."""
+    made = simulate(SETTINGS, a_panel(), None, None, Asked(span=timedelta(days=1)))
+
+    assert any("foresize is replayed as reactive in the rest of each step" in each.message for each in made.findings)
+
+
+def test_what_is_replayed_can_be_named_by_its_time() -> None:
+    """From the beginning of one day to that of another excluded; nothing after it is looked at."""
+    panel = a_panel()
+    begin = panel.start_seconds + 8 * 86_400
+    changed = panel.usage.copy()
+    changed[:, -48:] *= 7
+    asked = Asked(from_seconds=begin, to_seconds=begin + 2 * 86_400)
+
+    made = simulate(SETTINGS, panel, None, None, asked)
+    again = simulate(SETTINGS, replace(panel, usage=changed), None, None, asked)
+
+    assert made.plan.start_seconds == begin
+    assert made.plan.steps == 2 * 48
+    assert made.replay.totals() == again.replay.totals()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--policies", "hpa,hap"], "no policy is called 'hap'; there are: foresize, hpa"),
+        (["--from", "2026-06-03", "--days", "2"], "--days and --from exclude each other"),
+        (["--from", "2026-06-03", "--to", "2026-06-02"], "is not before --to"),
+        (["--from", "2036-06-03"], "--from"),
         (["--days", "0"], "--days"),
         (["--pod-ready", "soon"], "is not a duration"),
         (["--days", "400"], "cannot be replayed after a past"),

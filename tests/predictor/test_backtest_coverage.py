@@ -16,7 +16,13 @@ from predictor.backtest.coverage import (
     worst_tenth,
     worst_tenth_if_alike,
 )
-from predictor.backtest.resampling import mean_of_known, ratio_of_sums, resampled
+from predictor.backtest.resampling import (
+    geometric_mean_of_known,
+    mean_of_known,
+    median_of_known,
+    ratio_of_sums,
+    resampled,
+)
 from predictor.backtest.rolling import Backtest
 from tests.support.histories import MONDAY, a_history
 
@@ -120,6 +126,26 @@ def test_what_cannot_be_measured_is_nan() -> None:
     assert np.isnan(ratio_of_sums(np.ones(3), np.zeros(3), drawn).value)
     assert np.isnan(mean_of_known(np.full(3, NAN), drawn).value)
     assert mean_of_known(np.asarray([NAN, 4.0, NAN]), drawn).low == 4.0
+
+
+@given(st.lists(st.one_of(st.just(NAN), st.floats(0.1, 10)), min_size=1, max_size=9))
+def test_medians_and_geometric_means_are_of_what_is_known_and_drawn_like_any_series(values: list[float]) -> None:
+    """Each resample's median is that of the series as often as they are drawn."""
+    array = np.asarray(values)
+    drawn = resampled(array.size, np.random.default_rng(1))
+    known = array[~np.isnan(array)]
+    median, mean = median_of_known(array, drawn), geometric_mean_of_known(array, drawn)
+
+    if known.size == 0:
+        assert np.isnan(median.value)
+        assert np.isnan(mean.value)
+        return
+    repeated = (np.repeat(array, row.astype(int)) for row in drawn)
+    medians = [np.nanmedian(each) for each in repeated if not np.isnan(each).all()]
+    assert median.value == np.median(known)
+    assert (median.low, median.high) == pytest.approx(tuple(np.quantile(medians, [0.025, 0.975])))
+    assert mean.value == pytest.approx(np.exp(np.log(known).mean()))
+    assert mean.low <= mean.value * (1 + 1e-9)
 
 
 def test_a_worst_tenth_that_is_chance_is_told_from_one_that_is_not() -> None:

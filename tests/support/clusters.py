@@ -65,12 +65,17 @@ def a_replay_workload(
     )
 
 
-def minute_settings(*, pod_ready_seconds: int = 60) -> ReplaySettings:
+def minute_settings(
+    *, pod_ready_seconds: int = 60, pod_ready_spread: float = 0.0, seed: int = 0, grace_seconds: float = 0.0
+) -> ReplaySettings:
     """Steps and ticks of a minute; usage is seen as the minute before, so that a replay can be worked by hand."""
     return ReplaySettings(
         step_seconds=60,
         tick_seconds=60,
         pod_ready_seconds=pod_ready_seconds,
+        pod_ready_spread=pod_ready_spread,
+        seed=seed,
+        grace_seconds=grace_seconds,
         metric_window_seconds=60,
         metric_delay_seconds=0,
     )

@@ -1,0 +1,83 @@
+"""Name → policy: what a replay can be asked for, with the knob that a sweep turns and the values that it takes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from autoscaler.decisions.replicas import ReplicaRules
+from autoscaler.simulator.outcome import ReplayError
+from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy, Policy
+from models.forecast import FloatArray
+
+FORESIZE, HPA = "foresize", "hpa"
+LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+UTILISATIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What policies are made from; rows are the replayed workloads'."""
+
+    past: FloatArray
+    """Demand before the replay, [workloads, past steps], NaN where it is not known."""
+    peaks: Mapping[float, FloatArray]
+    """By quantile level: forecasts of the peak in the lead window that begins with each step, [workloads, steps]."""
+    level: float
+    """Foresize's level, unless a sweep turns it; one of those in `peaks`."""
+    lead_seconds: float
+    """That the forecasts reach beyond their step."""
+    rules: ReplicaRules
+    model_version: str
+    hpa_utilisation: float
+    """That the HPA aims at, and foresize where it has no forecast."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One policy, as a replay mounts it."""
+
+    make: Callable[[Given, float | None], Policy]
+    """The policy with its knob at this value; None: as it is set up by default."""
+    knob: str
+    """What a sweep turns…"""
+    values: tuple[float, ...]
+    """…and to what."""
+    is_reactive: bool
+    """Follows what it measures and forecasts nothing: a peer to be compared with."""
+
+
+def named(name: str) -> Entry:
+    """The policy of this name. Raises ReplayError."""
+    if name not in CATALOG:
+        raise ReplayError(f"no policy is called {name!r}; there are: {', '.join(CATALOG)}")
+    return CATALOG[name]
+
+
+def _foresize(given: Given, level: float | None) -> Policy:
+    """A swept level is all the margin that a forecast gets: replicas are then filled up to the SLO at that quantile.
+
+    With a target below it beside, even the lowest level would be too careful to be compared with a tight peer.
+    """
+    policy = ForesizePolicy(
+        peaks=given.peaks[given.level if level is None else level],
+        level=given.level if level is None else level,
+        lead_seconds=given.lead_seconds,
+        rules=given.rules,
+        model_version=given.model_version,
+        name=FORESIZE,
+    )
+    if level is None:
+        return policy
+    return replace(policy, target_utilisation=1.0, rules=replace(given.rules, reactive_share=given.hpa_utilisation))
+
+
+def _hpa(given: Given, utilisation: float | None) -> Policy:
+    return HpaPolicy(target_utilisation=given.hpa_utilisation if utilisation is None else utilisation, name=HPA)
+
+
+CATALOG: Mapping[str, Entry] = MappingProxyType(
+    {
+        FORESIZE: Entry(make=_foresize, knob="quantile level at full utilisation", values=LEVELS, is_reactive=False),
+        HPA: Entry(make=_hpa, knob="target utilisation", values=UTILISATIONS, is_reactive=True),
+    }
+)
