@@ -1,0 +1,115 @@
+"""Name → peer: the only list of them, with the knob that a sweep turns and the values that it takes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from autoscaler.simulator.peers.autopilot import AutopilotPolicy
+from autoscaler.simulator.peers.aws import AwsPredictivePolicy
+from autoscaler.simulator.peers.crane import CraneEhpaPolicy
+from autoscaler.simulator.peers.fixed import FixedPolicy
+from autoscaler.simulator.peers.knative import KpaPolicy
+from autoscaler.simulator.peers.phpa import PhpaHoltWintersPolicy, PhpaLinearPolicy
+from autoscaler.simulator.peers.requests import KedaPolicy, RequestsPolicy
+from autoscaler.simulator.peers.seasonal import SeasonalNaivePolicy
+from autoscaler.simulator.policies import HpaPolicy, Policy
+from models.forecast import FloatArray
+
+UTILISATIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+HEADROOMS = (1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One peer, as it is mounted in a replay."""
+
+    make: Callable[[FloatArray, float | None], Policy]
+    """The policy from the past, [workloads, steps], and its knob; None: the knob's own default."""
+    knob: str
+    """The policy's field that a sweep turns."""
+    values: tuple[float, ...]
+    """What a sweep sets it to."""
+    source: str
+    """Where the algorithm is published."""
+
+
+def _hpa(_past: FloatArray, target: float | None) -> Policy:
+    return HpaPolicy(target_utilisation=target)
+
+
+def _hpa_requests(_past: FloatArray, target: float | None) -> Policy:
+    return RequestsPolicy(target_utilisation=target)
+
+
+def _keda(_past: FloatArray, threshold: float | None) -> Policy:
+    return KedaPolicy(threshold=threshold)
+
+
+def _kpa(_past: FloatArray, target: float | None) -> Policy:
+    return KpaPolicy() if target is None else KpaPolicy(target=target)
+
+
+def _phpa_linear(_past: FloatArray, target: float | None) -> Policy:
+    return PhpaLinearPolicy(target_utilisation=target)
+
+
+def _phpa_holt_winters(past: FloatArray, target: float | None) -> Policy:
+    return PhpaHoltWintersPolicy(past=past, target_utilisation=target)
+
+
+def _crane(past: FloatArray, target: float | None) -> Policy:
+    return CraneEhpaPolicy(past=past, target_utilisation=target)
+
+
+def _crane_folded(past: FloatArray, target: float | None) -> Policy:
+    return CraneEhpaPolicy(past=past, target_utilisation=target, is_folded=True, name="crane_ehpa_folded")
+
+
+def _aws(past: FloatArray, target: float | None) -> Policy:
+    return AwsPredictivePolicy(past=past, target_utilisation=target)
+
+
+def _seasonal(past: FloatArray, headroom: float | None) -> Policy:
+    return SeasonalNaivePolicy(past=past) if headroom is None else SeasonalNaivePolicy(past=past, headroom=headroom)
+
+
+def _static_peak(past: FloatArray, target: float | None) -> Policy:
+    return FixedPolicy(past=past, target_utilisation=target)
+
+
+def _static_p95(past: FloatArray, target: float | None) -> Policy:
+    return FixedPolicy(past=past, level=0.95, target_utilisation=target, name="static_p95")
+
+
+def _autopilot(past: FloatArray, target: float | None) -> Policy:
+    return AutopilotPolicy(past=past, target_utilisation=target)
+
+
+def _autopilot_p95(past: FloatArray, target: float | None) -> Policy:
+    return AutopilotPolicy(past=past, level=0.95, target_utilisation=target, name="autopilot_p95")
+
+
+_TARGET = "target_utilisation"
+_HPA_SOURCE = "kubernetes/kubernetes pkg/controller/podautoscaler"
+_PHPA_SOURCE = "jthomperoo/predictive-horizontal-pod-autoscaler"
+_CRANE_SOURCE = "gocrane/crane pkg/prediction/dsp, pkg/ehpa"
+_AUTOPILOT_SOURCE = "Rzadca et al., Autopilot, EuroSys 2020"
+
+PEERS: Mapping[str, Peer] = MappingProxyType(
+    {
+        "hpa": Peer(_hpa, _TARGET, UTILISATIONS, _HPA_SOURCE),
+        "hpa_requests": Peer(_hpa_requests, _TARGET, UTILISATIONS, _HPA_SOURCE),
+        "keda": Peer(_keda, "threshold", UTILISATIONS, "kedacore/keda, ScaledObject specification"),
+        "kpa": Peer(_kpa, "target", UTILISATIONS, "knative/serving pkg/autoscaler/scaling"),
+        "phpa_linear": Peer(_phpa_linear, _TARGET, UTILISATIONS, _PHPA_SOURCE),
+        "phpa_holt_winters": Peer(_phpa_holt_winters, _TARGET, UTILISATIONS, _PHPA_SOURCE),
+        "crane_ehpa": Peer(_crane, _TARGET, UTILISATIONS, _CRANE_SOURCE),
+        "crane_ehpa_folded": Peer(_crane_folded, _TARGET, UTILISATIONS, _CRANE_SOURCE),
+        "aws_predictive": Peer(_aws, _TARGET, UTILISATIONS, "AWS EC2 Auto Scaling documentation; own hourly mean"),
+        "seasonal_naive": Peer(_seasonal, "headroom", HEADROOMS, "yesterday at this time"),
+        "static_peak": Peer(_static_peak, _TARGET, UTILISATIONS, "the past's peak"),
+        "static_p95": Peer(_static_p95, _TARGET, UTILISATIONS, "the past's 0.95 quantile"),
+        "autopilot": Peer(_autopilot, _TARGET, UTILISATIONS, _AUTOPILOT_SOURCE),
+        "autopilot_p95": Peer(_autopilot_p95, _TARGET, UTILISATIONS, _AUTOPILOT_SOURCE),
+    }
+)
