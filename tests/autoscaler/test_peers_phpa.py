@@ -16,9 +16,9 @@ from tests.support.clusters import a_replay_workload, minute_settings
 HALF_HOURS = ReplaySettings(step_seconds=1800, tick_seconds=60, pod_ready_seconds=60)
 
 
-def holt_winters_policy(past: FloatArray, **smoothing: float) -> PhpaHoltWintersPolicy:
+def holt_winters_policy(past: FloatArray) -> PhpaHoltWintersPolicy:
     """A model fitted every hour of 60 ticks."""
-    return PhpaHoltWintersPolicy(past=past, per_sync_period=60, **smoothing)
+    return PhpaHoltWintersPolicy(past=past, per_sync_period=60)
 
 
 def test_a_line_through_two_recommendations_goes_on_as_it_went() -> None:

@@ -19,7 +19,8 @@ CALM = Panic()
 
 def replicas_of(policy: Policy, demand: list[float], settings: ReplaySettings | None = None) -> list[float]:
     result = replay(np.array([demand]), [a_replay_workload()], [policy], settings or minute_settings())
-    return result.outcomes[0].series.replicas_mean.tolist()
+    replicas: list[float] = result.outcomes[0].series.replicas_mean.tolist()
+    return replicas
 
 
 def test_requests_show_all_of_a_rise_at_once_where_cpu_saturates() -> None:

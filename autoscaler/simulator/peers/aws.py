@@ -6,13 +6,13 @@ by it. **How AWS forecasts is not published**: here an hour's demand is the mean
 that is known, of the same hour of other days. Hours are counted from the start of the replay.
 
 Target tracking is two alarms on mean CPU by the minute: above the target for 3 minutes, and below 90 % of it for 15.
-Its steps are not published either; here replicas are set so that demand then served is at the target, those that still
-start are counted as if they ran already, and nothing is scaled in while some do or within a cooldown of another
+Its steps are not published either; here replicas are set so that what all of them serve is at the target, those that
+still start are counted as if they ran already, and nothing is scaled in while some do or within a cooldown of another
 scale-in.
 """
 
 from dataclasses import dataclass
-from math import ceil, inf, isnan
+from math import inf, isnan
 
 import numpy as np
 
@@ -126,6 +126,7 @@ class _TargetTracking:
         self._policy = policy
         self._request = workload.request_per_replica
         self._target = target_of(workload, policy.target_utilisation)
+        self._capacity = Capacity(amount_per_replica(workload, policy.target_utilisation))
         self._next_period_seconds = 0.0
         self._above = self._below = 0
         self._scaled_in_at_seconds = -inf
@@ -140,7 +141,7 @@ class _TargetTracking:
         utilisation = tick.usage_per_pod / self._request
         self._above = self._above + 1 if utilisation > target else 0
         self._below = self._below + 1 if utilisation < policy.low_alarm_share * target else 0
-        needed = ceil(tick.ready * utilisation / target)
+        needed = self._capacity.replicas_for(tick.usage)
         if self._above >= policy.high_alarm_periods:
             return max(current, needed)
         cooled = now - self._scaled_in_at_seconds >= policy.scale_in_cooldown_seconds
