@@ -38,13 +38,16 @@ def test_the_line_is_that_of_least_squares(replicas: list[int], ahead: float) ->
 
 
 def test_a_rise_is_carried_on_for_the_lead_time() -> None:
-    """Worked by hand at half a core each, a minute ahead, in the HPA's words.
+    """Worked by hand at half a core each, kept at every sync, a minute ahead, in the HPA's words.
 
     minutes 0 to 2: 2 replicas.   minute 3: both full, so 4; the line through 2, 2, 2, 4 is 4.0 a minute later: 4.
     minute 4: 2 old ones full, 2 young ones count as idle: 4; the line through 2, 2, 2, 4, 4 is 4.6: 5.
     """
     result = replay(
-        np.array([[1.0, 1.0, 2.0, 2.0, 2.0]]), [a_replay_workload()], [PhpaLinearPolicy()], minute_settings()
+        np.array([[1.0, 1.0, 2.0, 2.0, 2.0]]),
+        [a_replay_workload()],
+        [PhpaLinearPolicy(per_sync_period=1)],
+        minute_settings(),
     )
 
     assert result.outcomes[0].series.replicas_mean.tolist() == [2, 2, 2, 4, 5]

@@ -37,8 +37,11 @@ class PhpaLinearPolicy:
     """None: the workload's own target."""
     history_size: int = 6
     """Recommendations that the line goes through; its documentation's examples have 6."""
-    per_sync_period: int = 1
-    """A recommendation is kept at every so manieth sync."""
+    per_sync_period: int = 4
+    """Syncs from one recommendation that is kept to the next: a minute at 15 s.
+
+    Kept at every one, the line goes up and down with the pods that it ordered itself, which the HPA ignores at first.
+    """
     look_ahead_seconds: float | None = None
     """None: the lead time, so that what is ordered now is Ready when it is needed."""
     name: str = "phpa_linear"
@@ -63,7 +66,7 @@ class PhpaHoltWintersPolicy:
     target_utilisation: float | None = None
     """None: the workload's own target."""
     per_sync_period: int = 240
-    """A recommendation is kept, and the model fitted, at every so manieth sync: an hour at 15 s."""
+    """Syncs from one recommendation that is kept, and one fit, to the next: an hour at 15 s."""
     season_length: int = 24
     """Recommendations in a season; a day of hours."""
     stored_seasons: int = 4
