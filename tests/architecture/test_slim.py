@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("pandas", "pyarrow", "sklearn", "matplotlib", "mlflow")
+HEAVY = ("pandas", "pyarrow", "sklearn", "matplotlib", "mlflow", "statsmodels")
 CONTROLLER = (
     "autoscaler.cli, autoscaler.wiring, autoscaler.kube.cluster, autoscaler.api.server, "
     "predictor.wiring, foresize.settings"
