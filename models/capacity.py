@@ -32,6 +32,8 @@ LEAST_POINTS = 40
 """From fewer points nothing is learned."""
 POINT_REQUESTS = 1_000.0
 """Successive intervals are taken together until they have so many requests: their number is then known within 3 %."""
+MOST_POINTS = 1_000.0
+"""And further until they are about so few: a queue takes a while to be as long as its load makes it."""
 POINT_INTERVALS = 15
 """But no more of them than this, as load changes meanwhile."""
 LEAST_SPREAD = 1.25
@@ -141,10 +143,11 @@ def _first_of_each(
 ) -> NDArray[np.intp]:
     """Where points of successive intervals begin, of which each has the same replicas and version throughout."""
     begins = (np.diff(place, prepend=-2) != 1) | (np.diff(replicas, prepend=-1) != 0) | np.diff(current, prepend=False)
+    enough = max(POINT_REQUESTS, float(requests.sum()) / MOST_POINTS)
     first = []
     together, count = 0.0, 0
     for i, (is_new, asked) in enumerate(zip(begins.tolist(), requests.tolist(), strict=True)):
-        if is_new or together >= POINT_REQUESTS or count >= POINT_INTERVALS:
+        if is_new or together >= enough or count >= POINT_INTERVALS:
             first.append(i)
             together, count = 0.0, 0
         together, count = together + asked, count + 1
