@@ -5,7 +5,12 @@ figure free of units. Source: A. K. Erlang 1917; the recursion and the percentil
 Harris, Fundamentals of Queueing Theory, 2.4. No clock, no dice.
 """
 
-from math import exp, expm1
+from math import ceil, exp, expm1, log2
+
+import numpy as np
+from scipy.special import gammaincc, gammaln, xlogy
+
+from models.forecast import FloatArray
 
 LOAD_TOLERANCE = 1e-10
 """Relative error of a load that is found by bisection."""
@@ -36,9 +41,11 @@ def late_share(load: float, servers: int, threshold: float) -> float:
         return 1.0
     waiting = waiting_share(load, servers)
     spare = servers - load - 1.0
-    # Service alone, and what waiting adds; as `spare` goes to 0, the second term goes to waiting × threshold.
-    added = threshold if abs(spare) < 1e-9 else -expm1(-spare * threshold) / spare
-    return min(1.0, exp(-threshold) * (1.0 + waiting * added))
+    # Service alone, and what waiting adds: waiting × (exp(-threshold) - exp(-(spare + 1) × threshold)) / spare, written
+    # so that nothing overflows; as `spare` goes to 0 it goes to waiting × threshold × exp(-threshold).
+    apart = max(abs(spare), 1e-9)
+    added = exp(-min(1.0, spare + 1.0) * threshold) * -expm1(-apart * threshold) / apart
+    return min(1.0, exp(-threshold) + waiting * added)
 
 
 def largest_load(servers: int, threshold: float, level: float) -> float:
@@ -56,4 +63,31 @@ def largest_load(servers: int, threshold: float, level: float) -> float:
             low = middle
         else:
             high = middle
+    return low
+
+
+def late_shares(load: FloatArray, servers: FloatArray, threshold: FloatArray | float) -> FloatArray:
+    """`late_share` of arrays, element by element; Erlang B is then by the Poisson distribution instead of recursion."""
+    load, servers, threshold = np.broadcast_arrays(load, servers, threshold)
+    is_served = load < servers
+    inside = np.where(is_served, load, 0.5 * servers)
+    blocked = np.exp(xlogy(servers, inside) - inside - gammaln(servers + 1)) / gammaincc(servers + 1, inside)
+    waiting = servers * blocked / (servers - inside * (1.0 - blocked))
+    spare = servers - inside - 1.0
+    apart = np.maximum(np.abs(spare), 1e-9)
+    added = np.exp(-np.minimum(1.0, spare + 1.0) * threshold) * -np.expm1(-apart * threshold) / apart
+    late = np.exp(-threshold) + waiting * added
+    return np.where(is_served, np.minimum(late, 1.0), 1.0)
+
+
+def largest_loads(servers: FloatArray, threshold: float, level: float) -> FloatArray:
+    """`largest_load` for each number of servers."""
+    allowed = 1.0 - level
+    low, high = np.zeros(len(servers)), servers.astype(np.float64)
+    if exp(-threshold) > allowed:
+        return low
+    for _ in range(ceil(log2(1.0 / LOAD_TOLERANCE))):
+        middle = (low + high) / 2.0
+        is_kept = late_shares(middle, servers, threshold) <= allowed
+        low, high = np.where(is_kept, middle, low), np.where(is_kept, high, middle)
     return low

@@ -1,6 +1,9 @@
-"""What replicas carry while the share of late responses stays within the SLO, from the M/M/c queue."""
+"""What replicas carry while the share of late responses stays within the SLO: from the M/M/c queue, or as learned."""
 
 from autoscaler.cluster.capacity import Capacity
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from models.capacity import LearnedCapacity, Refusal
+from models.forecast import FloatArray
 from models.queueing import largest_load
 
 
@@ -19,3 +22,22 @@ def queue_capacity(
     if loads[-1] <= 0.0:
         return None
     return Capacity(service_rate * servers_per_replica, tuple(load * service_rate for load in loads))
+
+
+def as_learned(learned: LearnedCapacity | Refusal) -> Capacity | Hold:
+    """What replicas likeliest carry, or why that is not known."""
+    return _on_curve(learned.carried) if isinstance(learned, LearnedCapacity) else _not_learned(learned)
+
+
+def surely_carried(learned: LearnedCapacity | Refusal) -> Capacity | Hold:
+    """What they carry all but surely, by the lower end of the 95 % interval, or why that is not known."""
+    return _on_curve(learned.low) if isinstance(learned, LearnedCapacity) else _not_learned(learned)
+
+
+def _on_curve(carried: FloatArray) -> Capacity:
+    """Replicas beyond the curve add what those on it carry on average, which is no more than the last one adds."""
+    return Capacity(float(carried[-1]) / len(carried), tuple(carried.tolist()))
+
+
+def _not_learned(refusal: Refusal) -> Hold:
+    return Hold(Reason(ReasonCode.NO_CAPACITY, f"what replicas carry cannot be learned: {refusal.reason}"))

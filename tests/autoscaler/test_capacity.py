@@ -2,13 +2,15 @@
 
 from itertools import accumulate
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.cluster.capacity import Capacity, proportional
 from autoscaler.cluster.reasons import Hold
-from autoscaler.decisions.capacity import queue_capacity
+from autoscaler.decisions.capacity import as_learned, queue_capacity, surely_carried
+from models.capacity import LearnedCapacity, Refusal
 
 steps = st.lists(st.floats(0.01, 10), min_size=1, max_size=30).map(lambda each: tuple(accumulate(each)))
 
@@ -57,3 +59,18 @@ def test_a_falling_curve_is_refused() -> None:
     """More replicas never carry less."""
     with pytest.raises(ValueError, match="carry less"):
         Capacity(1.0, (2.0, 1.0))
+
+
+def test_what_was_learned_is_a_capacity_and_its_lower_end_a_smaller_one() -> None:
+    """Two replicas carry 5, surely 4; a third adds half of that."""
+    learned = LearnedCapacity(np.array([2.0, 5.0]), np.array([1.0, 4.0]), np.array([3.0, 6.0]), True, 1, 3.0, 1.0, 1.0)
+
+    assert as_learned(learned) == Capacity(2.5, (2.0, 5.0))
+    assert surely_carried(learned) == Capacity(2.0, (1.0, 4.0))
+
+
+def test_what_cannot_be_learned_is_held_with_its_reason() -> None:
+    """The model's refusal, in the words of a decision."""
+    for hold in (as_learned(Refusal("load never varies")), surely_carried(Refusal("load never varies"))):
+        assert isinstance(hold, Hold)
+        assert "load never varies" in hold.reason.message

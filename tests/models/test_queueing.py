@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.queueing import blocked_share, largest_load, late_share, waiting_share
+from models.queueing import blocked_share, largest_load, largest_loads, late_share, late_shares, waiting_share
 
 
 def test_erlang_b_and_c_give_the_textbook_values() -> None:
@@ -35,6 +35,26 @@ def test_the_largest_load_is_the_largest(servers: int, threshold: float, level: 
         return
     assert late_share(load, servers, threshold) <= 1 - level
     assert late_share(load * (1 + 1e-6), servers, threshold) > (1 - level) * (1 - 1e-9)
+
+
+@given(utilisation=st.floats(0, 1.2), servers=st.integers(1, 300), threshold=st.floats(0.1, 2000))
+def test_arrays_are_as_late_as_each_alone(utilisation: float, servers: int, threshold: float) -> None:
+    """The recursion and the Poisson distribution agree, and nothing overflows."""
+    load = utilisation * servers
+
+    together = late_shares(np.array([load]), np.array([float(servers)]), threshold)
+
+    assert together[0] == pytest.approx(late_share(load, servers, threshold), rel=1e-6, abs=1e-12)
+
+
+@given(threshold=st.floats(1, 20), level=st.floats(0.5, 0.999))
+def test_arrays_carry_as_much_as_each_alone(threshold: float, level: float) -> None:
+    """The same largest loads, 0 included where none is in time."""
+    servers = np.array([1.0, 2.0, 7.0, 40.0])
+
+    loads = largest_loads(servers, threshold, level)
+
+    assert loads == pytest.approx([largest_load(int(each), threshold, level) for each in servers], abs=1e-6)
 
 
 @given(threshold=st.floats(2, 20), level=st.floats(0.5, 0.99))
