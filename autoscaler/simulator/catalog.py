@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from autoscaler.decisions.replicas import ReplicaRules
 from autoscaler.simulator.outcome import ReplayError
+from autoscaler.simulator.peers.catalog import PEERS, Peer
 from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy, Policy
 from models.forecast import FloatArray
 
@@ -75,9 +76,22 @@ def _hpa(given: Given, utilisation: float | None) -> Policy:
     return HpaPolicy(target_utilisation=given.hpa_utilisation if utilisation is None else utilisation, name=HPA)
 
 
+def _peer(peer: Peer[Policy], *, is_reactive: bool) -> Entry:
+    return Entry(
+        make=lambda given, value: peer.make(given.past, value),
+        knob=peer.knob.replace("_", " "),
+        values=peer.values,
+        is_reactive=is_reactive,
+    )
+
+
+REACTIVE = frozenset({HPA, "hpa_requests", "keda", "kpa"})
+"""Those that follow what they measure and forecast nothing."""
+
 CATALOG: Mapping[str, Entry] = MappingProxyType(
     {
         FORESIZE: Entry(make=_foresize, knob="quantile level at full utilisation", values=LEVELS, is_reactive=False),
         HPA: Entry(make=_hpa, knob="target utilisation", values=UTILISATIONS, is_reactive=True),
+        **{name: _peer(peer, is_reactive=name in REACTIVE) for name, peer in PEERS.items() if name != HPA},
     }
 )

@@ -92,7 +92,7 @@ def test_a_gap_in_demand_removes_nothing_that_the_reactive_part_held(name: str) 
     demand = np.concatenate((np.full(4, 4.0), np.full(6, np.nan), np.full(4, 4.0)))
     result = run(name, demand, np.full(3 * PER_DAY, 4.0))
 
-    assert result.under_provisioned_minutes == 0
+    assert result.violation_minutes == 0
     assert result.series.replicas_mean.min() >= 4
 
 

@@ -167,8 +167,8 @@ def test_the_morning_is_scaled_for_a_window_ahead() -> None:
 
     crane, hpa = result.outcomes[0], result.outcomes[1]
     assert crane.series.ready_min[PER_DAY // 2 - 1] >= 32
-    assert crane.under_provisioned_minutes == 0
-    assert hpa.under_provisioned_minutes > 0
+    assert crane.violation_minutes == 0
+    assert hpa.violation_minutes > 0
 
 
 def test_with_a_past_under_two_days_crane_is_the_hpa() -> None:
