@@ -11,7 +11,7 @@ from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy, Policy
 from models.forecast import FloatArray
 
 FORESIZE, HPA = "foresize", "hpa"
-LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 UTILISATIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
