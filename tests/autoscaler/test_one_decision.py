@@ -1,0 +1,78 @@
+"""The controller and the replay decide by one function: what one did with what it saw, the other does too."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from autoscaler.cluster.commands import Decision
+from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand
+from autoscaler.controller.autoscalers import NO_RULES
+from autoscaler.controller.policy import behaviour_of, replica_rules
+from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
+from autoscaler.simulator.policies import ForesizePolicy, Tick
+from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, noon_rush
+from tests.support.serving import STEP_SECONDS, ManualClock
+
+STEPS = 60
+"""Five hours, from before the rush until after it."""
+
+
+def controlled(parts: ScalingParts) -> list[Decision]:
+    """What a controller decides, one cycle at the beginning of each step, as it carries everything out."""
+    controller = parts.controller()
+    decisions = []
+    for step in range(STEPS):
+        parts.clock.now = float(NOON_SECONDS + step * STEP_SECONDS)
+        (record,) = controller.cycle().records
+        decisions.append(record.plan.decision)
+    return decisions
+
+
+@pytest.mark.parametrize("bursts", [False, True])
+def test_one_decision_log_replayed_through_both_is_identical(bursts: bool) -> None:
+    """Replicas, reasons' number and all: the log of a controller's five hours, fed to the replay's policy."""
+    usage = noon_rush(2.0, 5.6)
+    if bursts:
+        usage = usage * np.random.default_rng(3).choice([1.0, 1.0, 1.0, 1.9], usage.size)
+    parts = ScalingParts(usage_by_workload={CART: usage}, clock=ManualClock(float(NOON_SECONDS)))
+
+    log = controlled(parts)
+
+    scaling = parts.settings
+    peaks = [each.forecast.value for each in log if isinstance(each.forecast, DemandForecast)]
+    assert len(peaks) == STEPS
+    policy = ForesizePolicy(
+        peaks=np.array([peaks]),
+        level=scaling.sla_percentile / 100,
+        lead_seconds=scaling.lead_time.total_seconds(),
+        rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
+    )
+    workload = ReplayWorkload(
+        name=CART,
+        request_per_replica=1.0,
+        cores_per_replica=1.0,
+        target_utilisation=scaling.target_utilisation,
+        min_replicas=1,
+        max_replicas=20,
+    )
+    run = policy.start(0, workload, ReplaySettings(step_seconds=STEP_SECONDS))
+    replayed = [run.replicas(_seen(step, each)) for step, each in enumerate(log)]
+
+    assert replayed == [each.desired for each in log]
+    assert len({each.desired for each in log}) > 1
+    assert all(after.current == before.desired for before, after in pairwise(log))
+
+
+def _seen(step: int, decision: Decision) -> Tick:
+    """What the decision was made from, as a replay shows it; its time begins with the log."""
+    assert isinstance(decision.observed, ObservedDemand)
+    return Tick(
+        now_seconds=float(step * STEP_SECONDS),
+        step=step,
+        replicas=decision.current,
+        ready=decision.current,
+        settled=decision.current,
+        usage=decision.observed.value,
+        measured_at_seconds=decision.observed.measured_at_seconds - NOON_SECONDS,
+    )
