@@ -161,9 +161,9 @@ def workloads_of(panel: UsagePanel) -> Iterable[ReplayWorkload]:
 FIGURES = ("known_minutes", "violation_minutes", "core_hours", "scale_actions", "replayed_hours")
 
 
-def kept(outcomes: Sequence[WorkloadOutcome]) -> list[list[float]]:
-    """What is compared of each series: FIGURES, in that order."""
-    return [[round(float(getattr(each, name)), 4) for name in FIGURES] for each in outcomes]
+def kept(outcomes: Sequence[WorkloadOutcome]) -> list[str]:
+    """What is compared of each series: FIGURES, in that order, in a line."""
+    return [" ".join(f"{round(getattr(each, name), 4):.9g}" for name in FIGURES) for each in outcomes]
 
 
 def trials_of(stored: Mapping[str, Any], *, swept: bool) -> list[Trial]:
@@ -268,11 +268,11 @@ def _series(made: Comparison) -> list[str]:
     return lines
 
 
-def _outcomes(policy: str, names: Sequence[str], rows: Sequence[Sequence[float]]) -> Iterable[WorkloadOutcome]:
+def _outcomes(policy: str, names: Sequence[str], rows: Sequence[str]) -> Iterable[WorkloadOutcome]:
     """Stored figures as outcomes; what is not stored is nothing."""
     nothing = np.zeros(0)
     for name, row in zip(names, rows, strict=True):
-        known, violated, cores, actions, hours = row
+        known, violated, cores, actions, hours = map(float, row.split())
         yield WorkloadOutcome(
             policy,
             name,

@@ -25,11 +25,11 @@ def test_series_that_are_lost_come_first(tmp_path: Path) -> None:
 
     def task(series: str, ours: float) -> dict[str, object]:
         trials = [
-            {"policy": policy, "knob": knob, "outcomes": [[1000.0, violated, cost, 8, 4.0]]}
+            {"policy": policy, "knob": knob, "outcomes": [f"1000 {violated} {cost} 8 4"]}
             for policy, cost in ((FORESIZE, ours), (HPA, 200.0))
             for knob, violated in ((None, 20.0), (0.5, 4.0))
         ]
-        return {"series": [series], "trials": trials, "oracle": [[1000.0, 0.0, 100.0, 2, 4.0]]}
+        return {"series": [series], "trials": trials, "oracle": ["1000 0 100 2 4"]}
 
     page = scaling.table({"first": task("won", 150.0), "second": task("lost", 210.0)}, tmp_path)
 
