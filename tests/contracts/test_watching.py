@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_a_server_that_restarts_brings_the_picture_back(control_plane: ControlPl
     with (
         control_plane.namespace("watch") as namespace,
         relayed(control_plane.kubeconfig, tmp_path) as (relay, kubeconfig),
-        watching(kubeconfig, folder(namespace)) as picture,
+        watching(kubeconfig, folder(namespace), replace(QUICK, watch_seconds=1.0)) as picture,
     ):
         put(control_plane, namespace, "a", "1")
         put(control_plane, namespace, "b", "1")
