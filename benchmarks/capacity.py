@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -157,7 +158,7 @@ def measured(case: Case) -> list[dict[str, float]]:
     return results
 
 
-def table(stored: dict[str, dict[str, object]]) -> str:
+def table(stored: dict[str, dict[str, Any]]) -> str:
     """Absolute errors, medians and largest, and the share of intervals that hold the truth."""
     lines = [
         "| workload | replicas at most | n | median error | largest | bias | queue alone | LightGBM |"
@@ -165,8 +166,8 @@ def table(stored: dict[str, dict[str, object]]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for kept in stored.values():
-        case = Case(**kept["case"])  # type: ignore[arg-type]
-        rows = [row for row in kept["rows"] if "refused" not in row]  # type: ignore[attr-defined]
+        case = Case(**kept["case"])
+        rows = [row for row in kept["rows"] if "refused" not in row]
         for n in REPLICAS if rows else ():
 
             def of(key: str, n: int = n, rows: list[dict[str, float]] = rows) -> FloatArray:
@@ -179,14 +180,14 @@ def table(stored: dict[str, dict[str, object]]) -> str:
                 f" {np.median(abs(of('boosted'))):.1%} | {of('inside').mean():.0%} | {of('safe').mean():.0%} |"
                 f" {np.median(of('width')):.1%} | {right:.0%} |"
             )
-        if len(rows) < len(kept["rows"]):  # type: ignore[arg-type]
-            lines.append(f"| {case.name} | {case.most_replicas} | {len(kept['rows']) - len(rows)} refused |")  # type: ignore[arg-type]
+        if len(rows) < len(kept["rows"]):
+            lines.append(f"| {case.name} | {case.most_replicas} | {len(kept['rows']) - len(rows)} refused |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Measure all, store, print."""
-    stored: dict[str, dict[str, object]] = {}
+    stored: dict[str, dict[str, Any]] = {}
     for case in cases():
         wall = time.perf_counter()
         stored[f"{case.name}, {case.most_replicas}"] = {"case": asdict(case), "rows": measured(case)} | circumstances(

@@ -180,12 +180,21 @@ def _of_target(
     is_ours = autoscaler.mode is Mode.AUTO and autoscaler.actuator is Actuator.SCALE
     before = remembered.last_replicas
     was_changed = before is not None and before != target.replicas
-    if before is not None and was_changed and target.is_set_by_us:
-        untold = ScaleEvent(now_seconds, target.replicas - before)
-        memory = remembered.replicas._replace(events=(*remembered.replicas.events, untold))
+    if before is not None and has_untold_change(remembered, target):
+        change = ScaleEvent(now_seconds, target.replicas - before)
+        memory = remembered.replicas._replace(events=(*remembered.replicas.events, change))
         return replace(remembered, replicas=memory, last_replicas=target.replicas, last_scale_seconds=now_seconds)
     changed_at = now_seconds if was_changed and is_ours else remembered.changed_by_others_at_seconds
     return replace(remembered, last_replicas=target.replicas, changed_by_others_at_seconds=changed_at)
+
+
+def has_untold_change(remembered: Remembered, target: TargetWorkload) -> bool:
+    """Whether its replicas are no longer those remembered, and a copy of the controller set them.
+
+    That copy ended, or lost the answer, before it could tell.
+    """
+    is_same = remembered.target_uid == target.uid and target.is_set_by_us
+    return is_same and remembered.last_replicas not in (None, target.replicas)
 
 
 def _suspended(

@@ -6,13 +6,13 @@ from types import MappingProxyType
 
 from autoscaler.decisions.replicas import ReplicaRules
 from autoscaler.simulator.outcome import ReplayError
-from autoscaler.simulator.peers.catalog import PEERS, Peer
-from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy, Policy
+from autoscaler.simulator.peers.catalog import PEERS, UTILISATIONS, Peer
+from autoscaler.simulator.peers.hpa import HpaPolicy
+from autoscaler.simulator.policies import ForesizePolicy, Policy
 from models.forecast import FloatArray
 
 FORESIZE, HPA = "foresize", "hpa"
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
-UTILISATIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

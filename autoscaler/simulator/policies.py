@@ -1,4 +1,4 @@
-"""The policies that a replay compares: foresize, which calls the controller's own decision function, and the HPA."""
+"""What a replayed policy is and sees, and foresize as one: it calls the controller's own decision function."""
 
 from dataclasses import dataclass
 from math import isnan
@@ -6,21 +6,13 @@ from typing import Protocol
 
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, WorkloadSnapshot
-from autoscaler.decisions.guardrails import (
-    HPA_BEHAVIOUR,
-    NO_MEMORY,
-    Behaviour,
-    Recommendation,
-    ReplicaMemory,
-    remembered_scale,
-)
-from autoscaler.decisions.hpa import CPU_INITIALISATION_SECONDS, PodGroups, hpa_replicas, utilisation_replicas
+from autoscaler.decisions.guardrails import NO_MEMORY, Recommendation, ReplicaMemory, remembered_scale
+from autoscaler.decisions.hpa import CPU_INITIALISATION_SECONDS
 from autoscaler.decisions.replicas import ReplicaRules, decide_replicas
 from autoscaler.simulator.outcome import ReplayError, ReplaySettings, ReplayWorkload
 from models.forecast import FloatArray
 
 _NO_PEAK = Hold(Reason(ReasonCode.NO_FORECAST, "no forecast was made for this step"))
-_NO_USAGE = Hold(Reason(ReasonCode.NO_OBSERVATION, "usage was not measured"))
 
 
 @dataclass(slots=True)
@@ -150,47 +142,6 @@ class ForesizeRun:
         return DemandForecast(
             peak, policy.level, policy.lead_seconds, step * self._step_seconds, policy.forecaster, policy.model_version
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HpaPolicy:
-    """The HPA on CPU utilisation of the request."""
-
-    behaviour: Behaviour = HPA_BEHAVIOUR
-    target_utilisation: float | None = None
-    """None: the workload's own target."""
-    name: str = "hpa"
-
-    def start(self, row: int, workload: ReplayWorkload, settings: ReplaySettings) -> "HpaRun":  # noqa: ARG002 - every policy's
-        """A fresh run; the HPA needs nothing but the workload."""
-        return HpaRun(self, workload)
-
-
-class HpaRun:
-    """The HPA at work on one workload."""
-
-    def __init__(self, policy: HpaPolicy, workload: ReplayWorkload) -> None:
-        self._behaviour = policy.behaviour
-        self._request = workload.request_per_replica
-        self._bounds = (workload.min_replicas, workload.max_replicas)
-        self._target_percent = round((policy.target_utilisation or workload.target_utilisation) * 100)
-        self._memory: ReplicaMemory = NO_MEMORY
-
-    def replicas(self, tick: Tick) -> int:
-        """What the HPA would set the replicas to; pods that are not settled are `ignored` in its words."""
-        current, settled, request = tick.replicas, tick.settled, self._request
-        proposal: int | Hold = _NO_USAGE
-        if not isnan(tick.usage_per_pod):
-            young = current - settled
-            groups = PodGroups(settled, tick.usage_per_pod * settled, request * settled, 0, 0.0, young, request * young)
-            proposal = utilisation_replicas(groups, current, self._target_percent, self._behaviour)
-        result = hpa_replicas(
-            current, (proposal,), self._bounds, self._memory, self._behaviour, now_seconds=tick.now_seconds
-        )
-        self._memory = result.memory
-        if result.replicas != current:
-            self._memory = remembered_scale(self._memory, result.replicas - current, self._behaviour, tick.now_seconds)
-        return result.replicas
 
 
 def settling_seconds(settings: ReplaySettings) -> float:

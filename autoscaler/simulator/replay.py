@@ -10,6 +10,7 @@ the start, demand was the first known one for long.
 """
 
 from collections.abc import Callable, Sequence
+from math import isnan
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def _replayed(
             current = desired
 
             ready = pods.ready
-            served = min(wanted, ready * request) if wanted == wanted else wanted  # noqa: PLR0124 - NaN, without a call
+            served = wanted if isnan(wanted) else min(wanted, ready * request)
             usage.append(served)
             offered.append(wanted)
             usage_per_pod.append(served / ready if ready else 0.0)

@@ -328,8 +328,8 @@ class Predictor:
         self._in_use: ModelInUse | None = None
         self._asked_at_seconds: float | None = None
         self._answered: Forecasts | None = None
-        self._asked_for: tuple[tuple[float, ...], frozenset[Resource]] = (), frozenset()
-        self._queries_answered: dict[SeriesKey, str] = {}
+        self._asked_for: tuple[tuple[float, ...], frozenset[Resource], dict[SeriesKey, str]] | None = None
+        """What the answer is to: levels, resources and queries."""
         self._newest_sample_seconds: int | None = None
         self._learning: tuple[Bundle, Bundle] | None = None
         """The model that was loaded, and what it has become by what happened since."""
@@ -355,14 +355,14 @@ class Predictor:
         end = now // self.step_seconds * self.step_seconds - self.step_seconds
         asked = tuple(sorted({*self.levels, *levels}))
         wanted = frozenset(self.resources if resources is None else {*resources} & {*self.resources})
+        asked_for = asked, wanted, dict(queries)
         before = self._answered
         if (
             before is not None
             and before.panel is not None
             and before.panel.end_seconds == end
             and before.model.bundle is model.bundle
-            and self._asked_for == (asked, wanted)
-            and self._queries_answered == queries
+            and self._asked_for == asked_for
         ):
             return self._kept(replace(before, now_seconds=now, model=model))
         del before
@@ -380,7 +380,7 @@ class Predictor:
             nothing = NoForecast("nothing was observed")
             return self._kept(Forecasts(now, stale_after_seconds, model, None, nothing, without_frames(problem)))
         panel = self._with_queries(panel, queries)
-        self._asked_for, self._queries_answered = (asked, wanted), dict(queries)
+        self._asked_for = asked_for
         try:
             made, known = self._forecasts(model, panel, asked)
         except ForecastError as error:

@@ -309,6 +309,9 @@ def test_a_change_that_a_copy_made_and_could_not_tell_is_nobody_elses() -> None:
         ScaleEvent(parts.clock.now, -2),
     )
     assert parts.condition("AbleToScale")[0] == "True"
+    told = [event.note for event in parts.cluster.events if event.reason == "SuccessfulRescale"]
+    assert sum(f"from {raised} to {raised + 2} replicas" in each for each in told) == 1
+    assert sum(f"from {raised + 2} to {raised} replicas" in each for each in told) == 1
 
 
 def test_a_rollout_keeps_its_pods() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoscaler.simulator.outcome import ReplayError, ReplaySettings, WorkloadOutcome
 from autoscaler.simulator.peers.catalog import PEERS
-from autoscaler.simulator.policies import HpaPolicy
+from autoscaler.simulator.peers.hpa import HpaPolicy
 from autoscaler.simulator.replay import replay
 from models.forecast import FloatArray
 from tests.support.clusters import a_replay_workload

@@ -18,7 +18,7 @@ from autoscaler.simulator.peers.dsp import (
     period_of,
     without_outliers,
 )
-from autoscaler.simulator.policies import HpaPolicy
+from autoscaler.simulator.peers.hpa import HpaPolicy
 from autoscaler.simulator.replay import replay
 from models.forecast import FloatArray
 from tests.support.clusters import a_replay_workload

@@ -24,7 +24,8 @@ from autoscaler.decisions.guardrails import (
 )
 from autoscaler.decisions.replicas import ReplicaRules, decide_replicas
 from autoscaler.simulator.outcome import Replay, ReplayError, ReplaySettings, ReplayWorkload, WorkloadOutcome
-from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy, Policy, Run, Tick
+from autoscaler.simulator.peers.hpa import HpaPolicy
+from autoscaler.simulator.policies import ForesizePolicy, Policy, Run, Tick
 from autoscaler.simulator.readiness import lead_ticks
 from autoscaler.simulator.replay import replay
 from models.forecast import FloatArray

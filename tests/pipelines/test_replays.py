@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import distributed
 import numpy as np
 import pytest
 
 from autoscaler.decisions.replicas import ReplicaRules
 from autoscaler.simulator.outcome import Replay
-from autoscaler.simulator.policies import ForesizePolicy, HpaPolicy
+from autoscaler.simulator.peers.hpa import HpaPolicy
+from autoscaler.simulator.policies import ForesizePolicy
 from autoscaler.simulator.replay import replay
 from pipelines.errors import ClusterUnavailable
 from pipelines.flows.parallel import mapped_over
@@ -57,7 +59,6 @@ def test_progress_is_told_in_workloads() -> None:
 
 def test_a_dask_cluster_gives_the_same_replay() -> None:
     """Whatever its workers are; here two threads behind a real address."""
-    distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=None
@@ -69,7 +70,6 @@ def test_a_dask_cluster_gives_the_same_replay() -> None:
 
 def test_an_address_without_a_scheduler_is_named() -> None:
     """With what to give instead."""
-    pytest.importorskip("distributed")
     with (
         pytest.raises(ClusterUnavailable, match="nowhere://x: no Dask scheduler answered"),
         mapped_over(1, dask="nowhere://x"),

@@ -10,17 +10,18 @@ from autoscaler.simulator.peers.autopilot_requests import AutopilotRequestPolicy
 from autoscaler.simulator.peers.aws import AwsPredictivePolicy
 from autoscaler.simulator.peers.crane import CraneEhpaPolicy
 from autoscaler.simulator.peers.fixed import FixedPolicy
+from autoscaler.simulator.peers.hpa import HpaPolicy
 from autoscaler.simulator.peers.knative import KpaPolicy
 from autoscaler.simulator.peers.own_requests import ForesizeRequestPolicy, StaticRequestPolicy
 from autoscaler.simulator.peers.phpa import PhpaHoltWintersPolicy, PhpaLinearPolicy
 from autoscaler.simulator.peers.requests import KedaPolicy, RequestsPolicy
 from autoscaler.simulator.peers.seasonal import SeasonalNaivePolicy
 from autoscaler.simulator.peers.vpa import VpaPolicy
-from autoscaler.simulator.policies import HpaPolicy, Policy
+from autoscaler.simulator.policies import Policy
 from autoscaler.simulator.vertical import RequestPolicy
 from models.forecast import FloatArray
 
-UTILISATIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+UTILISATIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 HEADROOMS = (1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
 
 

@@ -1,5 +1,7 @@
 """Demand as a peer knows it: the past before the replay, then the steps that it has watched."""
 
+from math import isnan
+
 import numpy as np
 
 from autoscaler.simulator.outcome import ReplayError, ReplaySettings
@@ -44,7 +46,7 @@ class StepHistory:
         if within < self._covered_after:
             return
         offered = tick.offered
-        if offered == offered:  # noqa: PLR0124 - NaN, without a call
+        if not isnan(offered):
             self._sum += offered
             self._count += 1
         if within >= self._step_seconds:
