@@ -1,6 +1,6 @@
 """A range query's answer as labels and one array, and how such answers are joined."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,10 @@ class Matrix:
     def points(self) -> int:
         """How many evaluations."""
         return int(self.values.shape[1])
+
+    def rows(self) -> Iterator[tuple[Labels, FloatArray]]:
+        """Each series with its values."""
+        return zip(self.labels, self.values, strict=True)
 
     def part(self, first: int, stop: int) -> "Matrix":
         """The points in [first, stop), without the series that live only outside them."""
