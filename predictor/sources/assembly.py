@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.forecast import BoolArray, FloatArray
 from predictor.errors import PredictorError
@@ -61,12 +62,13 @@ class Part:
     """All series but requests per second, sorted: those in the answers, and those that were known before."""
     usage: FloatArray
     """Not checked, and in single precision (see `single`)."""
-    is_told: BoolArray
-    """Which of the keys the answers have a series of, [keys]."""
+    newest_told: NDArray[np.intp]
+    """The newest step of each key in which the answers have a sample of it, [keys]; the last where all are NaN, -1 where
+    there is no series."""
     left_out: BoolArray
     """Where usage is not known because only some of the running pods were measured."""
     request: FloatArray
-    """Without what is known to be asked for where nothing runs; see `request_of_none`."""
+    """Not yet 0 where nothing runs: that takes to know whether anything was ever asked for."""
     limit: FloatArray
     capacity: FloatArray
     cut_off: FloatArray | None
@@ -111,6 +113,10 @@ def assembled_part(answers: Answers, resources: Collection[Resource], known: Col
     steps = answers["replicas"].points
     unknown = np.full(steps, np.nan)
     usage = single(_stacked([told.get(key, unknown) for key in keys], steps))
+    is_known = ~np.isnan(usage)
+    is_told = np.asarray([key in told for key in keys], dtype=np.bool_)
+    # The first of what is equal is the last of all where nothing is known.
+    newest_told = np.where(is_told, steps - 1 - np.argmax(is_known[:, ::-1], axis=1), -1)
     none_running = _stacked([replicas.get(key.workload, unknown) for key in keys], steps) == 0
     usage[np.isnan(usage) & none_running] = 0.0
     names = [name for name in ("containers", "gpus") if name in answers]
@@ -126,7 +132,7 @@ def assembled_part(answers: Answers, resources: Collection[Resource], known: Col
     return Part(
         keys,
         usage,
-        np.asarray([key in told for key in keys], dtype=np.bool_),
+        newest_told,
         left_out,
         _of_container(answers, "request", keys, steps),
         _of_container(answers, "limit", keys, steps),
@@ -165,7 +171,9 @@ def assembled_panel(
         return np.concatenate([values, of_requests])[order] if requests else values
 
     attributes = {
-        "replicas": _stacked([part.replicas.get(key.workload, np.full(part.steps, np.nan)) for key in keys], part.steps),
+        "replicas": _stacked(
+            [part.replicas.get(key.workload, np.full(part.steps, np.nan)) for key in keys], part.steps
+        ),
         "request": of_all(part.request),
         "limit": of_all(part.limit),
         "capacity": of_all(part.capacity),
@@ -273,9 +281,7 @@ def has_series(answers: Answers, resource: Resource) -> bool:
     return any(("what", resource.value) in each for each in labels) or (resource is Resource.REQUESTS and bool(labels))
 
 
-def left_out_findings(
-    counts: Iterable[tuple[SeriesKey, int]], is_running_told: Mapping[str, bool]
-) -> list[Finding]:
+def left_out_findings(counts: Iterable[tuple[SeriesKey, int]], is_running_told: Mapping[str, bool]) -> list[Finding]:
     """What is to be said of partial sums: of how many steps of each series, and where they cannot be told apart.
 
     `is_running_told` says by the name of an answer whether it has running pods at all.

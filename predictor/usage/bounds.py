@@ -61,7 +61,7 @@ def at_its_limit(
 
 
 def limit_marks(usage: FloatArray, bounds: Sequence[FloatArray]) -> Marks:
-    """What each sample is beside the smaller of its bounds, whatever is seen around it: the sum of HIGH, ABOVE, BOUNDED.
+    """What each sample is beside the smaller of its bounds, whatever is seen around it: sums of HIGH, ABOVE, BOUNDED.
 
     `bounds` are arrays like `usage`, of any shape; NaN is not known.
     """
@@ -74,7 +74,7 @@ def limit_marks(usage: FloatArray, bounds: Sequence[FloatArray]) -> Marks:
 
 
 def limited(marks: Marks, step_seconds: int) -> BoolArray | None:
-    """Which samples of one series were cut off by what bounds it, by the `limit_marks` of all, [steps]; None if none."""
+    """Which samples of one series were cut off by what bounds it, [steps], by the marks of all; None if none was."""
     is_high = (marks & HIGH) > 0
     if not is_high.any():
         return None
