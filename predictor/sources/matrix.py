@@ -49,8 +49,6 @@ def matrix_from_json(
     start_seconds: int,
     points: int,
     step_seconds: int,
-    warnings: tuple[str, ...] = (),
-    infos: tuple[str, ...] = (),
 ) -> Matrix:
     """The `data` field of a range answer on its grid. Raises ValueError, KeyError or TypeError for another shape."""
     if data["resultType"] != "matrix":
@@ -66,7 +64,14 @@ def matrix_from_json(
         if column.size and (column.min() < 0 or column.max() >= points):
             raise ValueError("a sample lies outside the time that was asked for")
         values[row, column] = [float(pair[1]) for pair in pairs]
-    return Matrix(tuple(labels), values, warnings, infos)
+    return Matrix(tuple(labels), values)
+
+
+def joined_in_rows(parts: Sequence[Matrix], warnings: tuple[str, ...], infos: tuple[str, ...]) -> Matrix:
+    """The series of one answer that came in parts of some series each, with what was remarked on it."""
+    labels = tuple(each for part in parts for each in part.labels)
+    values = parts[0].values if len(parts) == 1 else np.concatenate([part.values for part in parts])
+    return Matrix(labels, values, warnings, infos)
 
 
 def joined_in_time(parts: Sequence[Matrix]) -> Matrix:

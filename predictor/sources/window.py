@@ -70,8 +70,9 @@ class UsageWindow:
     they are.
     """
 
-    def __init__(self, source: PrometheusSource) -> None:
+    def __init__(self, source: PrometheusSource, part_samples: int = PART_SAMPLES) -> None:
         self._source = source
+        self._part_samples = part_samples
         self._held: _Held | None = None
 
     def fetch(
@@ -101,7 +102,7 @@ class UsageWindow:
         while at_seconds < stop_seconds:
             if at_seconds > begin_seconds and time.monotonic() + endpoint.timeout_seconds > deadline:
                 raise SourceUnavailable(_too_long(grid, at_seconds, endpoint.deadline_seconds))
-            part, by_days = held.next_part(at_seconds, stop_seconds)
+            part, by_days = held.next_part(at_seconds, stop_seconds, self._part_samples)
             is_last = part.end_seconds + step_seconds >= stop_seconds
             made, answers = self._source.fetch_part(
                 part,
@@ -216,18 +217,19 @@ class _Held:
             begin = min(begin, grid.end_seconds - -(-SETTLED_SECONDS // step) * step + step)
         return max(begin, grid.start_seconds), is_due
 
-    def next_part(self, at_seconds: int, over_seconds: int) -> tuple[Grid, bool]:
+    def next_part(self, at_seconds: int, stop_seconds: int, part_samples: int) -> tuple[Grid, bool]:
         """The next steps to read, and whether they are cut by days, so that whole ones are kept on disk."""
         step = self.grid.step_seconds
         if not self.samples_per_step:
             seconds = FIRST_PART_SECONDS
         else:
-            seconds = max(PART_SAMPLES // self.samples_per_step * step, FIRST_PART_SECONDS)
-        stop, by_days = at_seconds + max(seconds // step, 1) * step, seconds >= DAY
+            seconds = max(part_samples // self.samples_per_step * step, FIRST_PART_SECONDS)
+        # More than is read again, so that every part brings something new.
+        stop, by_days = at_seconds + max(seconds // step, LATE_STEPS + 1) * step, seconds >= DAY
         if by_days:
-            midnight = (at_seconds // DAY + 1) * DAY
+            midnight = ((at_seconds + LATE_STEPS * step) // DAY + 1) * DAY
             stop = at_seconds + -(-(midnight - at_seconds) // step) * step
-        return Grid(at_seconds, min(stop, over_seconds) - step, step), by_days
+        return Grid(at_seconds, min(stop, stop_seconds) - step, step), by_days
 
     def moved(self, grid: Grid) -> "_Held":
         """A copy for a later window, in arrays of its own, without the series that are gone."""
@@ -406,7 +408,7 @@ class _Held:
         return 0 if self.marks is None else int(((self.marks[self.rows[key]] & LEFT_OUT) > 0).sum())
 
     def _check(self, key: SeriesKey) -> tuple[bool, tuple[Finding, ...]]:
-        """Whether a series can be used, and what was found; what cannot be usage is put aside, and bounds are marked."""
+        """Whether a series can be used, and what was found; puts aside what cannot be usage, and marks bounds."""
         row, step = self.rows[key], self.grid.step_seconds
         values = self.usage[row].astype(np.float64)
         capacity = largest_capacity(self.capacity[key]) if key in self.capacity else None
@@ -469,7 +471,7 @@ def _too_long(grid: Grid, at_seconds: int, deadline_seconds: float) -> str:
 
 
 def _pods_in(window: Grid, part: Grid) -> Grid | None:
-    """The steps of the window's coarse grid that end within the part, all known by its end; None where there is none."""
+    """The steps of the window's coarse grid that end within the part; None where there is none."""
     coarse = window.coarse()
     step, start = coarse.step_seconds, coarse.start_seconds
     first = max((part.start_seconds - start) // step, 0)

@@ -1,22 +1,22 @@
-"""A window that is appended to says, to the bit, what a whole read of the same time says, whatever happened meanwhile."""
+"""A window that is appended to says, to the bit, what a whole read of the same time says, whatever happened."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pytest
 
+from models.forecast import FloatArray
 from pipelines.demo.exporters import RawSeries
 from pipelines.demo.local_prometheus import LocalPrometheus
 from predictor.errors import SourceRefused, SourceUnavailable
-from predictor.sources import window as window_module
 from predictor.sources.http import PrometheusEndpoint
 from predictor.sources.prometheus import PrometheusSource
 from predictor.sources.window import LATE_STEPS, UsageWindow
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
-from tests.support.http_answers import Answer, Asked
 from tests.support.live_demand import Gate, gated
 from tests.support.prometheus import STEP, a_counter, a_pod, a_prometheus, a_series
 
@@ -27,6 +27,7 @@ START = (int(time.time()) // 86_400 - 6) * 86_400
 """Four whole days that ended two days ago."""
 SPAN = 2 * 288
 """Steps of the window, which is two days."""
+USAGE = "container_cpu_usage_seconds_total"
 CPU, MEMORY, REQUESTS = Resource.CPU, Resource.MEMORY, Resource.REQUESTS
 SERVICES = {"shop/front": "shop/StatefulSet/plain", "shop/back": "shop/StatefulSet/plain"}
 
@@ -36,8 +37,10 @@ def the_series() -> list[RawSeries]:
     rng = np.random.default_rng(7)
     series: list[RawSeries] = []
 
-    def stateful(name: str, cores: Sequence[float], first: int = 0, **more: float) -> None:
-        series.extend(a_pod(f"{name}-0", cores=list(cores), owner=("StatefulSet", name), first=first, **more))
+    def stateful(name: str, cores: Sequence[float] | FloatArray, first: int = 0, memory_bytes: float = 1e9) -> None:
+        pod = f"{name}-0"
+        owner = ("StatefulSet", name)
+        series.extend(a_pod(pod, cores=list(cores), owner=owner, first=first, memory_bytes=memory_bytes))
         running = [1.0] * len(cores)
         ids = {"namespace": "shop", "pod": f"{name}-0"}
         series.append(a_series("kube_pod_status_phase", running, first, **ids, phase="Running"))
@@ -71,16 +74,13 @@ def the_series() -> list[RawSeries]:
     series.extend(the_artefacts(rng))
     series.extend(the_idle(rng))
     # A second pod that no kubelet reports on for some time.
-    series.extend(
-        a_pod("plain-1", cores=[1.0] * 600, owner=("StatefulSet", "plain"))[2:]
-        + [a_series("kube_pod_status_phase", [1.0] * 60, 630, namespace="shop", pod="plain-1", phase="Running")]
-        + [a_series("kube_pod_owner", [1] * 60, 630, namespace="shop", pod="plain-1", owner_kind="StatefulSet",
-                    owner_name="plain")]
-    )  # fmt: skip
+    second = {"namespace": "shop", "pod": "plain-1"}
+    series.append(a_series("kube_pod_owner", [1] * 60, 630, **second, owner_kind="StatefulSet", owner_name="plain"))
+    series.append(a_series("kube_pod_status_phase", [1] * 60, 630, **second, phase="Running"))
     # Three Services in front of one workload, one of which comes later, and one of nobody's.
     for service, first in (("plain", 0), ("front", 0), ("back", 700), ("nobody", 300)):
         labels = {"namespace": "ingress", "exported_namespace": "shop", "exported_service": service}
-        rates = 10 * rng.random(STEPS - first)
+        rates = (10 * rng.random(STEPS - first)).tolist()
         series.append(a_counter("nginx_ingress_controller_requests", rates, first, **labels))
     for node in ("node-1", "node-2"):
         series.append(a_series("kube_node_info", [1] * STEPS, node=node))
@@ -101,12 +101,12 @@ def the_cuts(rng: np.random.Generator) -> list[RawSeries]:
     """One that is throttled for a while, and one of which a container is killed now and then."""
     series = a_pod("throttled-0", cores=rng.random(STEPS).tolist(), owner=("StatefulSet", "throttled"))
     ids = {"namespace": "shop", "pod": "throttled-0", "container": "main", "id": "/throttled-0"}
-    throttled = np.where((np.arange(STEPS) > 560) & (np.arange(STEPS) < 740), 6 * rng.random(STEPS), 0.0)
+    throttled = np.where((np.arange(STEPS) > 560) & (np.arange(STEPS) < 740), 6 * rng.random(STEPS), 0.0).tolist()
     series.append(a_counter("container_cpu_cfs_periods_total", [10.0] * STEPS, **ids))
     series.append(a_counter("container_cpu_cfs_throttled_periods_total", throttled, **ids))
     series += a_pod("leaks-0", cores=[1.0] * STEPS, owner=("StatefulSet", "leaks"), memory_bytes=2e9)
     ids = {"namespace": "shop", "pod": "leaks-0", "container": "main"}
-    starts = np.cumsum(np.isin(np.arange(STEPS), [100, 590, 700]))
+    starts = np.cumsum(np.isin(np.arange(STEPS), [100, 590, 700])).tolist()
     series.append(a_series("kube_pod_container_status_restarts_total", starts, **ids))
     metric = "kube_pod_container_status_last_terminated_reason"
     series.append(a_series(metric, [1.0] * (STEPS - 100), 100, **ids, reason="OOMKilled"))
@@ -145,7 +145,9 @@ def the_idle(rng: np.random.Generator) -> list[RawSeries]:
     wanted = np.where((np.arange(STEPS) >= 400) & (np.arange(STEPS) < 720), 0.0, 1.0)
     series.append(a_series("kube_statefulset_replicas", wanted, namespace="shop", statefulset="asleep"))
     for first, stop in ((0, 400), (720, STEPS)):
-        series += a_pod("asleep-0", cores=rng.random(stop - first).tolist(), owner=("StatefulSet", "asleep"), first=first)
+        series += a_pod(
+            "asleep-0", cores=rng.random(stop - first).tolist(), owner=("StatefulSet", "asleep"), first=first
+        )
         asked = {"namespace": "shop", "pod": "asleep-0", "container": "main", "resource": "memory"}
         values = [2e9] * (stop - first)
         series.append(a_series("kube_pod_container_resource_requests", values, first, **asked))
@@ -166,21 +168,32 @@ def gate(prometheus: LocalPrometheus) -> Iterator[Gate]:
         yield found
 
 
-def a_source(url: str, folder: Path | None = None, **more: float) -> PrometheusSource:
+def a_source(url: str, folder: Path | None = None, timeout: float = 60.0, deadline: float = 900.0) -> PrometheusSource:
     """A source that knows the Services and does not wait for what fails."""
-    endpoint = PrometheusEndpoint(url=url, retries=0, cache_name="window", **more)  # type: ignore[arg-type]
+    endpoint = PrometheusEndpoint(
+        url=url, retries=0, cache_name="window", timeout_seconds=timeout, deadline_seconds=deadline
+    )
     return PrometheusSource(endpoint, scrape_interval_seconds=STEP, service_workloads=SERVICES, cache_folder=folder)
 
 
-def at(step: int, resources: Sequence[Resource] = tuple(Resource)) -> dict[str, object]:
-    """What is asked for so that the window's last step is this one."""
+class Asked(TypedDict):
+    """What a source is asked for."""
+
+    start_seconds: int
+    end_seconds: int
+    step_seconds: int
+    resources: Sequence[Resource]
+
+
+def at(step: int, resources: Sequence[Resource] = tuple(Resource)) -> Asked:
+    """A window whose last step is this one."""
     end = START + step * STEP
     return {"start_seconds": end - (SPAN - 1) * STEP, "end_seconds": end, "step_seconds": STEP, "resources": resources}
 
 
-def assert_same(found: UsagePanel, source: PrometheusSource, asked: dict[str, object]) -> None:
+def assert_same(found: UsagePanel, source: PrometheusSource, asked: Asked) -> None:
     """All that forecasts, decisions and people read of a panel, to the bit, and the findings in their order."""
-    whole = source.fetch(**asked).slim()  # type: ignore[arg-type]
+    whole = source.fetch(**asked).slim()
     assert found.findings == whole.findings
     assert found.keys == whole.keys
     assert (found.start_seconds, found.step_seconds) == (whole.start_seconds, whole.step_seconds)
@@ -198,14 +211,202 @@ def assert_same(found: UsagePanel, source: PrometheusSource, asked: dict[str, ob
     assert found.kin == whole.kin
 
 
-@pytest.mark.parametrize("resources", [tuple(Resource), (CPU, MEMORY), (REQUESTS,)])
-def test_a_window_that_moves_on_says_what_a_whole_read_says(
-    prometheus: LocalPrometheus, resources: tuple[Resource, ...]
-) -> None:
-    """By single steps, by an hour, over half a day and over a restart of everything that happens in the history."""
+def said(panel: UsagePanel, name: str) -> str:
+    """All findings on a workload."""
+    return "; ".join(str(finding) for finding in panel.findings if finding.workload.endswith(f"/{name}"))
+
+
+def test_a_window_that_moves_on_says_what_a_whole_read_says(prometheus: LocalPrometheus) -> None:
+    """By single steps, by hours and by half days, over everything that happens in the history."""
     source = a_source(prometheus.url)
     window = UsageWindow(source)
-    steps = [SPAN, *range(SPAN + 1, SPAN + 16), *range(SPAN + 16, 780, 12), *range(780, 790), 900, 901, 1000, STEPS - 1]
-    for step in steps:
+    seen: list[UsagePanel] = []
+    for step in (
+        SPAN,
+        SPAN + 1,
+        SPAN + 14,
+        600,
+        660,
+        661,
+        690,
+        691,
+        694,
+        702,
+        704,
+        722,
+        745,
+        760,
+        900,
+        1000,
+        STEPS - 1,
+    ):
+        asked = at(step)
+        seen.append(window.fetch(**asked))
+        assert_same(seen[-1], source, asked)
+
+    keys = [{key.workload.rpartition("/")[2] for key in panel.keys} for panel in seen]
+    assert "appears" not in keys[0]
+    assert "appears" in keys[-1]
+    assert "vanishes" in keys[0]
+    assert "vanishes" not in keys[-1]
+    texts = {
+        name: "; ".join(said(panel, name) for panel in seen) for name in ("broken", "gap", "still", "plain", "grown")
+    }
+    assert "samples taken as no sample: up to 5e+16" in texts["broken"]
+    assert "negative or infinite" in texts["broken"]
+    assert "a gap of" in texts["gap"]
+    assert "constant at 0.25" in texts["still"]
+    assert "only some of its running pods were measured" in texts["plain"]
+    assert "up to 2e+13" in texts["grown"]
+    assert "up to 2e+13" not in said(seen[-1], "grown")
+    assert len({panel.node_pool["shop/StatefulSet/moves"] for panel in seen}) == 2
+    assert len({panel.kin["shop/StatefulSet/moves"] for panel in seen}) == 2
+    report = seen[9].usage[seen[9].row(SeriesKey("shop/CronJob/report", CPU))]
+    assert report[0] == 0.0
+    assert np.nanmax(report) > 1.0
+
+
+def test_only_some_resources_are_as_a_whole_read_of_them(prometheus: LocalPrometheus) -> None:
+    """Fewer than are held, and those again; one that is not held is read for the whole window."""
+    source = a_source(prometheus.url)
+    window = UsageWindow(source)
+    for step, resources in ((700, (CPU, MEMORY)), (701, (MEMORY,)), (705, (CPU, MEMORY)), (706, (CPU, REQUESTS))):
         asked = at(step, resources)
-        assert_same(window.fetch(**asked), source, asked)  # type: ignore[arg-type]
+        assert_same(window.fetch(**asked), source, asked)
+
+
+def asked_seconds(gate: Gate, work: Callable[[], object]) -> tuple[int, int]:
+    """The first and the last step whose CPU was asked for."""
+    before = len(gate.asked)
+    work()
+    spans = [asked.form for asked in gate.asked[before:] if USAGE in asked.form.get("query", "")]
+    return min(int(form["start"]) for form in spans) - STEP, max(int(form["end"]) for form in spans) - STEP
+
+
+def test_a_step_reads_what_is_new_and_an_hour_later_what_may_have_come_late(gate: Gate) -> None:
+    """And nothing else: that is what it is for."""
+    window = UsageWindow(a_source(gate.url))
+    window.fetch(**at(700))
+
+    by_step = asked_seconds(gate, lambda: window.fetch(**at(701)))
+    by_hour = asked_seconds(gate, lambda: window.fetch(**at(712)))
+
+    assert by_step == (START + 698 * STEP, START + 701 * STEP)
+    assert by_hour == (START + 641 * STEP, START + 712 * STEP)
+
+
+@pytest.mark.parametrize(("late", "after"), [(1, 1), (LATE_STEPS - 1, 1), (40, 12)])
+def test_samples_that_come_late_are_read(gate: Gate, late: int, after: int) -> None:
+    """A few steps late with the next step, hours late within the hour."""
+    source = a_source(gate.url)
+    window = UsageWindow(source)
+    gate.ends_at_seconds = START + (700 - late + 1) * STEP
+    lagging = window.fetch(**at(700))
+    assert np.isnan(lagging.usage[lagging.row(SeriesKey("shop/StatefulSet/plain", CPU)), -late:]).all()
+    gate.mend()
+
+    found = window.fetch(**at(700 + after))
+
+    assert_same(found, source, at(700 + after))
+
+
+def test_a_failed_read_leaves_the_window_and_the_next_one_catches_up(gate: Gate) -> None:
+    """As after an outage of a day: the error is the source's own, and nothing is missing afterwards."""
+    source = a_source(gate.url)
+    window = UsageWindow(source)
+    before = window.fetch(**at(600))
+    kept = before.usage.copy()
+    gate.is_failing = True
+    for step in (601, 602, 880):
+        with pytest.raises(SourceUnavailable, match="answered 500"):
+            window.fetch(**at(step))
+    gate.mend()
+
+    begin, _ = asked_seconds(gate, lambda: assert_same(window.fetch(**at(889)), source, at(889)))
+
+    np.testing.assert_array_equal(before.usage, kept)
+    assert begin == at(889)["start_seconds"] or begin < START + 600 * STEP
+
+
+def test_a_first_read_that_fails_halfway_goes_on_where_it_was(gate: Gate) -> None:
+    """What was read is not read again, so that a fleet is read at last however slow its store is."""
+    window = UsageWindow(a_source(gate.url, timeout=30.0, deadline=25.0))
+    source, asked = a_source(gate.url), at(700)
+    begins = []
+    for _ in range(3):
+        begins.append(asked_seconds(gate, lambda: fetched_or_why(window, asked))[0])
+
+    found = window.fetch(**asked)
+
+    assert begins[0] == asked["start_seconds"]
+    assert begins[0] < begins[1] < begins[2]
+    assert_same(found, source, asked)
+
+
+def fetched_or_why(window: UsageWindow, asked: Asked) -> str:
+    """The error of a read that is too long."""
+    with pytest.raises(SourceUnavailable) as problem:
+        window.fetch(**asked)
+    assert re.fullmatch(
+        r"reading usage takes longer than 25 s; what was read is kept, and .* UTC is read next\. .*", str(problem.value)
+    )
+    return str(problem.value)
+
+
+@pytest.mark.parametrize(("step", "span", "step_seconds"), [(640, SPAN, STEP), (700, 600, STEP), (700, SPAN, 600)])
+def test_another_window_is_read_whole(prometheus: LocalPrometheus, step: int, span: int, step_seconds: int) -> None:
+    """After a clock that goes back, over a longer span, on another step."""
+    source = a_source(prometheus.url)
+    window = UsageWindow(source)
+    window.fetch(**at(700))
+    asked = at(step)
+    asked["start_seconds"], asked["step_seconds"] = START + (step - span + 1) * STEP, step_seconds
+
+    assert_same(window.fetch(**asked), source, asked)
+
+
+def test_a_window_of_which_nothing_is_left_is_refused_as_any_other(prometheus: LocalPrometheus) -> None:
+    """Exporters that are gone for as long as the window is leave no silent empty answer."""
+    window = UsageWindow(a_source(prometheus.url))
+    window.fetch(**at(1000))
+
+    with pytest.raises(SourceRefused, match="answered, but has no cpu"):
+        window.fetch(**at(STEPS + SPAN))
+
+
+def test_what_was_returned_stays_as_it_was(prometheus: LocalPrometheus) -> None:
+    """Requests are answered from the window before while the next one is read."""
+    window = UsageWindow(a_source(prometheus.url))
+    first = window.fetch(**at(690))
+    assert first.cut_off is not None
+    assert first.cut_off.marks is not None
+    usage, marks = first.usage.copy(), first.cut_off.marks.copy()
+
+    for step in (691, 703, 900):
+        window.fetch(**at(step))
+
+    np.testing.assert_array_equal(first.usage, usage)
+    np.testing.assert_array_equal(first.cut_off.marks, marks)
+
+
+def test_a_restart_reads_whole_days_from_disk(gate: Gate, tmp_path: Path) -> None:
+    """Only what is not a settled day is asked for again."""
+    UsageWindow(a_source(gate.url, tmp_path)).fetch(**at(700))
+    source = a_source(gate.url, tmp_path)
+    again = UsageWindow(source)
+
+    assert_same(again.fetch(**at(700)), source, at(700))
+    assert list(tmp_path.rglob("*.npz-checked"))
+
+
+def test_a_large_fleet_is_read_in_short_parts(prometheus: LocalPrometheus) -> None:
+    """So many samples at once, however many series there are; the parts together are the whole."""
+    source = a_source(prometheus.url)
+    told: list[tuple[int, int]] = []
+    window = UsageWindow(source, part_samples=4_000)
+
+    found = window.fetch(**at(700), progress=lambda done, total: told.append((done, total)))
+
+    assert len(told) > 6
+    assert told[-1][0] == told[-1][1]
+    assert_same(found, source, at(700))

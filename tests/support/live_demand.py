@@ -84,6 +84,8 @@ class Gate:
     """Whether every answer is a 500."""
     ends_at_seconds: float | None = None
     """Epoch second after which it shows no samples, as a store that lags behind."""
+    asked: list[Asked] = field(default_factory=list)
+    """What it was asked, oldest first."""
 
     def __post_init__(self) -> None:
         self._client = httpx2.Client(base_url=self.upstream, trust_env=False, timeout=30)
@@ -106,6 +108,7 @@ class Gate:
 
     def answer(self, asked: Asked, number: int) -> Answer:
         """The real one's answer, or what is made of it."""
+        self.asked.append(asked)
         if self.is_failing:
             return Answer(500, b"boom")
         kept = {name: asked.headers[name] for name in ("content-type",) if name in asked.headers}
