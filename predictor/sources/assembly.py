@@ -63,8 +63,8 @@ class Part:
     usage: FloatArray
     """Not checked, and in single precision (see `single`)."""
     newest_told: NDArray[np.intp]
-    """The newest step of each key in which the answers have a sample of it, [keys]; the last where all are NaN, -1 where
-    there is no series."""
+    """The newest step of each key in which the answers have a sample of it, [keys]; the last step where all of them are
+    NaN, -1 where there is no series."""
     left_out: BoolArray
     """Where usage is not known because only some of the running pods were measured."""
     request: FloatArray

@@ -53,8 +53,9 @@ FIRST_PART_SECONDS = 3600
 LEFT_OUT = 32
 """Mark of a step that holds no sample because only some of the running pods were measured."""
 IDLE = 1
-"""Mark of a workload's step in which it is known to have no replicas; the next two: too few of its pods were measured."""
+"""Mark of a workload's step in which it is known to have no replicas."""
 PARTIAL: Mapping[str, int] = {"containers": 2, "gpus": 4}
+"""Marks of those of them in which too many running pods were not measured, by the name of the answer that tells."""
 KIN_ANSWERS = ("images", "owners")
 ORDER = ("replicas", "containers", "asked", "gpus", "requests", "pods by pool", *KIN_ANSWERS)
 """In which order a whole read tells what Prometheus remarked on its answers."""

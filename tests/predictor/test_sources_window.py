@@ -13,10 +13,12 @@ from models.forecast import FloatArray
 from pipelines.demo.exporters import RawSeries
 from pipelines.demo.local_prometheus import LocalPrometheus
 from predictor.errors import SourceRefused, SourceUnavailable
+from predictor.settings import PredictorSettings
 from predictor.sources.http import PrometheusEndpoint
 from predictor.sources.prometheus import PrometheusSource
 from predictor.sources.window import LATE_STEPS, UsageWindow
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+from predictor.wiring import build_predictor, build_source
 from tests.support.live_demand import Gate, gated
 from tests.support.prometheus import STEP, a_counter, a_pod, a_prometheus, a_series
 
@@ -410,3 +412,14 @@ def test_a_large_fleet_is_read_in_short_parts(prometheus: LocalPrometheus) -> No
     assert len(told) > 6
     assert told[-1][0] == told[-1][1]
     assert_same(found, source, at(700))
+
+
+def test_only_who_asks_again_and_again_appends(tmp_path: Path) -> None:
+    """A service does; a command that answers once reads what it needs, and a file is no less than it was."""
+    settings = PredictorSettings(state_folder=tmp_path)
+    source = build_source(settings)
+    file = build_source(settings, tmp_path / "usage.parquet")
+
+    assert isinstance(build_predictor(settings, source, learns_as="service").source, UsageWindow)
+    assert build_predictor(settings, source).source is source
+    assert build_predictor(settings, file, learns_as="service").source is file
