@@ -320,9 +320,10 @@ def _most(rows: Iterable[FloatArray], steps: int) -> FloatArray:
 def _by_workload(matrix: Matrix, **wanted: str) -> dict[str, FloatArray]:
     """Rows by workload, of those that carry the labels wanted."""
     rows: dict[str, FloatArray] = {}
+    pairs = tuple(wanted.items())
     for labels, values in matrix.rows():
-        named = dict(labels)
-        if wanted.items() <= named.items() and (workload := _workload(named)) is not None:
+        # Looked for before anything is made of the labels: most of a fleet's are others'.
+        if all(pair in labels for pair in pairs) and (workload := _workload(dict(labels))) is not None:
             rows[workload] = values
     return rows
 
