@@ -121,7 +121,9 @@ def _of_workload(name: str, cores: FloatArray) -> list[RawSeries]:
 
 def read(url: str, end_seconds: int, way: str) -> dict[str, Any]:
     """Seconds and memory of the first read and of each step after it."""
-    prometheus = PrometheusSource(PrometheusEndpoint(url=url), scrape_interval_seconds=STEP_SECONDS)
+    # Patient, so that a busy machine makes it slow but does not end it.
+    endpoint = PrometheusEndpoint(url=url, timeout_seconds=900.0, deadline_seconds=3600.0)
+    prometheus = PrometheusSource(endpoint, scrape_interval_seconds=STEP_SECONDS)
     source = UsageWindow(prometheus) if way == "appended" else prometheus
     bare_mb, panel = _memory_mb(), UsagePanel((), 0, STEP_SECONDS, np.empty((0, 0)))
     took: list[float] = []

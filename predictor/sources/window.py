@@ -146,7 +146,7 @@ class _Newest(Generic[Key]):
         for key, value, seconds in zip(keys, newest, at, strict=True):
             if not math.isnan(value):
                 self.known[key] = value, seconds
-            elif (held := self.known.get(key)) is not None and held[1] >= grid.start_seconds:
+            elif (held := self.known.get(key)) is not None and grid.start_seconds <= held[1] <= grid.end_seconds:
                 self.known[key] = held[0], grid.start_seconds - grid.step_seconds
 
     def since(self, start_seconds: int) -> "_Newest[Key]":

@@ -62,6 +62,9 @@ def the_series() -> list[RawSeries]:
     stateful("gap", 1 + rng.random(STEPS - 620), first=620)
     # Without a change in single precision, and without any.
     stateful("still", [0.25] * STEPS, memory_bytes=1e9 + 1)
+    # What it asks for is known no more at last.
+    for what in ("request", "limit"):
+        asks("still", what, "memory", [1e10] * 500)
     # At its limit for hours; above it so often that the limit is none; a limit that is raised, and one that is lowered.
     stateful("limited", np.where(np.arange(STEPS) % 100 < 30, 0.999, 0.5))
     asks("limited", "limit", "cpu", [1.0] * STEPS)
@@ -120,7 +123,7 @@ def the_artefacts(rng: np.random.Generator) -> list[RawSeries]:
     memory = 1e9 + 1e8 * rng.random(STEPS)
     for step in (50, 590, 660, 661, 800):
         memory[step] = -1.0
-    memory[[610, 745]] = 5e16
+    memory[[580, 610, 745]] = 5e16
     memory[680] = np.inf
     broken = a_pod("broken-0", cores=[1.0] * STEPS, owner=("StatefulSet", "broken"))
     grown = a_pod("grown-0", cores=[1.0] * STEPS, owner=("StatefulSet", "grown"))
