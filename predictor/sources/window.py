@@ -74,6 +74,8 @@ class UsageWindow:
     def __init__(self, source: PrometheusSource, part_samples: int = PART_SAMPLES) -> None:
         self._source = source
         self._part_samples = part_samples
+        self._shares = 1
+        """Into so many a part is cut, after reads that failed."""
         self._held: _Held | None = None
 
     def fetch(
@@ -103,17 +105,22 @@ class UsageWindow:
         while at_seconds < stop_seconds:
             if at_seconds > begin_seconds and time.monotonic() + endpoint.timeout_seconds > deadline:
                 raise SourceUnavailable(_too_long(grid, at_seconds, endpoint.deadline_seconds))
-            part, by_days = held.next_part(at_seconds, stop_seconds, self._part_samples)
+            part, by_days = held.next_part(at_seconds, stop_seconds, self._part_samples // self._shares)
             is_last = part.end_seconds + step_seconds >= stop_seconds
-            made, answers = self._source.fetch_part(
-                part,
-                held.resources,
-                known=list(held.told),
-                pods=_pods_in(grid, part),
-                kin=grid.newest(int(time.time())) if is_last else None,
-                deadline=deadline,
-                with_cache=by_days,
-            )
+            try:
+                made, answers = self._source.fetch_part(
+                    part,
+                    held.resources,
+                    known=list(held.told),
+                    pods=_pods_in(grid, part),
+                    kin=grid.newest(int(time.time())) if is_last else None,
+                    deadline=deadline,
+                    with_cache=by_days,
+                )
+            except SourceUnavailable:
+                # A store that is too slow for so much at once may not be for less.
+                self._shares = min(2 * self._shares, self._part_samples)
+                raise
             # Only now, as a read that fails is to leave the window as it was.
             if not is_moved:
                 held, is_moved = held.moved(grid), True
@@ -124,6 +131,7 @@ class UsageWindow:
                 progress(at_seconds - begin_seconds, stop_seconds - begin_seconds)
         if not is_moved:
             held = self._held = held.moved(grid)
+        self._shares = 1
         if is_settling:
             held.settled_at_seconds = grid.end_seconds
         return held.panel(self._source, grid, wanted)

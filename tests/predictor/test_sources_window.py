@@ -1,5 +1,6 @@
 """A window that is appended to says, to the bit, what a whole read of the same time says, whatever happened."""
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -346,6 +347,23 @@ def test_a_first_read_that_fails_halfway_goes_on_where_it_was(gate: Gate) -> Non
     assert begins[0] == asked["start_seconds"]
     assert begins[0] < begins[1] < begins[2]
     assert_same(found, source, asked)
+
+
+def test_a_store_that_is_too_slow_for_a_day_is_asked_for_less(gate: Gate) -> None:
+    """Each read that fails asks for half as much the next time, until it is little enough."""
+    window, asked = UsageWindow(a_source(gate.url), part_samples=60_000), at(700)
+    gate.most_points = 100
+    failures = 0
+    while failures < 10:
+        try:
+            found = window.fetch(**asked)
+            break
+        except SourceUnavailable:
+            failures += 1
+    gate.most_points = math.inf
+
+    assert failures > 0
+    assert_same(found, a_source(gate.url), asked)
 
 
 def fetched_or_why(window: UsageWindow, asked: Asked) -> str:
