@@ -30,7 +30,7 @@ BACKOFF_SECONDS = 0.25
 LONGEST_BACKOFF_SECONDS = 8.0
 SERIES = b'{"metric":'
 """What each series of an answer begins with. It is found nowhere else: within a text its quotes would be escaped."""
-PIECE_BYTES = 4_000_000
+PIECE_BYTES = 1_000_000
 """So much of an answer is decoded at once: as Python objects it takes several times the memory of its text."""
 PARTIAL = re.compile(
     r"partial|truncated|rpc error|storeapi|no store|remote.?read|sending request|unavailable|deadline|timed? ?out",
