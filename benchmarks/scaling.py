@@ -35,7 +35,7 @@ from pipelines.flows.parallel import mapped_over
 from pipelines.flows.replays import replayed
 from pipelines.settings import Settings
 from pipelines.steps.plan import untold
-from pipelines.steps.replay import ReplayPlan, lead_peaks
+from pipelines.steps.replay import SIGNAL_LEVELS, ReplayPlan, lead_peaks, safe_peaks
 from predictor.usage.panel import UsagePanel
 
 STEP_SECONDS = 60
@@ -119,16 +119,18 @@ def measured(task: ScalingTask, folder: Path) -> dict[str, Any]:
         threads=1,
     )
     past_steps = int(PAST.total_seconds()) // STEP_SECONDS
-    peaks = lead_peaks(model.bundle, panel, plan, levels=LEVELS, past_steps=past_steps, progress=untold)
+    asked = sorted({*LEVELS, *SIGNAL_LEVELS})
+    forecasts = lead_peaks(model.bundle, panel, plan, levels=asked, past_steps=past_steps, progress=untold)
     scaling = Settings().scaling
     given = Given(
         past=before.usage,
-        peaks=peaks,
+        peaks=safe_peaks(plan, forecasts, LEVELS, target_utilisation=1.0),
         level=0.99,
         lead_seconds=READY_SECONDS,
         rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
         model_version="",
         hpa_utilisation=scaling.reactive_utilisation,
+        target_utilisation=1.0,
     )
     made: dict[str, Any] = {"seed": SEED, "series": [key.workload for key in panel.keys], "trials": []}
     with mapped_over(2) as mapped:

@@ -1,7 +1,7 @@
 """Name → policy: what a replay can be asked for, with the knob that a sweep turns and the values that it takes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from autoscaler.decisions.replicas import ReplicaRules
@@ -22,7 +22,7 @@ class Given:
     past: FloatArray
     """Demand before the replay, [workloads, past steps], NaN where it is not known."""
     peaks: Mapping[float, FloatArray]
-    """By quantile level: forecasts of the peak in the lead window that begins with each step, [workloads, steps]."""
+    """By level: the demand to be ready for in each step, [workloads, steps]."""
     level: float
     """Foresize's level, unless a sweep turns it; one of those in `peaks`."""
     lead_seconds: float
@@ -31,6 +31,8 @@ class Given:
     model_version: str
     hpa_utilisation: float
     """That the HPA aims at, and foresize where it has no forecast."""
+    target_utilisation: float | None = None
+    """Share of what replicas carry within the SLO that foresize fills; None: each workload's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +57,16 @@ def named(name: str) -> Entry:
 
 
 def _foresize(given: Given, level: float | None) -> Policy:
-    """A swept level is all the margin that a forecast gets: replicas are then filled up to the SLO at that quantile.
-
-    With a target below it beside, even the lowest level would be too careful to be compared with a tight peer.
-    """
-    policy = ForesizePolicy(
-        peaks=given.peaks[given.level if level is None else level],
-        level=given.level if level is None else level,
+    level = given.level if level is None else level
+    return ForesizePolicy(
+        peaks=given.peaks[level],
+        level=level,
         lead_seconds=given.lead_seconds,
         rules=given.rules,
+        target_utilisation=given.target_utilisation,
         model_version=given.model_version,
         name=FORESIZE,
     )
-    if level is None:
-        return policy
-    return replace(policy, target_utilisation=1.0, rules=replace(given.rules, reactive_share=given.hpa_utilisation))
 
 
 def _hpa(given: Given, utilisation: float | None) -> Policy:
@@ -90,7 +87,7 @@ REACTIVE = frozenset({HPA, "hpa_requests", "keda", "kpa"})
 
 CATALOG: Mapping[str, Entry] = MappingProxyType(
     {
-        FORESIZE: Entry(make=_foresize, knob="quantile level at full utilisation", values=LEVELS, is_reactive=False),
+        FORESIZE: Entry(make=_foresize, knob="SLA level", values=LEVELS, is_reactive=False),
         HPA: Entry(make=_hpa, knob="target utilisation", values=UTILISATIONS, is_reactive=True),
         **{name: _peer(peer, is_reactive=name in REACTIVE) for name, peer in PEERS.items() if name != HPA},
     }
