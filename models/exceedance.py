@@ -2,9 +2,9 @@
 
 A fleet whose peaks were exceeded less often than stated is asked for a higher probability, one whose were more often
 for a lower. Method: adaptive conformal inference (Gibbs and Candès 2021) on the logarithm of the probability, a step
-for the class of a node and a smaller one for the node itself. What is promised is the long run: over T horizons the
-share that exceeded differs from what is stated by no more than about 1 / (rate · T), whatever usage does. An outcome is
-known a horizon later than its quantile was made, and is told then. Pure.
+for the class of a node and one for the node itself. What it steers is the share in the long run, not any one horizon's,
+and only as far as its bounds allow. An outcome is known a horizon later than its quantile was made, and is told then.
+Pure.
 """
 
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ from models.forecast import FloatArray, ForecastError, IntArray
 CLASS_RATE = 0.5
 """By how much ln(asked) of a class rises in a quiet horizon, as a share of √stated: the rarer a miss, the more one of
 it moves, and the more it is chance."""
-NODE_RATE = 0.1
-"""The same of a node's own, which a single miss should not throw."""
+NODE_RATE = 0.5
+"""The same of a node's own: a miss there says as much of the node as one everywhere does of its class."""
 MOST_CAUTIOUS = 1 / 16
 """What is asked for is no less than this share of what is stated, by class and node together."""
-BOLDEST = 3.0
+BOLDEST = 5.0
 """And no more than this many times."""
 
 

@@ -75,9 +75,10 @@ def node_past(
 
     `usage` is [tasks, steps] in a base unit, ending now, NaN where there is no sample; `limits` is [tasks], those in
     force now, NaN or infinite where there is none. A cold task counts at its limit, or its request [tasks] where it has
-    none. How a missing sample of another counts: `capped_totals`. Long memory is worth more than any formula: give four
-    weeks. NoPeak where there are no tasks, fewer than 7 past horizons, or a cold task has neither limit nor request.
-    Raises ForecastError for arrays that do not match.
+    none; another did in horizons before it was there what it did since, over and over. How a missing sample counts:
+    `capped_totals`. Long memory is worth more than any formula: give four weeks. NoPeak where there are no tasks, fewer
+    than 7 past horizons, or a cold task has neither limit nor request. Raises ForecastError for arrays that do not
+    match.
     """
     if usage.ndim != 2 or limits.shape != usage.shape[:1] or horizon_steps < 1:
         raise ForecastError(
@@ -98,12 +99,13 @@ def node_past(
     if not np.isfinite(reserved[is_cold]).all():
         return NoPeak("a cold task has neither limit nor request: nothing is oversold")
     warm = np.flatnonzero(~is_cold)
-    totals = capped_totals(recent[warm], np.broadcast_to(bounds[warm, None], recent[warm].shape), horizon_steps)
+    known = _as_if_always_there(recent[warm], horizon_steps) if gappy.size else recent
+    totals = capped_totals(known, np.broadcast_to(bounds[warm, None], known.shape), horizon_steps)
     seen = np.count_nonzero(~np.isnan(totals), axis=1) >= horizon_steps * SEEN_SHARE
     maxima = np.sort(np.fmax.reduce(totals[seen], axis=1)).astype(np.float64)
     if len(maxima) < LEAST_BLOCKS:
         return NoPeak(f"{len(maxima)} past horizons with samples, need {LEAST_BLOCKS}: nothing is oversold")
-    own = np.minimum(np.nan_to_num(np.fmax.reduce(recent[warm], axis=1)), bounds[warm])
+    own = np.minimum(np.nan_to_num(np.fmax.reduce(known, axis=1)), bounds[warm])
     return NodePast(
         maxima=maxima,
         gap=max(float(own.sum(dtype=np.float64)) - float(maxima[-1]), 0.0),
@@ -111,6 +113,22 @@ def node_past(
         ceiling=float(bounds.sum(dtype=np.float64)),
         cold_tasks=int(is_cold.sum()),
     )
+
+
+def _as_if_always_there(usage: FloatArray, horizon_steps: int) -> FloatArray:
+    """Tasks' usage [tasks, steps], with horizons in which others were watched filled by the task's own other ones."""
+    by_block = usage.reshape(len(usage), -1, horizon_steps)
+    is_seen = ~np.isnan(np.fmax.reduce(by_block, axis=2))
+    lacking = np.flatnonzero((~is_seen & is_seen.any(axis=0)).any(axis=1))
+    if lacking.size == 0:
+        return usage
+    filled = by_block.copy()
+    for task in lacking:
+        donors = np.flatnonzero(is_seen[task])
+        missing = np.flatnonzero(~is_seen[task] & is_seen.any(axis=0))
+        if donors.size:
+            filled[task, missing] = by_block[task, donors[missing % donors.size]]
+    return filled.reshape(usage.shape)
 
 
 def capped_totals(usage: FloatArray, limits: FloatArray, horizon_steps: int) -> FloatArray:
@@ -124,12 +142,14 @@ def capped_totals(usage: FloatArray, limits: FloatArray, horizon_steps: int) -> 
     gappy = np.flatnonzero(np.isnan(usage.sum(axis=1)))
     if gappy.size == 0:
         return np.asarray(np.minimum(usage, limits).sum(axis=0).reshape(blocks, horizon_steps))
-    by_block = usage[gappy].reshape(gappy.size, blocks, horizon_steps)
-    missing = np.isnan(by_block)
-    highest = np.fmax.reduce(by_block, axis=2, keepdims=True)
+    filled = usage[gappy].reshape(gappy.size, blocks, horizon_steps)
+    missing = np.isnan(filled)
+    highest = np.fmax.reduce(filled, axis=2)
     ever = np.fmax.reduce(highest, axis=1, keepdims=True)
-    filled = np.where(missing, np.nan_to_num(np.where(np.isnan(highest), ever, highest)), by_block)
-    totals = np.minimum(filled, limits[gappy].reshape(by_block.shape)).sum(axis=0)
+    stand_in = np.nan_to_num(np.where(np.isnan(highest), ever, highest))
+    places = np.flatnonzero(missing)
+    filled.reshape(-1)[places] = stand_in.reshape(-1)[places // horizon_steps]
+    totals = np.minimum(filled, limits[gappy].reshape(filled.shape), out=filled).sum(axis=0)
     if gappy.size == tasks:
         return np.asarray(np.where(missing.all(axis=0), np.nan, totals))
     whole = np.setdiff1d(np.arange(tasks), gappy)

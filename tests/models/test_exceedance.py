@@ -15,18 +15,18 @@ def test_without_a_record_what_is_stated_is_asked_for() -> None:
 
 
 def test_a_quiet_horizon_raises_it_and_a_miss_lowers_it_more_where_it_was() -> None:
-    """At 1 % a unit is 1 / √p = 10, and a quiet horizon moves by 10 · (0.5 + 0.1) · 0.01.
+    """At 1 % a unit is 1 / √p = 10, and a quiet horizon moves by 10 · (0.5 + 0.5) · 0.01.
 
     A miss of one of two, a tenth of a horizon later: both by 10 · 0.5 · (0.01 − 0.5) / 10 for their class, and on top
-    the one that missed by 10 · 0.1 · (0.01 − 1) / 10, the other by 10 · 0.1 · 0.01 / 10.
+    the one that missed by 10 · 0.5 · (0.01 − 1) / 10, the other by 10 · 0.5 · 0.01 / 10.
     """
     none = Exceedances.without_record(0.01, classes=1, nodes=2)
 
     quiet = none.realised(np.array([0.0, 0.0]), TWO, 1.0)
     missed = none.realised(np.array([1.0, 0.0]), TWO, 0.1)
 
-    assert quiet.asked(TWO) == pytest.approx(0.01 * np.exp([0.06, 0.06]))
-    assert missed.asked(TWO) == pytest.approx(0.01 * np.exp([-0.245 - 0.099, -0.245 + 0.001]))
+    assert quiet.asked(TWO) == pytest.approx(0.01 * np.exp([0.1, 0.1]))
+    assert missed.asked(TWO) == pytest.approx(0.01 * np.exp([-0.245 - 0.495, -0.245 + 0.005]))
 
 
 def test_what_is_not_known_teaches_nothing_and_no_class_learns_from_another() -> None:
