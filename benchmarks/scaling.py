@@ -59,15 +59,23 @@ class ScalingTask:
     name: str
     file: str
     between: tuple[str, str] = ("1990-01-01", "2100-01-01")
+    workloads: tuple[str, ...] = ()
+    """Empty: all of them."""
 
 
 TASKS = (
     ScalingTask("azure-functions", "azure_functions_2019_1min.parquet"),
     ScalingTask("genai-service", "genai2026_service_1min.parquet"),
     ScalingTask("crane-august", "crane_1min.parquet", ("2021-08-01", "2021-09-01")),
-    ScalingTask("crane-october", "crane_1min.parquet", ("2021-10-01", "2021-11-01")),
+    ScalingTask(
+        "crane-october",
+        "crane_1min.parquet",
+        ("2021-10-01", "2021-11-01"),
+        ("input01", "input02", "input03", "input04"),
+    ),
+    ScalingTask("crane-later", "crane_1min.parquet", ("2021-10-01", "2021-11-01"), ("input05", "input06", "input07")),
     ScalingTask("twitter", "twitter_stream_2021_1min.parquet"),
-    ScalingTask("nasa", "nasa_http_1995_1min.parquet"),
+    ScalingTask("nasa", "nasa_http_1995_1min.parquet", ("1995-07-01", "1995-08-01")),
 )
 
 
@@ -81,6 +89,8 @@ def read(task: ScalingTask, folder: Path) -> UsagePanel:
     rows = pd.read_parquet(folder / task.file)
     first, last = (pd.Timestamp(each, tz="UTC") for each in task.between)
     rows = rows[(rows["timestamp"] >= first) & (rows["timestamp"] < last)]
+    if task.workloads:
+        rows = rows[rows["workload"].isin(task.workloads)]
     if "metric" in rows:
         rows = rows[rows["metric"] == "generative_requests_per_second"]
         total = rows.groupby("timestamp")["value"].sum()
