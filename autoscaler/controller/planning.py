@@ -45,6 +45,8 @@ class Plan:
     """Share of the capacity per replica that the decision relied on; below 1 where nothing was forecast."""
     conflict: Hold | None = None
     """What else steers the target."""
+    untold_from: int | None = None
+    """Replicas before a change by a copy of the controller that could not tell of it; None where there is none."""
 
     @property
     def autoscaler(self) -> PredictiveAutoscaler:
@@ -70,6 +72,7 @@ def plan(
         return _sized_only(workload, remembered, settings, now_seconds)
     target = _as_we_left_it(target, remembered, now_seconds)
     workload = replace(workload, target=target)
+    untold_from = remembered.last_replicas if _has_untold_change(remembered, target) else None
     remembered = _of_target(remembered, autoscaler, target, now_seconds)
     policy = policy_of(
         autoscaler,
@@ -105,7 +108,7 @@ def plan(
     share = policy.rules.reactive_share if outcome.decision.rung is Rung.REACTIVE else 1.0
     measured = policy.lead_seconds if len(target.ready_seconds) >= LEAST_PODS else remembered.lead_seconds
     kept = replace(remembered, replicas=outcome.memory, lead_seconds=measured, rung=outcome.decision.rung)
-    return Plan(workload, policy, outcome.decision, kept, age, share, clash)
+    return Plan(workload, policy, outcome.decision, kept, age, share, clash, untold_from)
 
 
 def _capacity(policy: WorkloadPolicy) -> Capacity | Hold:
@@ -180,7 +183,7 @@ def _of_target(
     is_ours = autoscaler.mode is Mode.AUTO and autoscaler.actuator is Actuator.SCALE
     before = remembered.last_replicas
     was_changed = before is not None and before != target.replicas
-    if before is not None and has_untold_change(remembered, target):
+    if before is not None and _has_untold_change(remembered, target):
         change = ScaleEvent(now_seconds, target.replicas - before)
         memory = remembered.replicas._replace(events=(*remembered.replicas.events, change))
         return replace(remembered, replicas=memory, last_replicas=target.replicas, last_scale_seconds=now_seconds)
@@ -188,7 +191,7 @@ def _of_target(
     return replace(remembered, last_replicas=target.replicas, changed_by_others_at_seconds=changed_at)
 
 
-def has_untold_change(remembered: Remembered, target: TargetWorkload) -> bool:
+def _has_untold_change(remembered: Remembered, target: TargetWorkload) -> bool:
     """Whether its replicas are no longer those remembered, and a copy of the controller set them.
 
     That copy ended, or lost the answer, before it could tell.
