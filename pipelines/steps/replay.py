@@ -186,14 +186,15 @@ def safe_peaks(
     leads = np.full(len(plan.workloads), lead)
     unknown = np.full((len(plan.workloads), len(SIGNAL_LEVELS)), np.nan)
     safe = {level: forecasts[level].copy() for level in levels}
+    allowed = np.tile(1.0 - np.array([*safe]), (len(plan.workloads), 1))
     for step in range(1, total):
         at = step - first
         asked = unknown if at < 0 else np.stack([forecasts[level][:, at] for level in SIGNAL_LEVELS], axis=1)
         margins.step(usage[:, :step], asked, exceeded[:, step - 1], leads)
         if at >= 0:
-            for level, made in safe.items():
-                demand = margins.advised(np.full(len(plan.workloads), 1.0 - level)).demand
-                made[:, at] = np.where(np.isnan(demand), made[:, at], demand)
+            demand = margins.advised(allowed).demand.T
+            for made, advised in zip(safe.values(), demand, strict=True):
+                made[:, at] = np.where(np.isnan(advised), made[:, at], advised)
         progress(step + 1, total)
     return safe
 
