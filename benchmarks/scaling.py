@@ -98,6 +98,20 @@ def read(task: ScalingTask, folder: Path) -> UsagePanel:
 
 def measured(task: ScalingTask, folder: Path) -> dict[str, Any]:
     """What every policy did with every value of its knob, and as it is set up by default."""
+    plan, given = prepared(task, folder)
+    made: dict[str, Any] = {"seed": SEED, "series": [key.workload for key in plan.keys], "trials": []}
+    with mapped_over(2) as mapped:
+        for name, entry in CATALOG.items():
+            for value in (None, *entry.values):
+                policy = entry.make(given, value)
+                replay = replayed(plan.demand, plan.workloads, [policy], plan.settings, mapped=mapped)
+                made["trials"].append({"policy": name, "knob": value, "outcomes": kept(replay.of(policy.name))})
+                made["oracle"] = kept(replay.of(ORACLE))
+    return made
+
+
+def prepared(task: ScalingTask, folder: Path) -> tuple[ReplayPlan, Given]:
+    """The task's second half to be replayed, and what policies are made from."""
     panel = read(task, folder)
     half = panel.steps // 2
     start = panel.start_seconds + half * STEP_SECONDS
@@ -130,15 +144,7 @@ def measured(task: ScalingTask, folder: Path) -> dict[str, Any]:
         model_version="",
         hpa_utilisation=scaling.reactive_utilisation,
     )
-    made: dict[str, Any] = {"seed": SEED, "series": [key.workload for key in panel.keys], "trials": []}
-    with mapped_over(2) as mapped:
-        for name, entry in CATALOG.items():
-            for value in (None, *entry.values):
-                policy = entry.make(given, value)
-                replay = replayed(plan.demand, plan.workloads, [policy], settings, mapped=mapped)
-                made["trials"].append({"policy": name, "knob": value, "outcomes": kept(replay.of(policy.name))})
-                made["oracle"] = kept(replay.of(ORACLE))
-    return made
+    return plan, given
 
 
 def workloads_of(panel: UsagePanel) -> Iterable[ReplayWorkload]:

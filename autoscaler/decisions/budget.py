@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from autoscaler.cluster.reasons import Reason, ReasonCode
 
-LADDER = (0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999)
+LADDER = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Levels that demand is forecast at where a budget moves the level; in between, forecasts are interpolated. The highest
 is the highest whose coverage every model follows."""
 GAIN_PER_MINUTE = 1.2
