@@ -72,6 +72,8 @@ class BudgetRules:
     """The stated one, in (0, 1); the share of time that may be in violation is what lies above it."""
     relaxation: float = 1.0
     """How many times the odds of a violation may exceed those stated while there are none; 1: never looser."""
+    is_rung: bool = True
+    """Whether it is forecast at the stated level itself, or only at those of the ladder: a fleet's prices name many."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.level < 1.0 or self.relaxation < 1.0:
@@ -85,12 +87,13 @@ class BudgetRules:
     @property
     def rungs(self) -> tuple[float, ...]:
         """Levels to forecast at, ascending: every level that the budget asks for is one of them or between two."""
-        return _rungs(self.level, self.relaxation)
+        return _rungs(self.level, self.relaxation, self.is_rung)
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Lowest and highest offset; none that the forecasts could not follow, so that it is not far to come back."""
-        return _bounds(self.level, self.relaxation)
+        loosest = max(-log(self.relaxation), log_odds(self.rungs[0]) - log_odds(self.level))
+        return loosest, min(TIGHTEST, log_odds(self.rungs[-1]) - log_odds(self.level))
 
     @property
     def fast_burn(self) -> float:
@@ -150,6 +153,8 @@ def _counted(memory: BudgetMemory, verdict: StepVerdict, rules: BudgetRules, mov
         memory = memory._replace(until_seconds=ended)
         # What burned so long ago says nothing of now.
         return memory if ended - memory.known_until_seconds <= LONG_SECONDS else memory._replace(short=0.0, long=0.0)
+    if ended - memory.known_until_seconds > LONG_SECONDS + seconds:
+        memory = memory._replace(short=0.0, long=0.0)
     lowest, highest = rules.bounds
     minutes = min(seconds / 60.0, LONGEST_LOOK_MINUTES)
     moved = GAIN_PER_MINUTE * minutes * (violated - rules.allowed) if moves_level else 0.0
@@ -183,17 +188,11 @@ def _why(offset: float, level: float, rules: BudgetRules) -> str:
 
 
 @lru_cache(maxsize=1000)
-def _rungs(level: float, relaxation: float) -> tuple[float, ...]:
+def _rungs(level: float, relaxation: float, is_rung: bool) -> tuple[float, ...]:
     lowest = level_at(level, -log(relaxation))
-    below = [each for each in LADDER if each <= lowest][-1:] if lowest < level else []
-    return tuple(sorted({level, *below, *(each for each in LADDER if each > lowest)}))
-
-
-@lru_cache(maxsize=1000)
-def _bounds(level: float, relaxation: float) -> tuple[float, float]:
-    rungs = _rungs(level, relaxation)
-    loosest = max(-log(relaxation), log_odds(rungs[0]) - log_odds(level))
-    return loosest, min(TIGHTEST, log_odds(rungs[-1]) - log_odds(level))
+    below = [each for each in LADDER if each <= lowest][-1:] if lowest < level or not is_rung else []
+    own = {level} if is_rung else set()
+    return tuple(sorted({*own, *below, *(each for each in LADDER if each > lowest)}))
 
 
 def log_odds(level: float) -> float:
