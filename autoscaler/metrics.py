@@ -144,7 +144,7 @@ def _budget_families(budgets: Sequence[tuple[WorkloadReading, BudgetReading]]) -
         ),
         (
             "foresize_error_budget_remaining",
-            "Share of the last 28 days' error budget that is left; below 0 where more was violated than the SLA allows.",
+            "Share of the last 28 days' error budget that is left; below 0 where more was violated than allowed.",
             lambda b: b.remaining,
         ),
         (

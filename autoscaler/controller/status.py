@@ -156,11 +156,14 @@ def _recorded_budget(budget: BudgetMemory) -> JsonObject:
 def _remembered_budget(kept: Mapping[str, Any]) -> BudgetMemory:
     """Raises ValueError, KeyError or TypeError for what is no budget."""
     since = kept.get("burnsSince")
-    numbers = [float(kept[name]) for name in ("offset", "short", "long", "spentSeconds")]
-    if not all(isfinite(each) for each in numbers):
+    offset, short, long, spent = (float(kept[name]) for name in ("offset", "short", "long", "spentSeconds"))
+    if not all(isfinite(each) for each in (offset, short, long, spent)):
         raise ValueError(f"a budget of {kept}")
     return BudgetMemory(
-        *numbers,
+        offset,
+        short,
+        long,
+        spent,
         known_until_seconds=seconds_of(kept["knownUntil"]),
         until_seconds=seconds_of(kept["until"]),
         burns_since_seconds=None if since is None else seconds_of(since),
@@ -349,8 +352,9 @@ def _essence(status: Mapping[str, Any]) -> JsonObject:
 
 def _budget_essence(status: Mapping[str, Any]) -> list[object]:
     """Whether the budget burns and how far the level has moved, by halves: not each step of the way back."""
-    told, kept = status.get("errorBudget") or {}, (status.get("stabilization") or {}).get("budget") or {}
-    return [told.get("burnsFast"), ceil(2 * float(kept.get("offset") or 0.0))]
+    told, kept = status.get("errorBudget") or {}, (status.get("stabilization") or {}).get("budget")
+    offset = kept.get("offset") if isinstance(kept, Mapping) else None
+    return [told.get("burnsFast"), ceil(2 * offset) if isinstance(offset, float | int) and isfinite(offset) else None]
 
 
 def _short(value: float) -> float:
