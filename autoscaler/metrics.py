@@ -159,12 +159,13 @@ def _budget_families(budgets: Sequence[tuple[WorkloadReading, BudgetReading]]) -
         )
     yield _family(
         "foresize_error_budget_burn_rate",
-        "Share of time in violation / the share that the SLA allows, over a window of 5m and of 1h.",
+        "Share of time in violation / the share that the SLA allows, over the long window, scaling.error_budget_window, "
+        "and the short one, a twelfth of it.",
         ("namespace", "workload", "window"),
         [
             ((r.namespace, r.workload, window), rate)
             for r, b in budgets
-            for window, rate in (("5m", b.short_burn_rate), ("1h", b.long_burn_rate))
+            for window, rate in (("short", b.short_burn_rate), ("long", b.long_burn_rate))
         ],
     )
 

@@ -34,6 +34,9 @@ class ScalingSettings(Section):
     error_budget_relaxation: float = Field(default=1.0, ge=1, le=1000)
     """How many times the odds of a violation may exceed those that the SLA states while less is violated than it
     allows; 1: the level never goes below the stated one."""
+    error_budget_window: Duration = timedelta(hours=1)
+    """Violations come fast when, over this window and over a twelfth of it, they are 14.4 times as frequent as the SLA
+    allows."""
     stale_after: Duration = timedelta(minutes=15)
     """Observations older than this are no answer: the controller holds."""
     respect_others_for: AnyDuration = timedelta(minutes=10)

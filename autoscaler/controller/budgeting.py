@@ -9,10 +9,14 @@ from autoscaler.cluster.capacity import proportional
 from autoscaler.cluster.reasons import Hold
 from autoscaler.controller.autoscalers import Indicator, Remembered, as_time
 from autoscaler.controller.policy import WorkloadPolicy
-from autoscaler.decisions.budget import LONG_SECONDS, Budget, BudgetMemory, StepVerdict, budget_after
+from autoscaler.decisions.budget import Budget, BudgetMemory, BudgetRules, StepVerdict, budget_after
 
 LONGEST_GAP_SECONDS = 120.0
 """Replicas that were not looked at for longer are not known to have been Ready in between."""
+
+
+LONGEST_PAST_SECONDS = 3600.0
+"""Steps that ended longer ago are not counted any more: after an outage they are not known."""
 
 
 class StepValue(NamedTuple):
@@ -75,7 +79,9 @@ def standing(
     verdicts = _verdicts(steps, judged, memory, step_seconds, now_seconds - stale_after_seconds)
     budget = budget_after(memory, verdicts, policy.budget, moves_level=moves_level)
     kept = replace(remembered, budget=budget.memory, readiness=remembered.readiness.since(budget.memory.until_seconds))
-    return BudgetStanding(budget, _remark(budget.memory, indicator, readings, step_seconds, now_seconds)), kept
+    return BudgetStanding(
+        budget, _remark(budget.memory, policy.budget, _what(indicator, readings), step_seconds, now_seconds)
+    ), kept
 
 
 def budget_status(standing: BudgetStanding) -> dict[str, Any]:
@@ -124,14 +130,18 @@ def _verdicts(
             yield StepVerdict(each.ended_at_seconds, step_seconds, judged(each))
 
 
-def _remark(
-    memory: BudgetMemory, indicator: Indicator | None, readings: Readings, step_seconds: float, now_seconds: float
-) -> str:
+def _what(indicator: Indicator | None, readings: Readings) -> str:
+    """What there is to be known of a step, and why it is not, where that is known."""
+    if indicator is None:
+        return "demand, or what was Ready,"
+    return f"its {indicator.kind.value}" + (f" ({readings.problem})" if readings.problem else "")
+
+
+def _remark(memory: BudgetMemory, rules: BudgetRules, what: str, step_seconds: float, now_seconds: float) -> str:
+    unknown_seconds = now_seconds - memory.known_until_seconds
     # A step becomes known a step and a moment after it began to be unknown.
-    if now_seconds - memory.known_until_seconds <= 3 * step_seconds:
+    if unknown_seconds <= 3 * step_seconds:
         return ""
+    faded = "" if unknown_seconds <= rules.window_seconds else ", and what burned before is forgotten"
     since = as_time(memory.known_until_seconds)
-    what = "demand, or what was Ready," if indicator is None else f"its {indicator.kind.value}"
-    why = f" ({readings.problem})" if indicator is not None and readings.problem else ""
-    faded = "" if now_seconds - memory.known_until_seconds <= LONG_SECONDS else ", and what burned before is forgotten"
-    return f"{what} is not known since {since}{why}: that time counts neither as good nor as violated{faded}"
+    return f"{what} is not known since {since}: that time counts neither as good nor as violated{faded}"

@@ -97,7 +97,7 @@ def _budget(budget: JsonObject | None) -> list[str]:
     """How the error budget stands; nothing where it is not counted."""
     if budget is None:
         return []
-    rate = f"violated {budget['burnRate']:.3g} times as often as allowed over the last hour"
+    rate = f"violated {budget['burnRate']:.3g} times as often as allowed lately"
     return [f"  budget       {budget['remaining']:.1%} left, {rate}", f"               {budget['reason']}"]
 
 

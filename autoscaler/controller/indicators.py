@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from autoscaler.controller.autoscalers import KIND, PredictiveAutoscaler, Remembered
-from autoscaler.controller.budgeting import NOT_READ, Readings, StepValue
+from autoscaler.controller.budgeting import LONGEST_PAST_SECONDS, NOT_READ, Readings, StepValue
 from autoscaler.controller.ports import IndicatorSource
-from autoscaler.decisions.budget import LONG_SECONDS
 from predictor.errors import PredictorError
 from predictor.usage.panel import Resource, SeriesKey, Severity, UsagePanel
 
@@ -50,7 +49,7 @@ class IndicatorWatch:
         if not queries or self._asked == (last, queries):
             return
         self._asked = last, queries
-        hour_ago = now_seconds - LONG_SECONDS
+        hour_ago = now_seconds - LONGEST_PAST_SECONDS
         counted = [remembered[each.uid].budget.until_seconds for each in asking if each.uid in remembered]
         since = max(hour_ago, min(counted)) if len(counted) == len(asking) else hour_ago
         first = min(int(since) // step * step, last)

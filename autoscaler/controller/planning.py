@@ -18,6 +18,7 @@ from autoscaler.controller.autoscalers import (
 )
 from autoscaler.controller.budgeting import (
     LONGEST_GAP_SECONDS,
+    LONGEST_PAST_SECONDS,
     NOT_READ,
     BudgetStanding,
     Readings,
@@ -26,7 +27,7 @@ from autoscaler.controller.budgeting import (
 )
 from autoscaler.controller.policy import LEAST_PODS, WorkloadPolicy, policy_of
 from autoscaler.controller.ports import ManagedWorkload, TargetWorkload
-from autoscaler.decisions.budget import LONG_SECONDS, budget_after, shares_of_rungs
+from autoscaler.decisions.budget import budget_after, shares_of_rungs
 from autoscaler.decisions.guardrails import ScaleEvent
 from autoscaler.decisions.replicas import decide_replicas
 from autoscaler.settings import ScalingSettings
@@ -106,7 +107,7 @@ def plan(
     remembered = replace(remembered, readiness=remembered.readiness.seen(target.ready_replicas, now_seconds, gap))
     counted: BudgetStanding | None = None
     if settings.error_budget and forecasts.panel is not None:
-        since = max(remembered.budget.until_seconds, now_seconds - LONG_SECONDS)
+        since = max(remembered.budget.until_seconds, now_seconds - LONGEST_PAST_SECONDS)
         counted, remembered = standing(
             remembered,
             policy,

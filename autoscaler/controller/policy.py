@@ -86,16 +86,17 @@ def budget_rules(autoscaler: PredictiveAutoscaler, settings: ScalingSettings) ->
     A level that prices ask for is at most the highest that is forecast.
     """
     relaxation = settings.error_budget_relaxation if settings.error_budget else 1.0
+    window = settings.error_budget_window.total_seconds()
     prices = autoscaler.prices
     if prices is None or autoscaler.percentile is not None:
         own = autoscaler.percentile
         source = "scaling.sla_percentile" if own is None else "spec.sla.percentile"
-        return BudgetRules(level_of(settings.sla_percentile if own is None else own), relaxation), source
+        return BudgetRules(level_of(settings.sla_percentile if own is None else own), relaxation, window), source
     asked = priced_level(prices.replica_hour, prices.violated_minute)
     source = f"spec.sla.prices: {asked:.6g}"
     if asked > LADDER[-1]:
         source += f", of which at most {LADDER[-1]:g} is forecast"
-    return BudgetRules(round(min(asked, LADDER[-1]), 6), relaxation, is_rung=False), source
+    return BudgetRules(round(min(asked, LADDER[-1]), 6), relaxation, window, is_rung=False), source
 
 
 def levels_for(autoscaler: PredictiveAutoscaler, settings: ScalingSettings) -> tuple[float, ...]:

@@ -25,7 +25,9 @@ LONGEST_LOOK_MINUTES = 1.0
 """A longer step moves the level as one of this length: one look must not use up the whole range."""
 TIGHTEST = 3.0
 """Most that is added to the log-odds: violations are then some twenty times rarer than stated."""
-SHORT_SECONDS, LONG_SECONDS = 300.0, 3600.0
+WINDOW_SECONDS = 3600.0
+SHORT_SHARE = 1 / 12
+"""Length of the short window ÷ that of the long one, as in the workbook."""
 FAST_BURN = 14.4
 """The budget burns fast where both windows violate so many times more often than allowed: 2 % of it an hour."""
 MOST_SHARE = 0.5
@@ -40,7 +42,7 @@ class BudgetMemory(NamedTuple):
     offset: float = 0.0
     """Added to the log-odds of the stated level."""
     short: float = 0.0
-    """Share of time in violation, fading with SHORT_SECONDS; likewise the next."""
+    """Share of time in violation, fading with the short window; likewise the next with the long one."""
     long: float = 0.0
     spent_seconds: float = 0.0
     """Time in violation, fading with PERIOD_SECONDS."""
@@ -72,12 +74,14 @@ class BudgetRules:
     """The stated one, in (0, 1); the share of time that may be in violation is what lies above it."""
     relaxation: float = 1.0
     """How many times the odds of a violation may exceed those stated while there are none; 1: never looser."""
+    window_seconds: float = WINDOW_SECONDS
+    """The long window in which violations must come fast for nothing to be removed."""
     is_rung: bool = True
     """Whether it is forecast at the stated level itself, or only at those of the ladder: a fleet's prices name many."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.level < 1.0 or self.relaxation < 1.0:
-            raise ValueError(f"a budget needs a level in (0, 1) and a relaxation of at least 1, got {self}")
+        if not 0.0 < self.level < 1.0 or self.relaxation < 1.0 or self.window_seconds <= 0.0:
+            raise ValueError(f"a budget needs a level in (0, 1), a relaxation of at least 1 and a window, got {self}")
 
     @property
     def allowed(self) -> float:
@@ -139,8 +143,9 @@ def budget_after(
     veto = None
     if burns:
         text = (
-            f"the SLA was violated {long:.3g} times as often as allowed over the last hour and {short:.3g} times over "
-            f"the last five minutes; nothing is removed while both are above {rules.fast_burn:.3g}"
+            f"the SLA was violated {long:.3g} times as often as allowed within {rules.window_seconds:.0f} s and "
+            f"{short:.3g} times within {rules.window_seconds * SHORT_SHARE:.0f} s; nothing is removed while both are "
+            f"above {rules.fast_burn:.3g}"
         )
         veto = Reason(ReasonCode.ERROR_BUDGET_BURNS, text)
     level = round(level_at(rules.level, offset), 6) if offset else rules.level
@@ -152,16 +157,17 @@ def _counted(memory: BudgetMemory, verdict: StepVerdict, rules: BudgetRules, mov
     if violated is None:
         memory = memory._replace(until_seconds=ended)
         # What burned so long ago says nothing of now.
-        return memory if ended - memory.known_until_seconds <= LONG_SECONDS else memory._replace(short=0.0, long=0.0)
-    if ended - memory.known_until_seconds > LONG_SECONDS + seconds:
+        is_recent = ended - memory.known_until_seconds <= rules.window_seconds
+        return memory if is_recent else memory._replace(short=0.0, long=0.0)
+    if ended - memory.known_until_seconds > rules.window_seconds + seconds:
         memory = memory._replace(short=0.0, long=0.0)
     lowest, highest = rules.bounds
     minutes = min(seconds / 60.0, LONGEST_LOOK_MINUTES)
     moved = GAIN_PER_MINUTE * minutes * (violated - rules.allowed) if moves_level else 0.0
     return memory._replace(
         offset=min(max(memory.offset + moved, lowest), highest),
-        short=_faded(memory.short, violated, seconds / SHORT_SECONDS),
-        long=_faded(memory.long, violated, seconds / LONG_SECONDS),
+        short=_faded(memory.short, violated, seconds / (rules.window_seconds * SHORT_SHARE)),
+        long=_faded(memory.long, violated, seconds / rules.window_seconds),
         spent_seconds=memory.spent_seconds * exp(-seconds / PERIOD_SECONDS) + violated * seconds,
         known_until_seconds=ended,
         until_seconds=ended,

@@ -138,7 +138,7 @@ def test_an_explanation_shows_the_whole_way_to_the_number() -> None:
         "  bounds       1 to 5 replicas",
         "  lead time    10 min (scaling.lead_time, as only 0 pods were seen)",
         "  level        0.99 (scaling.sla_percentile)",
-        "  budget       100.0% left, violated 0 times as often as allowed over the last hour",
+        "  budget       100.0% left, violated 0 times as often as allowed lately",
         "               level 0.99, as stated",
         f"  reason       {lines[14].removeprefix('  reason       ')}",
         "  outcome      carried out",
