@@ -159,7 +159,7 @@ def _budget_families(budgets: Sequence[tuple[WorkloadReading, BudgetReading]]) -
         )
     yield _family(
         "foresize_error_budget_burn_rate",
-        "Share of time in violation / the share that the SLA allows, over the long window, scaling.error_budget_window, "
+        "Share of time in violation / the share that is allowed, over the long window, scaling.error_budget_window, "
         "and the short one, a twelfth of it.",
         ("namespace", "workload", "window"),
         [
