@@ -13,8 +13,6 @@ from autoscaler.decisions.budget import Budget, BudgetMemory, BudgetRules, StepV
 
 LONGEST_GAP_SECONDS = 120.0
 """Replicas that were not looked at for longer are not known to have been Ready in between."""
-
-
 LONGEST_PAST_SECONDS = 3600.0
 """Steps that ended longer ago are not counted any more: after an outage they are not known."""
 
@@ -68,8 +66,8 @@ def standing(
     """How the budget stands after the steps that have become known, and what is to be remembered.
 
     `demand` are the newest steps of the workload's demand, `readings` of its indicator where it has one. A step without
-    a value waits until one after it has, or until it is stale, and is then neither good nor bad. Counting begins with
-    the first step that ends after the workload was first seen.
+    a value waits until one after it has, or until it is stale, and is then neither good nor bad; so is time without any
+    steps. Counting begins with the first step that ends after the workload was first seen.
     """
     memory = remembered.budget
     if memory.until_seconds == 0.0:
@@ -125,9 +123,13 @@ def _verdicts(
 ) -> Iterator[StepVerdict]:
     new = [each for each in steps if each.ended_at_seconds > memory.until_seconds]
     known_until = max((each.ended_at_seconds for each in new if not isnan(each.value)), default=stale_seconds)
+    judged_until = memory.until_seconds
     for each in new:
         if each.ended_at_seconds <= max(known_until, stale_seconds):
-            yield StepVerdict(each.ended_at_seconds, step_seconds, judged(each))
+            judged_until = each.ended_at_seconds
+            yield StepVerdict(judged_until, step_seconds, judged(each))
+    if judged_until < stale_seconds - step_seconds:
+        yield StepVerdict(stale_seconds, step_seconds, None)  # there is no answer at all
 
 
 def _what(indicator: Indicator | None, readings: Readings) -> str:
@@ -142,6 +144,7 @@ def _remark(memory: BudgetMemory, rules: BudgetRules, what: str, step_seconds: f
     # A step becomes known a step and a moment after it began to be unknown.
     if unknown_seconds <= 3 * step_seconds:
         return ""
-    faded = "" if unknown_seconds <= rules.window_seconds else ", and what burned before is forgotten"
+    is_forgotten = memory.until_seconds - memory.known_until_seconds > rules.window_seconds
+    faded = ", and what burned before is forgotten" if is_forgotten else ""
     since = as_time(memory.known_until_seconds)
     return f"{what} is not known since {since}: that time counts neither as good nor as violated{faded}"

@@ -104,7 +104,8 @@ def plan(
         policy = replace(policy, max_replicas=ceiling, max_source=hpa.shown)
     suspended = _suspended(autoscaler, clash, remembered, settings, now_seconds)
     gap = max(LONGEST_GAP_SECONDS, 3 * settings.interval.total_seconds())
-    remembered = replace(remembered, readiness=remembered.readiness.seen(target.ready_replicas, now_seconds, gap))
+    readiness = remembered.readiness.since(now_seconds - LONGEST_PAST_SECONDS)
+    remembered = replace(remembered, readiness=readiness.seen(target.ready_replicas, now_seconds, gap))
     counted: BudgetStanding | None = None
     if settings.error_budget and forecasts.panel is not None:
         since = max(remembered.budget.until_seconds, now_seconds - LONGEST_PAST_SECONDS)

@@ -114,7 +114,11 @@ def _prices(given: JsonObject | None) -> Prices | None:
     if given is None:
         return None
     prices = Prices(float(given["replicaHour"]), float(given["violatedMinute"]))
-    priced_level(prices.replica_hour, prices.violated_minute)
+    level = priced_level(prices.replica_hour, prices.violated_minute)
+    if level <= 0.5:
+        raise ValueError(
+            f"sla.prices say a percentile of {100 * level:.3g}; violatedMinute is too low against replicaHour"
+        )
     return prices
 
 

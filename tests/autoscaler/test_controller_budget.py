@@ -141,6 +141,21 @@ def test_a_latency_without_a_value_is_neither_good_nor_bad_and_said() -> None:
     assert "did not answer within 5 s" in watched.told["reason"]
 
 
+def test_an_indicator_that_never_answers_again_keeps_no_replicas() -> None:
+    """What burned when it was last known is forgotten after an hour, and said to be."""
+    watched = Watched(replicas=5, settings=PATIENT)
+    watched.values.value = 0.4
+    watched.steps(3)
+    assert watched.told["burnsFast"]
+
+    watched.values.value = "Prometheus says: no such metric"
+    watched.steps(4)
+    assert watched.parts.replicas() == 5
+    watched.steps(13)
+    assert watched.parts.replicas() == 3
+    assert "what burned before is forgotten" in watched.told["reason"]
+
+
 def test_indicators_are_asked_once_a_step_and_for_the_object_itself() -> None:
     """All queries in one go, keyed by the object, as two objects with one target may promise different things."""
     watched = Watched()

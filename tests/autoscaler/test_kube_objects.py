@@ -325,6 +325,7 @@ def test_an_sla_may_be_prices_and_an_indicator() -> None:
         ({"latency": {"query": "a"}}, "thresholdSeconds"),
         ({"latency": {"query": "a", "thresholdSeconds": 1}, "availability": {"query": "b"}}, "give one of them"),
         ({"prices": {"replicaHour": 0, "violatedMinute": 1}}, "prices must be above 0"),
+        ({"prices": {"replicaHour": 100, "violatedMinute": 1}}, "a percentile of 37.5"),
     ],
 )
 def test_an_sla_that_cannot_be_followed_is_a_problem(sla: dict[str, Any], named: str) -> None:
