@@ -1,13 +1,13 @@
 """What counts against an error budget: an indicator, or demand against what was Ready. Values in, values out."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isnan
 from typing import Any, NamedTuple
 
 from autoscaler.cluster.capacity import proportional
 from autoscaler.cluster.reasons import Hold
-from autoscaler.controller.autoscalers import Indicator, Remembered, as_time
+from autoscaler.controller.autoscalers import Indicator, Readiness, as_time
 from autoscaler.controller.policy import WorkloadPolicy
 from autoscaler.decisions.budget import Budget, BudgetMemory, BudgetRules, StepVerdict, budget_after
 
@@ -52,34 +52,33 @@ class BudgetStanding:
 
 
 def standing(
-    remembered: Remembered,
+    memory: BudgetMemory,
+    readiness: Readiness,
     policy: WorkloadPolicy,
     demand: Iterable[StepValue],
+    *,
     indicator: Indicator | None,
     readings: Readings,
-    *,
     step_seconds: float,
     stale_after_seconds: float,
     moves_level: bool,
     now_seconds: float,
-) -> tuple[BudgetStanding, Remembered]:
-    """How the budget stands after the steps that have become known, and what is to be remembered.
+) -> BudgetStanding:
+    """How the budget stands after the steps that have become known.
 
     `demand` are the newest steps of the workload's demand, `readings` of its indicator where it has one. A step without
     a value waits until one after it has, or until it is stale, and is then neither good nor bad; so is time without any
     steps. Counting begins with the first step that ends after the workload was first seen.
     """
-    memory = remembered.budget
     if memory.until_seconds == 0.0:
         memory = memory._replace(until_seconds=now_seconds, known_until_seconds=now_seconds)
     steps = readings.steps if indicator is not None else demand
-    judged = _by(indicator) if indicator is not None else _by_demand(remembered, policy, step_seconds)
+    judged = _by(indicator) if indicator is not None else _by_demand(readiness, policy, step_seconds)
     verdicts = _verdicts(steps, judged, memory, step_seconds, now_seconds - stale_after_seconds)
     budget = budget_after(memory, verdicts, policy.budget, moves_level=moves_level)
-    kept = replace(remembered, budget=budget.memory, readiness=remembered.readiness.since(budget.memory.until_seconds))
     return BudgetStanding(
         budget, _remark(budget.memory, policy.budget, _what(indicator, readings), step_seconds, now_seconds)
-    ), kept
+    )
 
 
 def budget_status(standing: BudgetStanding) -> dict[str, Any]:
@@ -99,7 +98,7 @@ def _by(indicator: Indicator) -> Callable[[StepValue], float | None]:
 
 
 def _by_demand(
-    remembered: Remembered, policy: WorkloadPolicy, step_seconds: float
+    readiness: Readiness, policy: WorkloadPolicy, step_seconds: float
 ) -> Callable[[StepValue], float | None]:
     """Demand violates where it is above what those that were Ready in the same step carry at their target."""
     each = policy.capacity_per_replica
@@ -109,7 +108,7 @@ def _by_demand(
         if isnan(step.value) or isinstance(capacity, Hold):
             return None
         ended = step.ended_at_seconds
-        return remembered.readiness.share_below(capacity.replicas_for(step.value), ended - step_seconds, ended)
+        return readiness.share_below(capacity.replicas_for(step.value), ended - step_seconds, ended)
 
     return judged
 

@@ -104,17 +104,17 @@ def plan(
         policy = replace(policy, max_replicas=ceiling, max_source=hpa.shown)
     suspended = _suspended(autoscaler, clash, remembered, settings, now_seconds)
     gap = max(LONGEST_GAP_SECONDS, 3 * settings.interval.total_seconds())
-    readiness = remembered.readiness.since(now_seconds - LONGEST_PAST_SECONDS)
-    remembered = replace(remembered, readiness=readiness.seen(target.ready_replicas, now_seconds, gap))
+    readiness = remembered.readiness.seen(target.ready_replicas, now_seconds, gap)
     counted: BudgetStanding | None = None
+    since = max(remembered.budget.until_seconds, now_seconds - LONGEST_PAST_SECONDS)
     if settings.error_budget and forecasts.panel is not None:
-        since = max(remembered.budget.until_seconds, now_seconds - LONGEST_PAST_SECONDS)
-        counted, remembered = standing(
-            remembered,
+        counted = standing(
+            remembered.budget,
+            readiness,
             policy,
             [StepValue(*each) for each in forecasts.steps_since(key, since)],
-            autoscaler.indicator,
-            readings,
+            indicator=autoscaler.indicator,
+            readings=readings,
             step_seconds=forecasts.panel.step_seconds,
             stale_after_seconds=settings.stale_after.total_seconds(),
             moves_level=autoscaler.mode is Mode.AUTO and suspended is None,
@@ -141,7 +141,14 @@ def plan(
     age = None if isinstance(observed, Hold) else max(0.0, now_seconds - observed.measured_at_seconds)
     share = policy.rules.reactive_share if outcome.decision.rung is Rung.REACTIVE else 1.0
     measured = policy.lead_seconds if len(target.ready_seconds) >= LEAST_PODS else remembered.lead_seconds
-    kept = replace(remembered, replicas=outcome.memory, lead_seconds=measured, rung=outcome.decision.rung)
+    kept = replace(
+        remembered,
+        replicas=outcome.memory,
+        lead_seconds=measured,
+        rung=outcome.decision.rung,
+        budget=remembered.budget if counted is None else counted.budget.memory,
+        readiness=readiness.since(since),
+    )
     return Plan(workload, policy, outcome.decision, kept, age, share, clash, counted)
 
 

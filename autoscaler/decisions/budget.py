@@ -96,8 +96,7 @@ class BudgetRules:
     @property
     def bounds(self) -> tuple[float, float]:
         """Lowest and highest offset; none that the forecasts could not follow, so that it is not far to come back."""
-        loosest = max(-log(self.relaxation), log_odds(self.rungs[0]) - log_odds(self.level))
-        return loosest, min(TIGHTEST, log_odds(self.rungs[-1]) - log_odds(self.level))
+        return _bounds(self.level, self.relaxation, self.is_rung)
 
     @property
     def fast_burn(self) -> float:
@@ -199,6 +198,13 @@ def _rungs(level: float, relaxation: float, is_rung: bool) -> tuple[float, ...]:
     below = [each for each in LADDER if each <= lowest][-1:] if lowest < level or not is_rung else []
     own = {level} if is_rung else set()
     return tuple(sorted({*own, *below, *(each for each in LADDER if each > lowest)}))
+
+
+@lru_cache(maxsize=1000)
+def _bounds(level: float, relaxation: float, is_rung: bool) -> tuple[float, float]:
+    rungs = _rungs(level, relaxation, is_rung)
+    loosest = max(-log(relaxation), log_odds(rungs[0]) - log_odds(level))
+    return loosest, min(TIGHTEST, log_odds(rungs[-1]) - log_odds(level))
 
 
 def log_odds(level: float) -> float:
