@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.controlplane import ControlPlane, wait_until
 from tests.support.live_demand import LiveDemand
-from tests.support.running import FORECASTING, SOON_SECONDS, Scene, a_scene, an_object
+from tests.support.running import SOON_SECONDS, Scene, a_scene, an_object
 
 pytestmark = pytest.mark.e2e
 LATENCY = 'sum(container_memory_working_set_bytes{pod=~"latency-.*"})'
@@ -18,7 +18,7 @@ FAST, SLOW = 0.1, 0.4
 @pytest.fixture
 def scene(control_plane: ControlPlane, demand: LiveDemand, tmp_path: Path) -> Iterator[Scene]:
     """Violations are looked at over a minute and five seconds, so that nobody waits for the hour."""
-    with a_scene(control_plane, demand, tmp_path, FORECASTING, error_budget_window="1m") as made:
+    with a_scene(control_plane, demand, tmp_path, error_budget_window="1m") as made:
         yield made
 
 
@@ -30,7 +30,7 @@ def slow_web(scene: Scene, seconds: float) -> None:
 def test_a_violated_latency_keeps_replicas_and_tightens_until_it_recovers(scene: Scene) -> None:
     """Status, condition, Event and explanation say so while it lasts; then what is not needed is removed."""
     behaviour = {"scaleDown": {"stabilizationWindowSeconds": 0}}
-    scene.put("web", replicas=4, wait=False, behavior=behaviour)
+    scene.put("web", replicas=4, behavior=behaviour)
     manifest = an_object(scene.namespace, "web", behavior=behaviour)
     manifest["spec"]["sla"] = {"percentile": 99, "latency": {"query": LATENCY, "thresholdSeconds": 0.25}}
     scene.plane.apply(manifest)
@@ -62,7 +62,7 @@ def test_a_violated_latency_keeps_replicas_and_tightens_until_it_recovers(scene:
 
 def test_a_latency_that_cannot_be_read_is_said_and_stops_nothing(scene: Scene) -> None:
     """The query of another namespace is refused; replicas follow demand as ever."""
-    scene.put("web", wait=False)
+    scene.put("web")
     manifest = an_object(scene.namespace, "web")
     other = 'sum(container_memory_working_set_bytes{namespace="bank"})'
     manifest["spec"]["sla"] = {"latency": {"query": other, "thresholdSeconds": 0.25}}
