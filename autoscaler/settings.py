@@ -25,7 +25,11 @@ class ScalingSettings(Section):
     reactive_utilisation: float = Field(default=0.7, gt=0, le=1)
     """The same where there is no forecast, as an HPA's target: the headroom must then cover the lead time."""
     tolerance: float = Field(default=0.1, ge=0, lt=1)
-    """Relative change below which the replica count is left alone, where an object does not say."""
+    """Relative excess of capacity that is not worth removing replicas for, where an object does not say."""
+    scale_up_tolerance: float = Field(default=0.0, ge=0, lt=1)
+    """Relative shortfall of capacity that is not worth adding replicas for, where an object does not say.
+
+    None by default, other than the HPA's: the quantile is the margin already."""
     scale_down_stabilisation: AnyDuration = timedelta(minutes=5)
     """How long a lower recommendation must hold before replicas are removed, where an object does not say."""
     error_budget: bool = True

@@ -133,7 +133,7 @@ def lead_time(
 def behaviour_of(up: GivenRules, down: GivenRules, settings: ScalingSettings) -> Behaviour:
     """The guardrails that an object gives, and for what it does not give the settings' and the HPA's own."""
     stabilised = replace(DOWN_DEFAULT, stabilisation_seconds=settings.scale_down_stabilisation.total_seconds())
-    return Behaviour(_rules(up, UP_DEFAULT, settings.tolerance), _rules(down, stabilised, settings.tolerance))
+    return Behaviour(_rules(up, UP_DEFAULT, settings.scale_up_tolerance), _rules(down, stabilised, settings.tolerance))
 
 
 def replica_rules(behaviour: Behaviour, settings: ScalingSettings) -> ReplicaRules:

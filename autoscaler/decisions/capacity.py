@@ -1,5 +1,7 @@
 """What replicas carry while the share of late responses stays within the SLO: from the M/M/c queue, or as learned."""
 
+from math import isnan
+
 from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from models.capacity import LearnedCapacity, Refusal
@@ -22,6 +24,17 @@ def queue_capacity(
     if loads[-1] <= 0.0:
         return None
     return Capacity(service_rate * servers_per_replica, tuple(load * service_rate for load in loads))
+
+
+def exceeded_by(demand: float, capacity: Capacity, fewest: int, most: int) -> float:
+    """What readiness must exceed to be enough for the demand: what one replica fewer than it needs carries.
+
+    0 where the fewest replicas that there may be are enough, and no more than the most can do is asked. NaN is NaN.
+    """
+    if isnan(demand):
+        return demand
+    needed = min(capacity.replicas_for(demand), most)
+    return capacity.demand_at(needed - 1) if needed > fewest else 0.0
 
 
 def as_learned(learned: LearnedCapacity | Refusal) -> Capacity | Hold:

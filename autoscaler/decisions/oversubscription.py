@@ -16,13 +16,8 @@ import numpy as np
 
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from models.forecast import FloatArray
+from models.node_peak import COLD_SAMPLES, LEAST_BLOCKS, SEEN_SHARE, capped_totals
 
-COLD_SAMPLES = 24
-"""A task with fewer samples is cold and counts in full (two hours at 5 minutes; EuroSys'21)."""
-MINIMUM_BLOCKS = 7
-"""With fewer past horizons nothing is oversold: not every weekday was seen."""
-SEEN_SHARE = 0.5
-"""A past horizon in which nobody was watching for longer than this share is no evidence."""
 SMALLEST_SCALE = 0.05
 """Least spread of block maxima that is believed, as a share of the highest, where the level must be extrapolated."""
 
@@ -89,8 +84,8 @@ def node_peak_quantile(
     """
     steps = usage.shape[1] if usage.ndim == 2 else 0
     blocks = steps // horizon_steps
-    if usage.ndim != 2 or usage.shape[0] == 0 or blocks < MINIMUM_BLOCKS:
-        return _no_evidence(f"{blocks} past horizons of usage, need {MINIMUM_BLOCKS}: nothing is oversold")
+    if usage.ndim != 2 or usage.shape[0] == 0 or blocks < LEAST_BLOCKS:
+        return _no_evidence(f"{blocks} past horizons of usage, need {LEAST_BLOCKS}: nothing is oversold")
     limit_steps = np.broadcast_to(limits[:, None] if limits.ndim == 1 else limits, usage.shape)
     bounds = np.where(np.isnan(limit_steps), inf, limit_steps)
     cold = np.count_nonzero(~np.isnan(usage), axis=1) < COLD_SAMPLES
@@ -103,8 +98,8 @@ def node_peak_quantile(
     seen = np.count_nonzero(~np.isnan(totals), axis=1) >= horizon_steps * SEEN_SHARE
     maxima = np.sort(np.fmax.reduce(totals[seen], axis=1)) + reserved
     blocks = len(maxima)
-    if blocks < MINIMUM_BLOCKS:
-        return _no_evidence(f"{blocks} past horizons with samples, need {MINIMUM_BLOCKS}: nothing is oversold")
+    if blocks < LEAST_BLOCKS:
+        return _no_evidence(f"{blocks} past horizons with samples, need {LEAST_BLOCKS}: nothing is oversold")
     reasons: list[Reason] = []
     cold_tasks = int(cold.sum())
     if cold_tasks:
@@ -124,23 +119,6 @@ def node_peak_quantile(
         )
     )
     return PeakEstimate(value, level, blocks, True, cold_tasks, tuple(reasons))
-
-
-def capped_totals(usage: FloatArray, limits: FloatArray, horizon_steps: int) -> FloatArray:
-    """Total usage of tasks capped at their limits (both [tasks, steps]; infinite is no limit) as [blocks, steps].
-
-    Where other tasks have a sample, a missing one counts as the task's highest of the block, or its highest ever where
-    it has none in the block, so that a gap never looks like idle time. Where no task has one nobody was watching: NaN.
-    """
-    tasks, steps = usage.shape
-    shape = (tasks, steps // horizon_steps, horizon_steps)
-    by_block = usage.reshape(shape)
-    missing = np.isnan(by_block)
-    highest = np.fmax.reduce(by_block, axis=2, keepdims=True)
-    ever = np.fmax.reduce(highest, axis=1, keepdims=True)
-    filled = np.where(missing, np.nan_to_num(np.where(np.isnan(highest), ever, highest)), by_block)
-    totals = np.minimum(filled, limits.reshape(shape)).sum(axis=0)
-    return np.asarray(np.where(missing.all(axis=0) & (tasks > 0), np.nan, totals))
 
 
 def oversubscription_ratio(

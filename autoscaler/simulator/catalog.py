@@ -1,7 +1,7 @@
 """Name → policy: what a replay can be asked for, with the knob that a sweep turns and the values that it takes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from autoscaler.decisions.budget import LADDER, BudgetRules
@@ -24,7 +24,7 @@ class Given:
     past: FloatArray
     """Demand before the replay, [workloads, past steps], NaN where it is not known."""
     peaks: Mapping[float, FloatArray]
-    """By quantile level: forecasts of the peak in the lead window that begins with each step, [workloads, steps]."""
+    """By level: the demand to be ready for in each step, [workloads, steps]."""
     level: float
     """Foresize's level, unless a sweep turns it; one of those in `peaks`."""
     lead_seconds: float
@@ -35,6 +35,8 @@ class Given:
     """That the HPA aims at, and foresize where it has no forecast."""
     relaxation: float | None = None
     """Of foresize's error budget, as `BudgetRules` has it; None: foresize has none, unless it is asked for."""
+    target_utilisation: float | None = None
+    """Share of what replicas carry within the SLO that foresize fills; None: each workload's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +61,6 @@ def named(name: str) -> Entry:
 
 
 def _foresize(given: Given, level: float | None) -> Policy:
-    """A swept level is all the margin that a forecast gets: replicas are then filled up to the SLO at that quantile.
-
-    With a target below it beside, even the lowest level would be too careful to be compared with a tight peer.
-    """
     return _of_level(given, level, given.relaxation if level is None else None, FORESIZE)
 
 
@@ -74,19 +72,17 @@ def _budgeted(given: Given, level: float | None) -> Policy:
 def _of_level(given: Given, level: float | None, relaxation: float | None, name: str) -> Policy:
     stated = given.level if level is None else level
     budget = None if relaxation is None else BudgetRules(stated, relaxation)
-    policy = ForesizePolicy(
+    return ForesizePolicy(
         peaks=given.peaks[stated],
         level=stated,
         lead_seconds=given.lead_seconds,
         rules=given.rules,
+        target_utilisation=given.target_utilisation,
         budget=budget,
         rungs={} if budget is None else {rung: given.peaks[rung] for rung in budget.rungs},
         model_version=given.model_version,
         name=name,
     )
-    if level is None:
-        return policy
-    return replace(policy, target_utilisation=1.0, rules=replace(given.rules, reactive_share=given.hpa_utilisation))
 
 
 def _hpa(given: Given, utilisation: float | None) -> Policy:
@@ -107,10 +103,8 @@ REACTIVE = frozenset({HPA, "hpa_requests", "keda", "kpa"})
 
 CATALOG: Mapping[str, Entry] = MappingProxyType(
     {
-        FORESIZE: Entry(make=_foresize, knob="quantile level at full utilisation", values=LEVELS, is_reactive=False),
-        BUDGETED: Entry(
-            make=_budgeted, knob="stated level at full utilisation, with error budget", values=LEVELS, is_reactive=False
-        ),
+        FORESIZE: Entry(make=_foresize, knob="SLA level", values=LEVELS, is_reactive=False),
+        BUDGETED: Entry(make=_budgeted, knob="stated SLA level", values=LEVELS, is_reactive=False),
         HPA: Entry(make=_hpa, knob="target utilisation", values=UTILISATIONS, is_reactive=True),
         **{name: _peer(peer, is_reactive=name in REACTIVE) for name, peer in PEERS.items() if name != HPA},
     }

@@ -25,7 +25,15 @@ from pipelines.flows.replays import replayed, tried
 from pipelines.settings import Settings
 from pipelines.steps.plan import peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
-from pipelines.steps.replay import NothingToReplay, ReplayPlan, lead_peaks, pool_replays, replay_plan
+from pipelines.steps.replay import (
+    SIGNAL_LEVELS,
+    NothingToReplay,
+    ReplayPlan,
+    lead_peaks,
+    pool_replays,
+    replay_plan,
+    safe_peaks,
+)
 from pipelines.steps.split import observed_times
 from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
 from predictor.serving.bundle import Bundle
@@ -110,7 +118,12 @@ def simulate(
     rungs = BudgetRules(level, scaling.error_budget_relaxation).rungs if relaxation or BUDGETED in entries else ()
     levels = tuple(sorted({level, *rungs, *(entries[FORESIZE].values if asked.sweep else ())}))
     with clock.step("forecast") as progress:
-        peaks = lead_peaks(bundle, panel, plan, levels=levels, past_steps=question.past_steps, progress=progress)
+        asked_levels = sorted({*levels, *SIGNAL_LEVELS})
+        forecasts = lead_peaks(
+            bundle, panel, plan, levels=asked_levels, past_steps=question.past_steps, progress=progress
+        )
+    with clock.step("margins") as progress:
+        peaks = safe_peaks(plan, forecasts, levels, progress=progress)
     given = Given(
         past=plan.past,
         peaks=peaks,

@@ -5,17 +5,20 @@ replayed days.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autoscaler.cluster.pools import WHOLE_POOL, pool_history
+from autoscaler.decisions.capacity import exceeded_by
 from autoscaler.settings import OversubscriptionSettings, ScalingSettings
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
 from autoscaler.simulator.oversubscription import OversubscriptionReplay, replay_oversubscription
 from models.forecast import FloatArray, Target
+from models.margins import DemandMargins
 from pipelines.errors import NotEnoughHistory
+from pipelines.steps.plan import untold
 from predictor.serving.bundle import Bundle
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
@@ -150,6 +153,56 @@ def lead_peaks(
         peaks[:, :, step] = np.max([each.forecast.values.max(axis=2) for each in counted], axis=0).T
         progress(step + 1, plan.steps)
     return dict(zip(levels, peaks, strict=True))
+
+
+SIGNAL_LEVELS = (0.5, 0.9, 0.98)
+"""Forecast quantiles that are signals of demand, beside those of recent usage."""
+
+
+def safe_peaks(
+    plan: ReplayPlan,
+    forecasts: Mapping[float, FloatArray],
+    levels: Sequence[float],
+    *,
+    target_utilisation: float | None = None,
+    progress: Callable[[int, int], None] = untold,
+) -> dict[float, FloatArray]:
+    """By level: the demand to be ready for in each replayed step, [workloads, steps].
+
+    That is the cheapest signal times the margin which keeps the SLO in so large a share of time, as the controller
+    learns them from one step to the next: from the past first, then from what is replayed. Where nothing was learned
+    yet it is the forecast at the level. `forecasts` holds those of SIGNAL_LEVELS and of the levels, from `lead_peaks`.
+    `target_utilisation` is the share of what replicas carry within the SLO that they should carry; None: each
+    workload's own.
+    """
+    step_seconds, lead = plan.settings.step_seconds, lead_steps(plan.settings) - 1
+    usage = np.concatenate([plan.past, plan.demand], axis=1)
+    first, total = plan.past.shape[1], usage.shape[1]
+    exceeded = np.stack(
+        [_exceeded(row, each, target_utilisation) for row, each in zip(usage, plan.workloads, strict=True)]
+    )
+    names = [f"the forecast peak's {level} quantile" for level in SIGNAL_LEVELS]
+    margins = DemandMargins(len(plan.workloads), names, step_seconds=step_seconds, longest_lead_steps=lead)
+    leads = np.full(len(plan.workloads), lead)
+    unknown = np.full((len(plan.workloads), len(SIGNAL_LEVELS)), np.nan)
+    safe = {level: forecasts[level].copy() for level in levels}
+    for step in range(1, total):
+        at = step - first
+        asked = unknown if at < 0 else np.stack([forecasts[level][:, at] for level in SIGNAL_LEVELS], axis=1)
+        margins.step(usage[:, :step], asked, exceeded[:, step - 1], leads)
+        if at >= 0:
+            for level, made in safe.items():
+                demand = margins.advised(np.full(len(plan.workloads), 1.0 - level)).demand
+                made[:, at] = np.where(np.isnan(demand), made[:, at], demand)
+        progress(step + 1, total)
+    return safe
+
+
+def _exceeded(demand: FloatArray, workload: ReplayWorkload, target_utilisation: float | None) -> FloatArray:
+    amounts, where = np.unique(demand, return_inverse=True)
+    capacity = workload.within_slo.scaled(target_utilisation or workload.target_utilisation)
+    bounds = workload.min_replicas, workload.max_replicas
+    return np.array([exceeded_by(each, capacity, *bounds) for each in amounts.tolist()])[where]
 
 
 def pool_replays(

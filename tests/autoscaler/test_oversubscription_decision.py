@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 
 from autoscaler.cluster.reasons import Hold, ReasonCode
 from autoscaler.decisions.oversubscription import (
-    MINIMUM_BLOCKS,
     PeakEstimate,
-    capped_totals,
     node_peak_quantile,
     oversubscription_ratio,
 )
 from models.forecast import FloatArray
+from models.node_peak import LEAST_BLOCKS, capped_totals
 
 NO_LIMIT = np.array([np.nan])
 
@@ -120,7 +119,7 @@ def test_a_cold_task_counts_at_its_limit_else_at_its_request() -> None:
     assert isinstance(with_nothing, Hold)
 
 
-@pytest.mark.parametrize("shape", [(0, 0), (0, 240), (3, 0), (3, 24 * (MINIMUM_BLOCKS - 1))])
+@pytest.mark.parametrize("shape", [(0, 0), (0, 240), (3, 0), (3, 24 * (LEAST_BLOCKS - 1))])
 def test_an_empty_or_short_history_never_oversubscribes(shape: tuple[int, int]) -> None:
     """No evidence, no oversubscription: 1.0, with the reason."""
     peak = node_peak_quantile(np.ones(shape), np.ones(shape[0]), level=0.99, horizon_steps=24)
