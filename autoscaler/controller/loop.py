@@ -17,8 +17,10 @@ import structlog
 from autoscaler.cluster.commands import ScaleReplicas
 from autoscaler.cluster.reasons import replicas_text
 from autoscaler.controller.autoscalers import Mode, Remembered
+from autoscaler.controller.budgeting import NOT_READ
+from autoscaler.controller.indicators import IndicatorWatch
 from autoscaler.controller.planning import Plan, plan, steered_hpa
-from autoscaler.controller.policy import level_of
+from autoscaler.controller.policy import levels_for
 from autoscaler.controller.ports import (
     ClusterObservation,
     ClusterReader,
@@ -107,6 +109,8 @@ class Controller:
     """Set to end the loop; a write that is under way is finished first."""
     vertical: VerticalScaling | None = None
     """Sizes containers, for the objects that ask for it."""
+    indicators: IndicatorWatch | None = None
+    """Reads what says whether SLAs are kept, for the objects that give it."""
     other_resources: frozenset[Resource] = frozenset()
     """Whose usage is read though no object scales on them: what node pools are oversold by."""
     monotonic: Callable[[], float] | None = None
@@ -173,6 +177,9 @@ class Controller:
                 forecasts = self.predictor.predict(
                     started, levels=self._levels(seen), resources=wanted or None, queries=_queries(seen)
                 )
+            if self.indicators is not None and self.settings.error_budget and self.leadership.is_leader:
+                with self.metrics.timed("indicators"):
+                    self.indicators.look(scaled, self.remembered, started)
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.
                 seen = self._observed()
@@ -223,9 +230,9 @@ class Controller:
         return seen
 
     def _levels(self, seen: ClusterObservation) -> frozenset[float]:
-        """The quantile levels that the objects ask for beside the settings' own."""
-        percentiles = {each.autoscaler.percentile for each in seen.workloads}
-        return frozenset(level_of(percentile) for percentile in percentiles if percentile is not None)
+        """The quantile levels that decisions may need: what the objects state, and those their budgets may ask for."""
+        scaled = (each.autoscaler for each in seen.workloads if each.autoscaler.scales)
+        return frozenset(level for each in scaled for level in levels_for(each, self.settings))
 
     def _forget(self) -> None:
         """Leaves nothing of an own leadership: the next one starts from what the cluster says."""
@@ -242,8 +249,16 @@ class Controller:
             uid = workload.autoscaler.uid
             known = self.remembered.get(uid)
             before[uid] = remembered_from(workload.autoscaler.status, now) if known is None else known
+        read = self.indicators.of if self.indicators is not None else lambda _: NOT_READ
         plans = [
-            plan(workload, forecasts, before[workload.autoscaler.uid], settings=self.settings, now_seconds=now)
+            plan(
+                workload,
+                forecasts,
+                before[workload.autoscaler.uid],
+                settings=self.settings,
+                now_seconds=now,
+                readings=read(workload.autoscaler.uid),
+            )
             for workload in seen.workloads
         ]
         # Replaced as a whole: what is gone from the cluster is forgotten.
