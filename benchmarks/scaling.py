@@ -24,7 +24,7 @@ import foresize
 from autoscaler.controller.autoscalers import NO_RULES
 from autoscaler.controller.policy import behaviour_of, replica_rules
 from autoscaler.decisions.capacity import queue_capacity
-from autoscaler.simulator.catalog import BUDGETED, CATALOG, FORESIZE, HPA, LEVELS, Given
+from autoscaler.simulator.catalog import CATALOG, FORESIZE, HPA, LEVELS, Given
 from autoscaler.simulator.comparison import Comparison, Trial, compared
 from autoscaler.simulator.elasticity import PERFECT
 from autoscaler.simulator.oracle import ORACLE
@@ -51,8 +51,6 @@ FUNCTIONS = 9
 """The busiest of Azure's."""
 PAST = timedelta(days=7)
 SEED = 0
-POLICIES = {name: entry for name, entry in CATALOG.items() if name != BUDGETED}
-"""The error budget is measured by `benchmarks.budget`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,7 @@ def measured(task: ScalingTask, folder: Path) -> dict[str, Any]:
     plan, given, _ = prepared(task, folder)
     made: dict[str, Any] = {"seed": SEED, "series": [key.workload for key in plan.keys], "trials": []}
     with mapped_over(2) as mapped:
-        for name, entry in POLICIES.items():
+        for name, entry in CATALOG.items():
             for value in (None, *entry.values):
                 policy = entry.make(given, value)
                 replay = replayed(plan.demand, plan.workloads, [policy], plan.settings, mapped=mapped)
