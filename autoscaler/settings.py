@@ -32,6 +32,9 @@ class ScalingSettings(Section):
     None by default, other than the HPA's: the quantile is the margin already."""
     scale_down_stabilisation: AnyDuration = timedelta(minutes=5)
     """How long a lower recommendation must hold before replicas are removed, where an object does not say."""
+    learned_margins: bool = True
+    """Whether demand to be ready for is the cheapest of several signals times the margin that its own record asks for,
+    once that is long enough; else it is the quantile that is forecast."""
     error_budget: bool = True
     """Whether violations of the SLA count against its budget: they raise the level, and while they come fast nothing is
     removed."""

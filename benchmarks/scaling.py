@@ -22,6 +22,7 @@ import pandas as pd
 
 import foresize
 from autoscaler.controller.autoscalers import NO_RULES
+from autoscaler.controller.demand import SIGNAL_LEVELS
 from autoscaler.controller.policy import behaviour_of, replica_rules
 from autoscaler.decisions.capacity import queue_capacity
 from autoscaler.simulator.catalog import CATALOG, FORESIZE, HPA, LEVELS, Given
@@ -36,7 +37,7 @@ from pipelines.flows.parallel import mapped_over
 from pipelines.flows.replays import replayed
 from pipelines.settings import Settings
 from pipelines.steps.plan import untold
-from pipelines.steps.replay import SIGNAL_LEVELS, ReplayPlan, lead_peaks, safe_peaks
+from pipelines.steps.replay import ReplayPlan, lead_peaks, safe_peaks
 from predictor.usage.panel import UsagePanel
 
 STEP_SECONDS = 60

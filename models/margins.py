@@ -31,10 +31,12 @@ BLOCK = 512
 """How many series are advised on together: all of a large fleet's would take gigabytes."""
 LARGEST_UNIT = 1e4
 """Weights are made small again beyond this, long before single precision drops old ones."""
-LEAST_STEPS = 60.0
-"""A signal may serve once its record is so many steps long, or as long as any of the series'."""
+LEAST_STEPS = 59.0
+"""A signal may serve once its record is longer: an hour of minutes, five hours of five minutes."""
 ROUNDING = 1e-6
 """Relative excess over a margin that is rounding to single precision, not demand."""
+HIGHEST = 1.2
+"""However large the margin, what is advised is at most so many times the highest demand of the last week."""
 TAIL_SHARE = 0.1
 """The tail's mean excess, on the logarithm, is that over the margin which demand exceeds this share of time…"""
 LEAST_TAIL = 0.02
@@ -60,7 +62,7 @@ class DemandMargins:
     def __init__(self, series: int, forecasts: Sequence[str], *, step_seconds: int, longest_lead_steps: int) -> None:
         """Nothing is known yet. `forecasts` names those signals that are forecast and not recent usage."""
         self._step_seconds, self._longest = step_seconds, longest_lead_steps
-        self._recent_signals = recent_signals(step_seconds, longest_lead_steps)
+        self._recent_signals = recent_signals(step_seconds)
         self.names = (*(each.name for each in self._recent_signals), *forecasts)
         """Of the signals, for a person."""
         self._growth = 2.0 ** (step_seconds / HALF_LIFE_SECONDS)
@@ -71,6 +73,8 @@ class DemandMargins:
         """Weight of the steps by the first margin that would have been enough; last, those for which none is."""
         self._total: NDArray[np.float32] = np.zeros((series, count), dtype=np.float32)
         """Weighted sum of the signals."""
+        self._used: NDArray[np.float32] = np.zeros((series, count), dtype=np.float32)
+        """Weighted sum of usage in the same steps: signals that are known at different times are compared by it."""
         self._recent: NDArray[np.float32] = np.full((longest_lead_steps + 1, series, count), np.nan, np.float32)
         """The signals of the coming step and of those before, newest first."""
 
@@ -83,8 +87,20 @@ class DemandMargins:
         """Some series in the order given; a row of -1 is one of which nothing is known."""
         made = copy(self)
         is_new = rows < 0
-        made._needed, made._total, made._recent = self._needed[rows], self._total[rows], self._recent[:, rows]
-        made._needed[is_new], made._total[is_new], made._recent[:, is_new] = 0.0, 0.0, np.nan
+        made._needed, made._total, made._used = self._needed[rows], self._total[rows], self._used[rows]
+        made._recent = self._recent[:, rows]
+        made._needed[is_new], made._total[is_new], made._used[is_new] = 0.0, 0.0, 0.0
+        made._recent[:, is_new] = np.nan
+        return made
+
+    def beside(self, other: Self) -> Self:
+        """These series, then the other's, whose signals and steps must be the same."""
+        made = copy(self)
+        scale = np.float32(self._unit / other._unit)
+        made._needed = np.concatenate([self._needed, other._needed * scale])
+        made._total = np.concatenate([self._total, other._total * scale])
+        made._used = np.concatenate([self._used, other._used * scale])
+        made._recent = np.concatenate([self._recent, other._recent], axis=1)
         return made
 
     def step(self, usage: FloatArray, forecasts: FloatArray, exceeded: FloatArray, lead_steps: IntArray) -> None:
@@ -95,10 +111,10 @@ class DemandMargins:
         then it teaches nothing. `lead_steps` [series] is how many steps before its own what a step needs has to be
         ordered. Raises ForecastError for arrays of other series or forecasts.
         """
-        signals = np.column_stack([*(each.of(usage) for each in self._recent_signals), forecasts])
+        lead = np.minimum(lead_steps, self._longest)
+        signals = np.column_stack([*(each.of(usage, lead) for each in self._recent_signals), forecasts])
         if signals.shape != self._total.shape:
             raise ForecastError(f"signals are {signals.shape}, but the record is of {self._total.shape}")
-        lead = np.minimum(lead_steps, self._longest)
         lowest = np.minimum.accumulate(self._recent, axis=0)[lead, np.arange(self.series)]
         is_known = ~np.isnan(lowest) & ~np.isnan(exceeded)[:, None]
         row, signal = np.nonzero(is_known)
@@ -107,10 +123,12 @@ class DemandMargins:
         bins = np.searchsorted(MARGINS, ratio * (1.0 - ROUNDING), side="right")
         self._needed[row, signal, bins] += self._unit
         self._total[row, signal] += self._unit * self._recent[0, row, signal]
+        self._used[row, signal] += self._unit * np.nan_to_num(usage[row, -1])
         self._unit *= self._growth
         if self._unit > LARGEST_UNIT:
             self._needed /= self._unit
             self._total /= self._unit
+            self._used /= self._unit
             self._unit = 1.0
         self._recent = np.concatenate([signals[None].astype(np.float32), self._recent[:-1]])
 
@@ -133,10 +151,11 @@ class DemandMargins:
         scale = np.maximum(excess / (TAIL_SHARE * np.maximum(steps, 1.0)), LEAST_TAIL)
         beyond_all = above[:, :, -1]
         end = np.where(beyond_all < 0.5, (above < 0.5).argmax(axis=2), MARGINS.size - 1)
-        is_long = steps >= np.minimum(LEAST_STEPS, steps.max(axis=1, initial=0.0))[:, None]
-        is_usable = is_long & (steps > 0) & ~np.isnan(signals)
-        mean = self._total[block] / self._unit / np.maximum(steps, 1e-9)
-        rows = np.arange(len(signals))
+        is_usable = (steps >= LEAST_STEPS) & ~np.isnan(signals)
+        # What a signal costs, at a margin of one, for each unit of usage in its steps.
+        total, used = self._total[block].astype(np.float64), self._used[block].astype(np.float64)
+        cost = np.divide(total, used, out=total, where=used > 0)
+        rows, highest = np.arange(len(signals)), signals[:, 0]
         columns = []
         for share in allowed.T:
             # One exceedance more than was seen lies beyond the end, where the tail falls from it exponentially.
@@ -145,10 +164,10 @@ class DemandMargins:
             beyond = scale * np.maximum(-np.log(np.maximum(most + 1.0, 1e-300)), 0.0)
             margins = np.where(most >= 0.0, MARGINS[np.minimum(seen, end)], MARGINS[end] * np.exp(beyond))
             is_enough = is_usable & (margins <= MARGINS[-1]) & (beyond_all <= np.maximum(most, 0.5))
-            best = np.where(is_enough, mean * margins, np.inf).argmin(axis=1)
+            best = np.where(is_enough, cost * margins, np.inf).argmin(axis=1)
             serves = is_enough[rows, best]
             margin = np.where(serves, margins[rows, best], np.nan)
-            demand = signals[rows, best] * margin
+            demand = np.minimum(signals[rows, best] * margin, HIGHEST * highest)
             columns.append((demand, np.where(serves, best, -1), margin, np.where(serves, steps[rows, best], 0.0)))
         demand, signal, margin, count = (np.stack(each, axis=1) for each in zip(*columns, strict=True))
         return Advised(demand, signal, margin, count)

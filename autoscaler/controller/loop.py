@@ -18,8 +18,9 @@ from autoscaler.cluster.commands import ScaleReplicas
 from autoscaler.cluster.reasons import replicas_text
 from autoscaler.controller.autoscalers import Mode, Remembered
 from autoscaler.controller.budgeting import NOT_READ
+from autoscaler.controller.demand import DemandWatch, Terms
 from autoscaler.controller.indicators import IndicatorWatch
-from autoscaler.controller.planning import Plan, plan, steered_hpa
+from autoscaler.controller.planning import Plan, plan, steered_hpa, terms_of
 from autoscaler.controller.policy import levels_for
 from autoscaler.controller.ports import (
     ClusterObservation,
@@ -126,6 +127,9 @@ class Controller:
         """What was last said of each thing that can go wrong."""
         self._logged: dict[str, tuple[object, ...]] = {}
         """By uid: what the last line about it said."""
+        self._demand = DemandWatch()
+        self._terms: dict[str, tuple[SeriesKey, Terms] | None] = {}
+        """By uid: of whose demand what holds, as it was last decided on."""
         gathering = max(self.settings.interval.total_seconds(), 1.0)
         self._budget = WriteBudget(self.settings.writes_per_second, gathering)
         self._term = self.leadership.transitions
@@ -191,6 +195,7 @@ class Controller:
         self.metrics.dependency_up.labels("kubernetes").set(1)
         if not self.leadership.is_leader:
             self._forget()
+            self._follow_demand(seen, forecasts)
             return CycleReport(started, forecasts=forecasts, is_standby=True)
         if self.leadership.transitions != self._term:
             self._forget()
@@ -250,6 +255,7 @@ class Controller:
             known = self.remembered.get(uid)
             before[uid] = remembered_from(workload.autoscaler.status, now) if known is None else known
         read = self.indicators.of if self.indicators is not None else lambda _: NOT_READ
+        self._follow_demand(seen, forecasts)
         plans = [
             plan(
                 workload,
@@ -258,14 +264,33 @@ class Controller:
                 settings=self.settings,
                 now_seconds=now,
                 readings=read(workload.autoscaler.uid),
+                watch=self._demand if self.settings.learned_margins else None,
             )
             for workload in seen.workloads
         ]
+        self._terms = {decided.autoscaler.uid: terms_of(decided) for decided in plans}
         # Replaced as a whole: what is gone from the cluster is forgotten.
         self.remembered = {decided.autoscaler.uid: decided.remembered for decided in plans}
         self._logged = {uid: known for uid, known in self._logged.items() if uid in before}
         self._teller.keep_only(before.keys())
         return before, plans
+
+    def _follow_demand(self, seen: ClusterObservation, forecasts: Forecasts) -> None:
+        """Takes into the records of demand what has become known; a copy that does not lead follows as well."""
+        if not self.settings.learned_margins:
+            return
+        now, terms = seen.observed_at_seconds, {}
+        for workload in seen.workloads:
+            uid = workload.autoscaler.uid
+            if uid not in self._terms:
+                known = remembered_from(workload.autoscaler.status, now)
+                first = plan(workload, forecasts, known, settings=self.settings, now_seconds=now)
+                terms[uid] = terms_of(first)
+            else:
+                terms[uid] = self._terms[uid]
+        self._terms = terms
+        with self.metrics.timed("follow"):
+            self._demand.follow(forecasts, dict(each for each in terms.values() if each is not None))
 
     def _carry_out(self, plans: Sequence[Plan], seen: ClusterObservation) -> dict[str, ActResult]:
         """Results by uid of everything that was a command; more replicas first, as they are the urgent ones."""

@@ -25,6 +25,7 @@ from autoscaler.controller.budgeting import (
     StepValue,
     standing,
 )
+from autoscaler.controller.demand import DemandWatch, Terms, with_margin
 from autoscaler.controller.policy import LEAST_PODS, WorkloadPolicy, policy_of
 from autoscaler.controller.ports import ManagedWorkload, TargetWorkload
 from autoscaler.decisions.budget import budget_after, shares_of_rungs
@@ -72,10 +73,11 @@ def plan(
     settings: ScalingSettings,
     now_seconds: float,
     readings: Readings = NOT_READ,
+    watch: DemandWatch | None = None,
 ) -> Plan:
     """The decision for one workload; what cannot be read or followed is left alone.
 
-    `readings` are what its indicator said, where its object has one.
+    `readings` are what its indicator said, where its object has one; `watch` knows what demand did beside its signals.
     """
     autoscaler, target = workload.autoscaler, workload.target
     if autoscaler.problem:
@@ -137,6 +139,9 @@ def plan(
     )
     level = policy.level if counted is None else counted.budget.level
     forecast = demand_forecast(forecasts, key, level, now_seconds + policy.lead_seconds, policy.rungs)
+    safe = None if watch is None or isinstance(forecast, Hold) else watch.safe(key, level)
+    if safe is not None and not isinstance(forecast, Hold):
+        forecast = with_margin(forecast, safe)
     outcome = decide_replicas(snapshot, forecast, remembered.replicas, policy.rules, now_seconds)
     age = None if isinstance(observed, Hold) else max(0.0, now_seconds - observed.measured_at_seconds)
     share = policy.rules.reactive_share if outcome.decision.rung is Rung.REACTIVE else 1.0
@@ -150,6 +155,18 @@ def plan(
         readiness=readiness.since(since),
     )
     return Plan(workload, policy, outcome.decision, kept, age, share, clash, counted)
+
+
+def terms_of(decided: Plan) -> tuple[SeriesKey, Terms] | None:
+    """What holds for the demand of a workload that was planned; None where its replicas are not scaled on any."""
+    policy = decided.policy
+    if policy is None:
+        return None
+    capacity = _capacity(policy)
+    if isinstance(capacity, Hold):
+        return None
+    key = SeriesKey(decided.decision.workload, policy.resource)
+    return key, Terms(capacity, policy.min_replicas, policy.max_replicas, policy.lead_seconds)
 
 
 def _capacity(policy: WorkloadPolicy) -> Capacity | Hold:

@@ -10,6 +10,7 @@ from datetime import timedelta
 import numpy as np
 
 from autoscaler.controller.autoscalers import NO_RULES
+from autoscaler.controller.demand import SIGNAL_LEVELS
 from autoscaler.controller.policy import behaviour_of, level_of, replica_rules
 from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
@@ -26,7 +27,6 @@ from pipelines.settings import Settings
 from pipelines.steps.plan import peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.replay import (
-    SIGNAL_LEVELS,
     NothingToReplay,
     ReplayPlan,
     lead_peaks,

@@ -65,7 +65,7 @@ def test_a_controller_that_tightens_is_replayed_to_the_replica() -> None:
     """The same with pods that never turn Ready in time: fed its violations, the replay moves the level as it did."""
     usage = noon_rush(2.0, 5.6) * np.random.default_rng(3).choice([1.0, 1.0, 1.3], 9 * 288)
     # Looked at once a step: what was Ready within it is known all the same.
-    settings = ScalingSettings.model_validate({"interval": "5m"})
+    settings = ScalingSettings.model_validate({"interval": "5m", "learned_margins": False})
     parts = ScalingParts(usage_by_workload={CART: usage}, settings=settings, clock=ManualClock(float(NOON_SECONDS)))
     rules = BudgetRules(settings.sla_percentile / 100)
     controller = parts.controller()
