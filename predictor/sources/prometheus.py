@@ -189,6 +189,26 @@ class PrometheusSource:
         within_seconds: float | None = None,
     ) -> UsagePanel:
         """The value of each query, as `QuerySource.fetch_queries` promises."""
+        panel = self.fetch_values(
+            queries,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            step_seconds=step_seconds,
+            within_seconds=within_seconds,
+        )
+        kept, found = checked_series(panel)
+        return replace(kept, findings=(*panel.findings, *self._cache_problem(), *found))
+
+    def fetch_values(
+        self,
+        queries: Mapping[SeriesKey, str],
+        *,
+        start_seconds: int,
+        end_seconds: int,
+        step_seconds: int,
+        within_seconds: float | None = None,
+    ) -> UsagePanel:
+        """The same without a look at whether the values can be demand: a few of anything, negative and infinite too."""
         grid = _checked_grid(start_seconds, end_seconds, step_seconds)
         asked: dict[SeriesKey, str] = {}
         answers: dict[SeriesKey, Matrix | PredictorError] = {}
@@ -198,9 +218,7 @@ class PrometheusSource:
             except QueryRefused as refusal:
                 answers[key] = refusal
         answers |= self._ask_each(asked, grid, within_seconds)
-        panel = assembled_queries(answers, grid.steps, start_seconds=start_seconds, step_seconds=step_seconds)
-        kept, found = checked_series(panel)
-        return replace(kept, findings=(*panel.findings, *self._cache_problem(), *found))
+        return assembled_queries(answers, grid.steps, start_seconds=start_seconds, step_seconds=step_seconds)
 
     def _ask_each(
         self, asked: Mapping[SeriesKey, str], grid: _Grid, within_seconds: float | None
