@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
+from autoscaler.cluster.containers import NO_AMOUNTS, Amounts
 from predictor.usage.panel import Resource
 
 RECLAIMED = {Resource.CPU: "foresize.io/reclaimed-cpu", Resource.MEMORY: "foresize.io/reclaimed-memory"}
@@ -59,9 +59,3 @@ def total_of(resource: Resource, amounts: Iterable[Amounts]) -> float:
 def in_whole_units(resource: Resource, amount: float) -> int:
     """An amount in base units as the extended resource's whole number, rounded down."""
     return int(amount * UNITS_PER_BASE_UNIT[resource] + 1e-6)
-
-
-def base_amounts(given: Amounts) -> Amounts:
-    """Whole numbers of the extended resources, in base units."""
-    kept = ((each, given.of(each)) for each in SIZED)
-    return Amounts(*(None if value is None else value / UNITS_PER_BASE_UNIT[each] for each, value in kept))
