@@ -58,8 +58,10 @@ def run(
 
     Looks after every PredictiveAutoscaler. One in mode Observe is told in its status what would be done; in mode Auto
     it is done, and told in Events as well. Of several copies the one that holds the lease decides. Each new decision is
-    one JSON line on standard error. Nodes that an OversubscriptionPolicy selects are oversold as it says: in mode Auto what
-    their pods will not use is offered on them. Stops on SIGTERM after the write that is under way, and hands the lease over.
+    one JSON line on standard error. Stops on SIGTERM after the write that is under way, and hands the lease over.
+
+    Nodes that an OversubscriptionPolicy selects are oversold as it says: in mode Auto what their pods will not use is
+    offered on them.
 
     With --once the exit code is 0 when the cycle saw everything, 1 when the cluster was not seen, the lease could not
     be read or written, or a write failed, be it of a status only, and 3 when usage could not be read or another copy
