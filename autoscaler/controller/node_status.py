@@ -130,7 +130,7 @@ def _essence(status: Mapping[str, Any]) -> JsonObject:
         **{name: status.get(name) for name in ("observedGeneration", "nodes", "suspendedNodes")},
         "conditions": [(c.get("type"), c.get("status"), c.get("reason")) for c in status.get("conditions") or ()],
         "resources": [
-            (r.get("name"), r.get("offered"), (r.get("violations") or {}).get("count"))
+            (r.get("name"), r.get("offered"), r.get("sold"), (r.get("violations") or {}).get("count"))
             for r in status.get("resources") or ()
         ],
     }
@@ -224,10 +224,10 @@ def _verdicts(reading: PolicyReading) -> dict[str, tuple[bool, str, str]]:
 def _able(reading: PolicyReading) -> tuple[bool, str, str]:
     if reading.refusal:
         return False, "FailedUpdateNode", reading.refusal
-    if reading.policy.is_paused:
-        return False, ReasonCode.PAUSED.value, "paused by its annotation: what was offered is taken back"
     if reading.note:
         return False, ReasonCode.PAUSED.value, reading.note
+    if reading.policy.is_paused:
+        return False, ReasonCode.PAUSED.value, "paused by its annotation: what was offered is taken back"
     if reading.policy.mode is Mode.OBSERVE:
         return True, Mode.OBSERVE.value, "nothing is written to nodes; spec.mode Auto offers what is reclaimable"
     return True, "SucceededUpdate", "nodes offer what is reclaimable"

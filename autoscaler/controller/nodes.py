@@ -41,7 +41,7 @@ from predictor.usage.placed import NodeUsage, Placed
 
 log = structlog.get_logger("autoscaler.nodes")
 
-PAUSED = "the controller is paused (scaling.paused): nothing is written to nodes, and nothing taken back"
+PAUSED = "the controller is paused (scaling.paused): what was offered is taken back"
 DRY_RUN = "the controller runs with --dry-run"
 
 
@@ -112,6 +112,9 @@ class NodeControl:
 
     def _look(self, now: float) -> None:
         seen = self.cluster.observe_nodes()
+        if self.controller.settings.paused:
+            # Nobody would watch what goes on being sold.
+            seen = replace(seen, policies=tuple(replace(policy, is_paused=True) for policy in seen.policies))
         by_node: dict[str, list[NodePod]] = {}
         for pod in seen.pods:
             by_node.setdefault(pod.node, []).append(pod)
@@ -186,7 +189,7 @@ class NodeControl:
             if not is_stale and _is_exceeded(shelf, used.get(resource, {}), pods):
                 exceeded.add(resource)
         sold_on = [each for each, held in terms.items() if held.sells]
-        if not sold_on or is_stale or self.controller.settings.paused:
+        if not sold_on or is_stale:
             # Who sells nothing has nothing to stop; blind, nothing more is sold than was, and nobody is evicted.
             step = GuardDecision(guard if sold_on else UNGUARDED)
         else:
@@ -234,7 +237,7 @@ class NodeControl:
     ) -> dict[str, Mapping[Resource, int | None]]:
         """What was written, by node; less before more, as it is the urgent one."""
         self._refusal = ""
-        if self.controller.settings.paused or self.controller.is_dry_run:
+        if self.controller.is_dry_run:
             return {}
         offers = []
         for node in nodes:

@@ -327,6 +327,23 @@ def test_sold_scheduled_guarded_evicted_and_sold_again(shop: Shop) -> None:
     assert shop.metric("node_offered", node=shop.node, resource="cpu") is None
 
 
+def test_a_policy_that_observes_counts_how_often_the_prediction_was_wrong(shop: Shop) -> None:
+    """The web server uses more than ever before: one violation, however long it lasts; nobody is suspended."""
+    shop.policy(mode="Observe")
+    shop.until(lambda: shop.condition("ReclaimingActive")[0] == "True", "a prediction")
+    assert shop.cpu()["violations"]["count"] == 0
+
+    shop.usage.use({"web": 2 * PEAK})
+    shop.until(lambda: shop.cpu()["violations"]["count"], "a violation")
+
+    violations = shop.cpu()["violations"]
+    assert violations["budget"] == pytest.approx(0.1 * violations["nodeHorizons"])
+    assert violations["budgetUsed"] == pytest.approx(violations["count"] / violations["budget"], rel=1e-4)
+    assert shop.metric("policy_violations", policy=shop.namespace, resource="cpu") == violations["count"]
+    assert shop.status()["nodes"]["suspended"] == 0
+    assert shop.events() == []
+
+
 @pytest.mark.parametrize("how", ["observes", "is paused"])
 def test_a_policy_that_no_longer_sells_takes_back_what_it_offered(shop: Shop, how: str) -> None:
     name = shop.policy()
@@ -416,6 +433,64 @@ def test_a_new_leader_goes_on_where_the_last_one_stopped(shop: Shop) -> None:
     assert shop.status()["suspendedNodes"] == [shop.node]
     assert shop.cpu()["violations"]["count"] == 1
     shop.until(lambda: (shop.offered() or 0) > 2000, "a node that is sold again")
+
+
+def test_a_pause_of_the_whole_controller_takes_back_what_was_offered(shop: Shop) -> None:
+    """What nobody guards is not sold."""
+    shop.policy()
+    shop.until(shop.offered, "an offer")
+    shop.control.controller.settings = ScalingSettings(paused=True)
+
+    shop.until(lambda: shop.offered() is None, "a clean node")
+
+    shop.until(lambda: shop.condition("AbleToReclaim") == ("False", "Paused"), "a status that says so")
+
+
+def test_a_dry_run_writes_nothing_at_all(shop: Shop) -> None:
+    """No status either; the metrics say what would be offered."""
+    shop.policy()
+    shop.control.controller.is_dry_run = True
+
+    labels = {"node": shop.node, "resource": "cpu"}
+    shop.until(lambda: shop.metric("node_reclaimable", **labels), "a prediction")
+
+    assert shop.offered() is None
+    assert shop.status() == {}
+    assert shop.metric("node_offered", **labels) == 0
+
+
+def test_a_node_short_of_memory_is_not_sold_on_and_loses_the_cheapest_pod(shop: Shop) -> None:
+    """Whatever its CPU looks like."""
+    shop.policy()
+    shop.until(shop.offered, "an offer")
+    shop.batch("cheap", "cheap")
+    shop.batch("dear", "dear")
+    shop.until(lambda: shop.running() == ["cheap", "dear", "web-0"], "two batch pods")
+
+    pressure = {"type": "MemoryPressure", "status": "True", "reason": "KubeletHasInsufficientMemory", "message": ""}
+    path = f"/api/v1/nodes/{shop.node}/status"
+    shop.plane.api.patch(path, {"status": {"conditions": [pressure]}}, "application/strategic-merge-patch+json")
+    shop.until(lambda: shop.running() == ["dear", "web-0"], "an eviction")
+
+    shop.until(lambda: shop.condition("ReclaimingLimited") == ("True", "NodePressure"), "a status that says so")
+    assert shop.events()[0][0] == "NodeSuspended"
+
+
+def test_a_controller_without_the_role_says_which_rule_it_needs(shop: Shop) -> None:
+    """In the condition; nothing else fails."""
+    rules = [r for name in ("foresize-read", "foresize-tell") for r in ROLES[name]]
+    shop.close()
+    shop.kubeconfig = shop.plane.kubeconfig_for(f"{shop.namespace}-reader", rules)
+    shop.control = shop.a_control()
+    shop.policy()
+
+    shop.until(lambda: shop.condition("AbleToReclaim") == ("False", "FailedUpdateNode"), "a status that says so")
+
+    (said,) = [c["message"] for c in shop.status()["conditions"] if c["type"] == "AbleToReclaim"]
+    assert "kubectl apply -f deploy/binding-nodes.yaml" in said
+    assert 'resources: ["nodes/status"], verbs: ["patch"]' in said
+    assert shop.offered() is None
+    assert (shop.metric("node_writes_total", outcome="failed") or 0) > 0
 
 
 def test_a_policy_that_selects_nothing_says_so(shop: Shop) -> None:
