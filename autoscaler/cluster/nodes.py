@@ -59,3 +59,8 @@ def total_of(resource: Resource, amounts: Iterable[Amounts]) -> float:
 def in_whole_units(resource: Resource, amount: float) -> int:
     """An amount in base units as the extended resource's whole number, rounded down."""
     return int(amount * UNITS_PER_BASE_UNIT[resource] + 1e-6)
+
+
+def shown(resource: Resource, amount: float) -> str:
+    """An amount in base units for a person: `1.5 cores`, `12.3 GiB`."""
+    return f"{amount:.4g} cores" if resource is Resource.CPU else f"{amount / 2**30:.4g} GiB"

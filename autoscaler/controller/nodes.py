@@ -196,6 +196,7 @@ class NodeControl:
             use = NodeUse(
                 {each: sum(used.get(each, {}).values()) for each in sold_on},
                 {each: self.settings.usable_share * (node.allocatable.of(each) or 0.0) for each in sold_on},
+                now if usage is None else usage.since_seconds,
                 now if usage is None else usage.measured_at_seconds,
                 node.has_memory_pressure,
             )
@@ -451,6 +452,7 @@ def _shelf(node: NodeState, asked: Asked, pods: Sequence[NodePod], peaks: NodePe
     if allocatable is None:
         peak = Hold(Reason(ReasonCode.NO_EVIDENCE, f"the node does not say how much {resource.value} is allocatable"))
     return Shelf(
+        resource=resource,
         allocatable=allocatable or 0.0,
         requested=total_of(resource, (pod.requests for pod in ordinary)),
         newcomers=in_full([pod for pod in ordinary if pod.uid not in peaks.counted], resource),

@@ -7,7 +7,7 @@ priority first and of one priority the youngest, as the least is lost with it. P
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.cluster.nodes import NodePod
+from autoscaler.cluster.nodes import NodePod, shown
 from autoscaler.cluster.reasons import Reason, ReasonCode
 from predictor.usage.panel import Resource
 
@@ -38,7 +38,10 @@ class NodeUse:
 
     usage: Mapping[Resource, float]
     usable: Mapping[Resource, float]
+    since_seconds: float
+    """The usage is the mean from then …"""
     measured_at_seconds: float
+    """… to then."""
     has_memory_pressure: bool
 
     def excess(self) -> Reason | None:
@@ -48,7 +51,7 @@ class NodeUse:
         for resource, used in self.usage.items():
             usable = self.usable.get(resource, float("inf"))
             if used >= usable:
-                text = f"{used:.6g} {resource.unit} of {resource.value} are used, {usable:.6g} are usable"
+                text = f"{shown(resource, used)} are used, {shown(resource, usable)} are usable"
                 return Reason(ReasonCode.NODE_FULL, text)
         return None
 
@@ -83,7 +86,7 @@ def guarded(
     """What becomes of a node: `pods` are those on it, `usage_of_pod` what each is thought to use, by uid.
 
     As many go as bring what is measured under what is usable, and one where that is not known or memory is pressed.
-    After an eviction nothing is evicted until usage was measured since.
+    After an eviction nothing is evicted until all of what is measured lies after it.
     """
     excess = use.excess()
     if excess is None:
@@ -97,11 +100,13 @@ def guarded(
         return GuardDecision(replace(guard, calm_since_seconds=since))
     if guard.suspended_since_seconds is None:
         return GuardDecision(Guard(suspended_since_seconds=now_seconds, reason=excess), is_intervention=True)
-    stopped = max(guard.suspended_since_seconds, guard.evicted_at_seconds or 0.0)
     tense = replace(guard, calm_since_seconds=None, reason=excess)
-    if use.measured_at_seconds <= stopped:
+    was_looked_at = use.measured_at_seconds > guard.suspended_since_seconds
+    # What went counts in the mean of any time in which it was still there.
+    shows_eviction = guard.evicted_at_seconds is None or use.since_seconds >= guard.evicted_at_seconds
+    if not was_looked_at or not shows_eviction:
         return GuardDecision(tense)
-    victims = _victims(use, in_order_of_eviction(pods), usage_of_pod)
+    victims = _victims(use, tuple(pods), usage_of_pod)
     if not victims:
         return GuardDecision(tense)
     return GuardDecision(replace(tense, evicted_at_seconds=now_seconds), is_intervention=True, evict=victims)
@@ -114,18 +119,24 @@ def in_order_of_eviction(pods: Iterable[NodePod]) -> tuple[NodePod, ...]:
 
 
 def _victims(
-    use: NodeUse, able: Sequence[NodePod], usage_of_pod: Mapping[str, Mapping[Resource, float]]
+    use: NodeUse, pods: Sequence[NodePod], usage_of_pod: Mapping[str, Mapping[Resource, float]]
 ) -> tuple[NodePod, ...]:
-    over = {
-        each: used - use.usable[each] for each, used in use.usage.items() if used >= use.usable.get(each, float("inf"))
-    }
+    """Enough to bring down what is over, less what pods that are leaving already will free; one for want of memory."""
+    over = {}
+    for resource, used in use.usage.items():
+        leaving = sum(usage_of_pod.get(pod.uid, {}).get(resource, 0.0) for pod in pods if pod.is_leaving)
+        if used - leaving >= use.usable.get(resource, float("inf")):
+            over[resource] = used - leaving - use.usable[resource]
     chosen: list[NodePod] = []
-    for pod in able:
-        frees = usage_of_pod.get(pod.uid, {})
-        if chosen and not any(amount >= 0 for amount in over.values()):
+    for pod in in_order_of_eviction(pods):
+        is_enough = not over and (chosen or not use.has_memory_pressure)
+        if is_enough:
             break
+        frees = usage_of_pod.get(pod.uid, {})
         if over and not use.has_memory_pressure and not any(frees.get(each, 1.0) > 0 for each in over):
             continue  # it uses nothing of what is short
         chosen.append(pod)
-        over = {each: amount - frees.get(each, amount + 1.0) for each, amount in over.items()}
+        # What nobody knows is taken for enough: the next look will tell.
+        left = {each: amount - frees.get(each, amount + 1.0) for each, amount in over.items()}
+        over = {each: amount for each, amount in left.items() if amount >= 0}
     return tuple(chosen)

@@ -9,13 +9,16 @@ How high the peak is told follows how often such peaks were exceeded on the past
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from autoscaler.cluster.nodes import shown
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from models.exceedance import Exceedances
 from models.forecast import FloatArray
 from models.node_peak import LEAST_BLOCKS, NodePast, NoPeak, node_past
+from predictor.usage.panel import Resource
 
 ROUNDING = 1e-9
 CHANGE_SHARE = 0.1
@@ -87,6 +90,7 @@ def _exceeded(past: NodePast | NoPeak, ago: int, probability: float) -> float:
 class Shelf:
     """One node and resource at one instant, in the resource's base unit: what there is to sell and what was sold."""
 
+    resource: Resource
     allocatable: float
     requested: float
     """Of the pods on ordinary terms."""
@@ -112,16 +116,16 @@ def reclaimable(shelf: Shelf, *, usable_share: float, max_rate: float) -> Reclai
             return Reclaimable(0.0, unknown.reason)
     assert isinstance(shelf.peak, ToldPeak)
     assert isinstance(shelf.newcomers, float)
+    words = partial(shown, shelf.resource)
     usable = usable_share * shelf.allocatable
     peak = shelf.peak.value + shelf.newcomers
-    left, allowed = usable - peak, max_rate * shelf.allocatable - shelf.requested
+    left, allowed = usable - peak, max(max_rate * shelf.allocatable - shelf.requested, 0.0)
+    text = f"a peak of {words(peak)} is predicted, {words(usable)} are usable"
     if left <= 0:
-        text = f"a peak of {peak:.6g} is predicted, {usable:.6g} are usable: nothing is left"
-        return Reclaimable(0.0, Reason(ReasonCode.PEAK_ABOVE_USABLE, text))
+        return Reclaimable(0.0, Reason(ReasonCode.PEAK_ABOVE_USABLE, f"{text}: nothing is left"))
     if allowed < left:
-        text = f"{left:.6g} would be left, maxRate {max_rate:g} allows {max(allowed, 0.0):.6g}"
-        return Reclaimable(max(allowed, 0.0), Reason(ReasonCode.MAX_RATIO, text))
-    text = f"a peak of {peak:.6g} is predicted, {usable:.6g} are usable"
+        limited = f"{text}, of which maxRate {max_rate:g} allows to sell {words(allowed)}"
+        return Reclaimable(allowed, Reason(ReasonCode.MAX_RATIO, limited))
     return Reclaimable(left, Reason(ReasonCode.PREDICTED_PEAK, text))
 
 

@@ -165,8 +165,8 @@ def _mean_pods_anywhere(
     return {workload: each / np.where(count > 0, count, np.nan) for workload, (each, count) in sums.items()}
 
 
-def assembled_node_usage(matrix: Matrix, measured_at_seconds: int) -> NodeUsage:
-    """The newest point of the answer to `Queries.placed`."""
+def assembled_node_usage(matrix: Matrix, since_seconds: int, measured_at_seconds: int) -> NodeUsage:
+    """The newest point of the answer to `Queries.placed`, which is about that time."""
 
     def newest(what: str) -> dict[Placed, float]:
         rows = _by_placed(matrix, what)
@@ -177,6 +177,7 @@ def assembled_node_usage(matrix: Matrix, measured_at_seconds: int) -> NodeUsage:
         for name, count in newest(what).items():
             counted[name.node] += int(count)
     return NodeUsage(
+        since_seconds,
         measured_at_seconds,
         {each: newest(each.value) for each in PLACED},
         {each: newest(pods_of(each)) for each in PLACED},

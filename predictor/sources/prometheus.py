@@ -219,7 +219,7 @@ class PrometheusSource:
         step = 2 * self._scrape_interval_seconds
         end = int(now_seconds) - step
         answers = self._ask({"placed": (self._queries(step).placed(), _Grid(end, end, step))}, None)
-        return assembled_node_usage(answers["placed"], end + step)
+        return assembled_node_usage(answers["placed"], end, end + step)
 
     def fetch_queries(
         self,

@@ -30,9 +30,12 @@ class MeanPods:
 
 @dataclass(frozen=True, slots=True)
 class NodeUsage:
-    """What is used on nodes at one instant, in base units. A node that is not measured is not there."""
+    """What was used on nodes lately, in base units. A node that is not measured is not there."""
 
+    since_seconds: int
+    """It is the mean from then …"""
     measured_at_seconds: int
+    """… to then."""
     usage: Mapping[Resource, Mapping[Placed, float]]
     pods: Mapping[Resource, Mapping[Placed, float]]
     """How many pods that is."""

@@ -44,7 +44,7 @@ def told(peaks: list[float], probability: float = 0.1) -> ToldPeak | Hold:
 def a_shelf(peak: float | Hold, **more: float | Hold) -> Shelf:
     """A node of 16 cores of which 10 are requested."""
     known = peak if isinstance(peak, Hold) else ToldPeak(peak, 0.01, 28, 0)
-    given = {"allocatable": 16.0, "requested": 10.0, "newcomers": 0.0, "sold": 0.0} | more
+    given = {"resource": Resource.CPU, "allocatable": 16.0, "requested": 10.0, "newcomers": 0.0, "sold": 0.0} | more
     return Shelf(peak=known, **given)  # type: ignore[arg-type]
 
 
@@ -151,9 +151,9 @@ def test_small_changes_wait_and_a_hold_does_not() -> None:
 # --- the guard
 
 
-def use(cores: float, at: float = NOW, *, pressure: bool = False) -> NodeUse:
-    """A node of which 14 cores are usable."""
-    return NodeUse({Resource.CPU: cores}, {Resource.CPU: 14.0}, at, pressure)
+def use(cores: float, at: float = NOW, *, pressure: bool = False, window: float = 0.0) -> NodeUse:
+    """A node of which 14 cores are usable, measured over some time until then."""
+    return NodeUse({Resource.CPU: cores}, {Resource.CPU: 14.0}, at - window, at, pressure)
 
 
 def a_pod(name: str, priority: int = 0, *, age: float = 100.0, evictable: bool = True, cores: float = 1.0) -> NodePod:
@@ -203,7 +203,21 @@ def test_nobody_goes_again_before_usage_was_measured_after_the_last() -> None:
     guard = Guard(suspended_since_seconds=NOW - 60, evicted_at_seconds=NOW)
 
     assert not decide(guard, use(15.5, NOW - 10), NOW + 30).evict
-    assert decide(guard, use(15.5, NOW + 30), NOW + 30).evict
+    assert not decide(guard, use(15.5, NOW + 30, window=60.0), NOW + 30).evict
+    assert decide(guard, use(15.5, NOW + 60, window=60.0), NOW + 60).evict
+
+
+def test_pods_that_are_leaving_already_are_not_made_up_for_by_others() -> None:
+    """A pod may take its grace period to go, and uses what it did until then."""
+    guard = Guard(suspended_since_seconds=NOW - 60)
+    leaving = tuple(each._replace(is_leaving=each.name in ("young", "old")) for each in PODS)
+
+    def evicted(cores: float) -> list[str]:
+        decision = guarded(guard, use(cores), leaving, usage_of_pod=COSTS, release_seconds=600.0, now_seconds=NOW)
+        return [each.name for each in decision.evict]
+
+    assert evicted(15.5) == []
+    assert evicted(16.5) == ["dear"]
 
 
 def test_one_pod_at_a_time_goes_from_a_node_short_of_memory() -> None:

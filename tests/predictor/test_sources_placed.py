@@ -98,7 +98,7 @@ def test_what_is_used_on_a_node_now(source: PrometheusSource) -> None:
     assert now.pods[Resource.CPU][Placed("n1", WEB)] == 2
     assert now.usage[Resource.MEMORY][Placed("n2", WEB)] == pytest.approx(5e9, rel=1e-3)
     assert now.partial == {"n2"}
-    assert now.measured_at_seconds == NOW
+    assert (now.since_seconds, now.measured_at_seconds) == (NOW - 2 * STEP, NOW)
 
 
 @pytest.mark.real
