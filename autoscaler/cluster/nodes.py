@@ -35,8 +35,12 @@ class NodePod(NamedTuple):
 
     @property
     def is_reclaimed(self) -> bool:
-        """Whether it runs on what others do not use."""
+        """Whether it runs on what others do not use, of some resource."""
         return self.reclaimed != NO_AMOUNTS
+
+    def is_ordinary(self, resource: Resource) -> bool:
+        """Whether it uses the resource on ordinary terms; it may run on reclaimed CPU and ordinary memory."""
+        return self.reclaimed.of(resource) is None
 
 
 class NodeState(NamedTuple):

@@ -73,7 +73,7 @@ class PeakTeller:
         self._thread: threading.Thread | None = None
 
     def peaks(self, wanted: Mapping[Asked, Sequence[str]], pods: Sequence[NodePod], now_seconds: float) -> NodePeaks:
-        """The newest that there are; asks for newer where they are old, or a node is new. `pods` are ordinary ones."""
+        """The newest that there are; asks for newer where they are old, or a node is new."""
         if wanted and self._is_due(wanted, now_seconds) and (self._thread is None or not self._thread.is_alive()):
             self._asked_at_seconds = now_seconds
             self._thread = threading.Thread(
@@ -105,19 +105,21 @@ class PeakTeller:
 def _told(
     source: PlacedSource, step: int, wanted: Mapping[Asked, Sequence[str]], pods: Sequence[NodePod], now_seconds: float
 ) -> NodePeaks:
-    groups = _grouped(pods, {node for nodes in wanted.values() for node in nodes})
+    nodes_asked = {node for nodes in wanted.values() for node in nodes}
+    groups_of = {each: _grouped(pods, nodes_asked, each) for each in {asked[0] for asked in wanted}}
     end = int(now_seconds) // step * step - step
     steps = LONGEST_PAST_SECONDS // step
-    names = {_known_as(name) for name in groups} | set(groups)
+    names = {name for groups in groups_of.values() for each in groups for name in (each, _known_as(each))}
     usage = source.fetch_mean_pods(names, start_seconds=end - (steps - 1) * step, end_seconds=end, step_seconds=step)
     row = {name: number for number, name in enumerate(usage.names)}
-    on_node: dict[str, list[Placed]] = {}
-    for name in groups:
-        on_node.setdefault(name.node, []).append(name)
+    on_node: dict[tuple[Resource, str], list[Placed]] = {}
+    for resource, groups in groups_of.items():
+        for name in groups:
+            on_node.setdefault((resource, name.node), []).append(name)
     peaks: dict[tuple[str, Asked], ToldPeak | Hold] = {}
     for asked, nodes in wanted.items():
         resource, probability, horizon = asked
-        tasks = [_tasks(on_node.get(node, ()), groups, usage, row, resource) for node in nodes]
+        tasks = [_tasks(on_node.get((resource, node), ()), groups_of[resource], usage, row, resource) for node in nodes]
         told = told_peaks(tasks, violation_probability=probability, horizon_steps=max(1, int(horizon) // step))
         peaks |= {(node, asked): each for node, each in zip(nodes, told, strict=True)}
     return NodePeaks(now_seconds, peaks, frozenset(pod.uid for pod in pods))
@@ -132,10 +134,11 @@ class _Group:
     limits: list[Amounts] = field(default_factory=list)
 
 
-def _grouped(pods: Sequence[NodePod], nodes: set[str]) -> dict[Placed, _Group]:
+def _grouped(pods: Sequence[NodePod], nodes: set[str], resource: Resource) -> dict[Placed, _Group]:
+    """The pods that use the resource on ordinary terms."""
     groups: dict[Placed, _Group] = {}
     for pod in pods:
-        if pod.node in nodes:
+        if pod.node in nodes and pod.is_ordinary(resource):
             group = groups.setdefault(Placed(pod.node, pod.workload), _Group())
             group.pods += 1
             group.requests.append(pod.requests)

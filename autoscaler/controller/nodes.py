@@ -123,7 +123,7 @@ class NodeControl:
         looked: dict[str, _Looked] = {}
         if any(terms.values()):
             self._measure(now)
-            peaks = self.peaks.peaks(_wanted(terms), [pod for pod in seen.pods if not pod.is_reclaimed], now)
+            peaks = self.peaks.peaks(_wanted(terms), seen.pods, now)
             if self.peaks.problem is not None:
                 self._say("peaks not told", str(self.peaks.problem))
             for node in seen.nodes:
@@ -446,7 +446,7 @@ def _wanted(terms: Mapping[str, Mapping[Resource, NodeTerms]]) -> dict[Asked, li
 
 def _shelf(node: NodeState, asked: Asked, pods: Sequence[NodePod], peaks: NodePeaks, now: float) -> Shelf:
     resource = asked[0]
-    ordinary = [pod for pod in pods if not pod.is_reclaimed]
+    ordinary = [pod for pod in pods if pod.is_ordinary(resource)]
     peak: ToldPeak | Hold = peaks.peak(node.name, asked, now)
     allocatable = node.allocatable.of(resource)
     if allocatable is None:
@@ -474,7 +474,7 @@ def _is_exceeded(shelf: Shelf, used: Mapping[str, float], pods: Iterable[NodePod
     """Whether ordinary pods use more than was told of them, and than what came since may."""
     if isinstance(shelf.peak, Hold) or isinstance(shelf.newcomers, Hold):
         return False
-    reclaimed = {pod.workload for pod in pods if pod.is_reclaimed}
+    reclaimed = {pod.workload for pod in pods if not pod.is_ordinary(shelf.resource)}
     ordinary = sum(amount for workload, amount in used.items() if workload not in reclaimed)
     return ordinary > (shelf.peak.value + shelf.newcomers) * (1 + 1e-9)
 
