@@ -162,13 +162,9 @@ def _exceeded(usage: FloatArray, is_bound: BoolArray | None, terms: list[Terms],
     demand = usage[:, first:]
     if is_bound is not None:
         demand = np.where(is_bound[:, first:], nan, demand)
-    made = np.empty(demand.shape)
-    for row, each in enumerate(terms):
-        amounts, where = np.unique(demand[row], return_inverse=True)
-        made[row] = np.array([exceeded_by(one, each.capacity, each.fewest, each.most) for one in amounts.tolist()])[
-            where
-        ]
-    return made
+    return np.stack(
+        [exceeded_by(row, each.capacity, each.fewest, each.most) for row, each in zip(demand, terms, strict=True)]
+    )
 
 
 def _forecast_signals(walked: _Walked, lead: IntArray) -> FloatArray:

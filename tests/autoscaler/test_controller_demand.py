@@ -147,7 +147,13 @@ def test_the_replay_learns_as_the_controller_does() -> None:
     )
     settings = ReplaySettings(step_seconds=STEP_SECONDS, pod_ready_seconds=int(LEAD_SECONDS))
     plan = ReplayPlan(
-        (KEY,), (workload,), usage[:, first : first + steps], usage[:, first - 8 * 288 : first], NOON_SECONDS, settings, ()
+        (KEY,),
+        (workload,),
+        usage[:, first : first + steps],
+        usage[:, first - 8 * 288 : first],
+        NOON_SECONDS,
+        settings,
+        (),
     )
 
     made = safe_peaks(
