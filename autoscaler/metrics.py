@@ -5,13 +5,24 @@ half a cycle and a workload that is gone leaves no series behind. Units are base
 of its `resource` label: cores, bytes, devices or requests per second.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetReading:
+    """How the error budget of one workload stands."""
+
+    level: float
+    remaining: float
+    short_burn_rate: float
+    long_burn_rate: float
+    burns_fast: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,7 @@ class WorkloadReading:
     data_age_seconds: float | None = None
     rung: str = "hold"
     hold_reason: str = ""
+    budget: BudgetReading | None = None
 
     @property
     def namespace(self) -> str:
@@ -128,7 +140,8 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
         )
     yield _family(
         "foresize_demand_forecast",
-        "Highest forecast demand within the lead time at the quantile level that the decision used.",
+        "Highest forecast demand within the lead time, by the quantile level that the SLA states; at the one that "
+        "foresize_error_budget_level shows, where there is one.",
         ("namespace", "workload", "resource", "level"),
         [((r.namespace, r.workload, r.resource, f"{r.level:g}"), r.forecast) for r in readings if r.level is not None],
     )
@@ -139,6 +152,7 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
         ("namespace", "workload", "rung"),
         [((r.namespace, r.workload, r.rung), 1.0) for r in readings],
     )
+    yield from _budget_families([(r, r.budget) for r in readings if r.budget is not None])
     held: dict[str, int] = {}
     for reading in readings:
         if reading.hold_reason:
@@ -148,6 +162,41 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
         [((reason,), count) for reason, count in sorted(held.items())],
     )  # fmt: skip
     yield _family("foresize_managed_workloads", "Workloads that foresize looks after.", (), [((), len(readings))])
+
+
+def _budget_families(budgets: Sequence[tuple[WorkloadReading, BudgetReading]]) -> Iterator[GaugeMetricFamily]:
+    gauges: tuple[tuple[str, str, Callable[[BudgetReading], float]], ...] = (
+        (
+            "foresize_error_budget_level",
+            "Quantile level at which demand must fit what is ready, as the error budget has moved it.",
+            lambda b: b.level,
+        ),
+        (
+            "foresize_error_budget_remaining",
+            "Share of the last 28 days' error budget that is left; below 0 where more was violated than allowed.",
+            lambda b: b.remaining,
+        ),
+        (
+            "foresize_error_budget_burns_fast",
+            "1 where violations come so fast that nothing is removed.",
+            lambda b: float(b.burns_fast),
+        ),
+    )
+    for name, text, value_of in gauges:
+        yield _family(
+            name, text, ("namespace", "workload"), [((r.namespace, r.workload), value_of(b)) for r, b in budgets]
+        )
+    yield _family(
+        "foresize_error_budget_burn_rate",
+        "Share of time in violation / the share that is allowed, over the long window, scaling.error_budget_window, "
+        "and the short one, a twelfth of it.",
+        ("namespace", "workload", "window"),
+        [
+            ((r.namespace, r.workload, window), rate)
+            for r, b in budgets
+            for window, rate in (("short", b.short_burn_rate), ("long", b.long_burn_rate))
+        ],
+    )
 
 
 def _pool_families(readings: tuple[PoolReading, ...]) -> Iterator[GaugeMetricFamily]:

@@ -32,6 +32,18 @@ class ScalingSettings(Section):
     None by default, other than the HPA's: the quantile is the margin already."""
     scale_down_stabilisation: AnyDuration = timedelta(minutes=5)
     """How long a lower recommendation must hold before replicas are removed, where an object does not say."""
+    learned_margins: bool = True
+    """Whether demand to be ready for is the cheapest of several signals times the margin that its own record asks for,
+    once that is long enough; else it is the quantile that is forecast."""
+    error_budget: bool = True
+    """Whether violations of the SLA count against its budget: they raise the level, and while they come fast nothing is
+    removed."""
+    error_budget_relaxation: float = Field(default=1.0, ge=1, le=1000)
+    """How many times the odds of a violation may exceed those that the SLA states while less is violated than it
+    allows; 1: the level never goes below the stated one."""
+    error_budget_window: Duration = timedelta(hours=1)
+    """Violations come fast when, over this window and over a twelfth of it, they are 14.4 times as frequent as the SLA
+    allows."""
     stale_after: Duration = timedelta(minutes=15)
     """Observations older than this are no answer: the controller holds."""
     respect_others_for: AnyDuration = timedelta(minutes=10)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from autoscaler.controller.indicators import IndicatorWatch
     from autoscaler.controller.loop import Controller, CycleReport
     from autoscaler.controller.nodes import NodeControl
     from autoscaler.controller.vertical import VerticalScaling
@@ -85,6 +86,7 @@ def build_controller(
         metrics,
         is_dry_run=is_dry_run,
         vertical=build_vertical(settings, usage),
+        indicators=build_indicators(settings, usage),
         monotonic=seconds_since_boot,
         # A file does not know what node pools have to give.
         other_resources=frozenset(map(Resource, pooled if isinstance(usage, PrometheusSource) else ())),
@@ -102,6 +104,16 @@ def build_vertical(settings: "AutoscalerSettings", source: "UsageSource") -> "Ve
         return None
     step = int(settings.history.step.total_seconds())
     return VerticalScaling(RequestAdvisor(source, settings.vertical, step), settings.vertical)
+
+
+def build_indicators(settings: "AutoscalerSettings", source: "UsageSource") -> "IndicatorWatch":
+    """What reads the indicators of SLAs; it answers none where the source evaluates no queries."""
+    from autoscaler.controller.indicators import IndicatorWatch
+    from predictor.sources.prometheus import PrometheusSource
+
+    step, scrape = settings.history.step.total_seconds(), settings.prometheus.scrape_interval.total_seconds()
+    window = int(max(step, 2 * scrape))
+    return IndicatorWatch(source if isinstance(source, PrometheusSource) else None, int(step), window)
 
 
 def lease_problem(controller: "Controller") -> "AutoscalerError | None":

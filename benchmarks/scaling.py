@@ -22,6 +22,7 @@ import pandas as pd
 
 import foresize
 from autoscaler.controller.autoscalers import NO_RULES
+from autoscaler.controller.demand import SIGNAL_LEVELS
 from autoscaler.controller.policy import behaviour_of, replica_rules
 from autoscaler.decisions.capacity import queue_capacity
 from autoscaler.simulator.catalog import CATALOG, FORESIZE, HPA, LEVELS, Given
@@ -30,12 +31,13 @@ from autoscaler.simulator.elasticity import PERFECT
 from autoscaler.simulator.oracle import ORACLE
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload, ReplicaSeries, WorkloadOutcome
 from benchmarks.running import RESULTS, run
+from models.forecast import FloatArray
 from models.queueing import largest_load
 from pipelines.flows.parallel import mapped_over
 from pipelines.flows.replays import replayed
 from pipelines.settings import Settings
 from pipelines.steps.plan import untold
-from pipelines.steps.replay import SIGNAL_LEVELS, ReplayPlan, lead_peaks, safe_peaks
+from pipelines.steps.replay import ReplayPlan, lead_peaks, safe_peaks
 from predictor.usage.panel import UsagePanel
 
 STEP_SECONDS = 60
@@ -108,6 +110,20 @@ def read(task: ScalingTask, folder: Path) -> UsagePanel:
 
 def measured(task: ScalingTask, folder: Path) -> dict[str, Any]:
     """What every policy did with every value of its knob, and as it is set up by default."""
+    plan, given, _ = prepared(task, folder)
+    made: dict[str, Any] = {"seed": SEED, "series": [key.workload for key in plan.keys], "trials": []}
+    with mapped_over(2) as mapped:
+        for name, entry in CATALOG.items():
+            for value in (None, *entry.values):
+                policy = entry.make(given, value)
+                replay = replayed(plan.demand, plan.workloads, [policy], plan.settings, mapped=mapped)
+                made["trials"].append({"policy": name, "knob": value, "outcomes": kept(replay.of(policy.name))})
+                made["oracle"] = kept(replay.of(ORACLE))
+    return made
+
+
+def prepared(task: ScalingTask, folder: Path) -> tuple[ReplayPlan, Given, dict[float, FloatArray]]:
+    """The task's second half to be replayed, what policies are made from, and the forecast peaks behind it by level."""
     panel = read(task, folder)
     half = panel.steps // 2
     start = panel.start_seconds + half * STEP_SECONDS
@@ -142,15 +158,7 @@ def measured(task: ScalingTask, folder: Path) -> dict[str, Any]:
         hpa_utilisation=scaling.reactive_utilisation,
         target_utilisation=1.0,
     )
-    made: dict[str, Any] = {"seed": SEED, "series": [key.workload for key in panel.keys], "trials": []}
-    with mapped_over(2) as mapped:
-        for name, entry in CATALOG.items():
-            for value in (None, *entry.values):
-                policy = entry.make(given, value)
-                replay = replayed(plan.demand, plan.workloads, [policy], settings, mapped=mapped)
-                made["trials"].append({"policy": name, "knob": value, "outcomes": kept(replay.of(policy.name))})
-                made["oracle"] = kept(replay.of(ORACLE))
-    return made
+    return plan, given, forecasts
 
 
 def workloads_of(panel: UsagePanel) -> Iterable[ReplayWorkload]:

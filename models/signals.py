@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.forecast import SECONDS_PER_DAY, FloatArray
+from models.forecast import SECONDS_PER_DAY, FloatArray, IntArray
 
-HIGH_MINUTES = (5, 10, 20, 40, 90)
+HIGH_MINUTES = (7 * 1440, 1440, 360, 90, 40, 20, 10, 5)
 MEAN_MINUTES = (5, 10, 30)
 SEASON_DAYS = (1, 7)
 TREND_MINUTES = 5
@@ -28,47 +28,44 @@ class Signal:
 
     name: str
     """For a person, such as "the highest of the last 20 min"."""
-    of: Callable[[FloatArray], FloatArray]
-    """From usage, [series, steps] up to the cutoff and NaN where there is no sample, to [series]; NaN: not known."""
+    of: Callable[[FloatArray, IntArray], FloatArray]
+    """[series] from usage [series, steps] up to the cutoff, NaN where there is no sample, and from how many steps after
+    the coming one matter, [series]. NaN: not known."""
 
 
-def recent_signals(step_seconds: int, lead_steps: int) -> tuple[Signal, ...]:
-    """Every signal of usage in steps of `step_seconds`, for demand up to `lead_steps` after the coming step."""
+def recent_signals(step_seconds: int) -> tuple[Signal, ...]:
+    """Every signal of usage in steps of `step_seconds`; the first is the highest usage of the longest time."""
 
     def steps(minutes: float) -> int:
         return max(1, round(60 * minutes / step_seconds))
 
     highs = dict.fromkeys(map(steps, HIGH_MINUTES))
     means = dict.fromkeys(map(steps, MEAN_MINUTES))
-    made = [Signal("the newest sample", _newest)]
-    made += [Signal(f"the highest of the last {_span(each, step_seconds)}", _high_of(each)) for each in highs]
+    made = [Signal(f"the highest of the last {_span(each, step_seconds)}", _high_of(each)) for each in highs]
+    made.append(Signal("the newest sample", lambda usage, _: usage[:, -1]))
     made += [Signal(f"the mean of the last {_span(each, step_seconds)}", _mean_of(each)) for each in means]
-    made.append(Signal(f"the trend of the last {_span(2 * steps(TREND_MINUTES), step_seconds)}", _trend_of(steps(5))))
+    trend = steps(TREND_MINUTES)
+    made.append(Signal(f"the trend of the last {_span(2 * trend, step_seconds)}", _trend_of(trend)))
     for days in SEASON_DAYS:
         lag = days * SECONDS_PER_DAY // step_seconds
-        if lag > lead_steps:
+        if lag > 0:
             when = "a day ago" if days == 1 else "a week ago"
-            high, level = _season_of(lag, lead_steps), _level_of(lag, steps(LEVEL_MINUTES))
+            high, level = _season_of(lag), _level_of(lag, steps(LEVEL_MINUTES))
             made.append(Signal(f"the highest at this time {when}", high))
             made.append(Signal(f"the highest at this time {when}, at today's level", _product_of(high, level)))
     return tuple(made)
 
 
-def _newest(usage: FloatArray) -> FloatArray:
-    newest: FloatArray = usage[:, -1]
-    return newest
+def _high_of(steps: int) -> Callable[[FloatArray, IntArray], FloatArray]:
+    return lambda usage, _: _high(usage[:, -steps:])
 
 
-def _high_of(steps: int) -> Callable[[FloatArray], FloatArray]:
-    return lambda usage: _high(usage[:, -steps:])
+def _mean_of(steps: int) -> Callable[[FloatArray, IntArray], FloatArray]:
+    return lambda usage, _: _mean(usage[:, -steps:])
 
 
-def _mean_of(steps: int) -> Callable[[FloatArray], FloatArray]:
-    return lambda usage: _mean(usage[:, -steps:])
-
-
-def _trend_of(steps: int) -> Callable[[FloatArray], FloatArray]:
-    def trend(usage: FloatArray) -> FloatArray:
+def _trend_of(steps: int) -> Callable[[FloatArray, IntArray], FloatArray]:
+    def trend(usage: FloatArray, _: IntArray) -> FloatArray:
         newer, older = _mean(usage[:, -steps:]), _mean(usage[:, -2 * steps : -steps])
         made: FloatArray = np.maximum(1.5 * newer - 0.5 * older, 0.0)
         return made
@@ -76,12 +73,15 @@ def _trend_of(steps: int) -> Callable[[FloatArray], FloatArray]:
     return trend
 
 
-def _season_of(lag: int, lead_steps: int) -> Callable[[FloatArray], FloatArray]:
-    """The highest a season before the coming step and `lead_steps` after it."""
+def _season_of(lag: int) -> Callable[[FloatArray, IntArray], FloatArray]:
+    """The highest a season before the coming step and those after it that matter."""
 
-    def high(usage: FloatArray) -> FloatArray:
-        first = usage.shape[1] - lag
-        return _high(usage[:, first : first + lead_steps + 1]) if first >= 0 else _unknown(usage)
+    def high(usage: FloatArray, lead_steps: IntArray) -> FloatArray:
+        first, longest = usage.shape[1] - lag, int(lead_steps.max(initial=0))
+        if first < 0:
+            return _unknown(usage)
+        then = usage[:, first : first + longest + 1]
+        return _high(np.where(np.arange(then.shape[1]) <= lead_steps[:, None], then, np.nan))
 
     return high
 
@@ -102,9 +102,9 @@ def _level_of(lag: int, steps: int) -> Callable[[FloatArray], FloatArray]:
 
 
 def _product_of(
-    one: Callable[[FloatArray], FloatArray], other: Callable[[FloatArray], FloatArray]
-) -> Callable[[FloatArray], FloatArray]:
-    return lambda usage: one(usage) * other(usage)
+    high: Callable[[FloatArray, IntArray], FloatArray], level: Callable[[FloatArray], FloatArray]
+) -> Callable[[FloatArray, IntArray], FloatArray]:
+    return lambda usage, lead_steps: high(usage, lead_steps) * level(usage)
 
 
 def _high(usage: FloatArray) -> FloatArray:
@@ -130,4 +130,7 @@ def _unknown(usage: FloatArray) -> FloatArray:
 
 def _span(steps: int, step_seconds: int) -> str:
     seconds = steps * step_seconds
-    return f"{seconds // 60} min" if seconds % 60 == 0 else f"{seconds} s"
+    for unit, length in (("d", SECONDS_PER_DAY), ("h", 3600), ("min", 60)):
+        if seconds % length == 0 and seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"

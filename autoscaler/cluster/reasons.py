@@ -59,6 +59,8 @@ class ReasonCode(StrEnum):
     """A rollout is in progress: no replicas are removed meanwhile."""
     DISRUPTION_BUDGET = "DisruptionBudget"
     """A PodDisruptionBudget allows no more pods to go now."""
+    ERROR_BUDGET_BURNS = "ErrorBudgetBurns"
+    """The SLA is violated so often that nothing is removed."""
     LITTLE_HISTORY = "LittleHistory"
     """Too little of a container's usage is known to recommend a request."""
     PREDICTED_PEAK = "PredictedPeak"

@@ -18,7 +18,7 @@ SECONDS_PER_EVENT = 60.0
 
 
 def notices(plan: Plan, result: ActResult, before: Remembered, was_conflict: bool) -> Iterator[Event]:
-    """Events about what changed: replicas, the rung of the ladder, a conflict that came or went."""
+    """Events about what changed: replicas, the rung of the ladder, fast burn of the error budget, a conflict."""
     about, decision = plan.autoscaler, plan.decision
     target = plan.workload.target
     if not isinstance(target, Hold) and has_untold_change(before, target):
@@ -39,6 +39,12 @@ def notices(plan: Plan, result: ActResult, before: Remembered, was_conflict: boo
         why = _why(plan)
         text = f"{before.rung.value} -> {decision.rung.value}" + (f": {why}" if why else "")
         yield Event(about, "RungLowered" if is_down else "RungRaised", text, is_warning=is_down)
+    burnt, burns = before.budget.burns_since_seconds is not None, plan.remembered.budget.burns_since_seconds is not None
+    if burns and not burnt and plan.standing is not None and plan.standing.budget.veto is not None:
+        yield Event(about, "ErrorBudgetBurns", plan.standing.budget.veto.message, is_warning=True)
+    elif burnt and not burns and plan.standing is not None:
+        left = f"{plan.standing.budget.remaining:.1%} of the budget is left"
+        yield Event(about, "ErrorBudgetRecovers", f"replicas may be removed again; {left}")
     if about.mode is Mode.AUTO and plan.conflict is not None and not was_conflict:
         yield Event(about, "Conflict", plan.conflict.reason.message, is_warning=True)
     elif plan.conflict is None and was_conflict and plan.policy is not None:

@@ -10,9 +10,11 @@ from datetime import timedelta
 import numpy as np
 
 from autoscaler.controller.autoscalers import NO_RULES
+from autoscaler.controller.demand import SIGNAL_LEVELS
 from autoscaler.controller.policy import behaviour_of, level_of, replica_rules
+from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
-from autoscaler.simulator.catalog import FORESIZE, HPA, Given, named
+from autoscaler.simulator.catalog import BUDGETED, FORESIZE, HPA, Given, named
 from autoscaler.simulator.comparison import Comparison
 from autoscaler.simulator.outcome import Replay, ReplaySettings
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
@@ -25,7 +27,6 @@ from pipelines.settings import Settings
 from pipelines.steps.plan import peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.replay import (
-    SIGNAL_LEVELS,
     NothingToReplay,
     ReplayPlan,
     lead_peaks,
@@ -113,7 +114,9 @@ def simulate(
         )
     bundle, model, remarks = _bundle(settings, panel, start, store, clock)
     level = level_of(scaling.sla_percentile)
-    levels = tuple(sorted({level, *(entries[FORESIZE].values if asked.sweep else ())}))
+    relaxation = scaling.error_budget_relaxation if scaling.error_budget else None
+    rungs = BudgetRules(level, scaling.error_budget_relaxation).rungs if relaxation or BUDGETED in entries else ()
+    levels = tuple(sorted({level, *rungs, *(entries[FORESIZE].values if asked.sweep else ())}))
     with clock.step("forecast") as progress:
         asked_levels = sorted({*levels, *SIGNAL_LEVELS})
         forecasts = lead_peaks(
@@ -129,6 +132,7 @@ def simulate(
         rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
         model_version=model,
         hpa_utilisation=scaling.reactive_utilisation,
+        relaxation=relaxation,
     )
     policies = [entry.make(given, None) for entry in entries.values()]
     comparison = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscaler.cluster.pools import WHOLE_POOL, pool_history
+from autoscaler.controller.demand import SIGNAL_LEVELS, SIGNAL_NAMES
 from autoscaler.decisions.capacity import exceeded_by
 from autoscaler.settings import OversubscriptionSettings, ScalingSettings
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
@@ -155,16 +156,13 @@ def lead_peaks(
     return dict(zip(levels, peaks, strict=True))
 
 
-SIGNAL_LEVELS = (0.5, 0.9, 0.98)
-"""Forecast quantiles that are signals of demand, beside those of recent usage."""
-
-
 def safe_peaks(
     plan: ReplayPlan,
     forecasts: Mapping[float, FloatArray],
     levels: Sequence[float],
     *,
     target_utilisation: float | None = None,
+    learned_steps: int | None = None,
     progress: Callable[[int, int], None] = untold,
 ) -> dict[float, FloatArray]:
     """By level: the demand to be ready for in each replayed step, [workloads, steps].
@@ -173,7 +171,7 @@ def safe_peaks(
     learns them from one step to the next: from the past first, then from what is replayed. Where nothing was learned
     yet it is the forecast at the level. `forecasts` holds those of SIGNAL_LEVELS and of the levels, from `lead_peaks`.
     `target_utilisation` is the share of what replicas carry within the SLO that they should carry; None: each
-    workload's own.
+    workload's own. `learned_steps` is how much of the past is learned from; None: all of it.
     """
     step_seconds, lead = plan.settings.step_seconds, lead_steps(plan.settings) - 1
     usage = np.concatenate([plan.past, plan.demand], axis=1)
@@ -181,28 +179,26 @@ def safe_peaks(
     exceeded = np.stack(
         [_exceeded(row, each, target_utilisation) for row, each in zip(usage, plan.workloads, strict=True)]
     )
-    names = [f"the forecast peak's {level} quantile" for level in SIGNAL_LEVELS]
-    margins = DemandMargins(len(plan.workloads), names, step_seconds=step_seconds, longest_lead_steps=lead)
+    margins = DemandMargins(len(plan.workloads), SIGNAL_NAMES, step_seconds=step_seconds, longest_lead_steps=lead)
     leads = np.full(len(plan.workloads), lead)
     unknown = np.full((len(plan.workloads), len(SIGNAL_LEVELS)), np.nan)
     safe = {level: forecasts[level].copy() for level in levels}
-    for step in range(1, total):
+    allowed = np.tile(1.0 - np.array([*safe]), (len(plan.workloads), 1))
+    for step in range(1 if learned_steps is None else max(1, first - learned_steps + 1), total):
         at = step - first
         asked = unknown if at < 0 else np.stack([forecasts[level][:, at] for level in SIGNAL_LEVELS], axis=1)
         margins.step(usage[:, :step], asked, exceeded[:, step - 1], leads)
         if at >= 0:
-            for level, made in safe.items():
-                demand = margins.advised(np.full(len(plan.workloads), 1.0 - level)).demand
-                made[:, at] = np.where(np.isnan(demand), made[:, at], demand)
+            demand = margins.advised(allowed).demand.T
+            for made, advised in zip(safe.values(), demand, strict=True):
+                made[:, at] = np.where(np.isnan(advised), made[:, at], advised)
         progress(step + 1, total)
     return safe
 
 
 def _exceeded(demand: FloatArray, workload: ReplayWorkload, target_utilisation: float | None) -> FloatArray:
-    amounts, where = np.unique(demand, return_inverse=True)
     capacity = workload.within_slo.scaled(target_utilisation or workload.target_utilisation)
-    bounds = workload.min_replicas, workload.max_replicas
-    return np.array([exceeded_by(each, capacity, *bounds) for each in amounts.tolist()])[where]
+    return exceeded_by(demand, capacity, workload.min_replicas, workload.max_replicas)
 
 
 def pool_replays(

@@ -353,7 +353,7 @@ def test_a_vpa_that_changes_the_same_requests_is_a_conflict() -> None:
 
 def test_writes_are_within_the_budget() -> None:
     """One write a cycle: one pod, and the status waits."""
-    settings = ScalingSettings(writes_per_second=1 / 30)
+    settings = ScalingSettings(writes_per_second=1 / 30, learned_margins=False)
 
     parts = after_one_cycle(settings=settings)
 

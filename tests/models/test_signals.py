@@ -12,7 +12,8 @@ MINUTES_A_DAY = 1440
 
 
 def values(usage: FloatArray, step_seconds: int = 60, lead_steps: int = 2) -> dict[str, float]:
-    return {each.name: float(each.of(usage)[0]) for each in recent_signals(step_seconds, lead_steps)}
+    lead = np.full(len(usage), lead_steps)
+    return {each.name: float(each.of(usage, lead)[0]) for each in recent_signals(step_seconds)}
 
 
 def test_each_signal_is_what_its_name_says() -> None:
@@ -23,6 +24,7 @@ def test_each_signal_is_what_its_name_says() -> None:
     found = values(usage)
 
     assert found["the newest sample"] == last
+    assert found["the highest of the last 7 d"] == last
     assert found["the highest of the last 90 min"] == last
     assert found["the mean of the last 5 min"] == last - 2
     assert found["the mean of the last 30 min"] == last - 14.5
@@ -35,9 +37,17 @@ def test_each_signal_is_what_its_name_says() -> None:
     assert found["the highest at this time a day ago, at today's level"] == pytest.approx((last + 3 - 1440) * level)
 
 
+def test_a_season_is_looked_at_as_far_as_each_lead_reaches() -> None:
+    """Of two workloads with the same usage, each by its own lead time."""
+    usage = np.tile(np.arange(2.0 * MINUTES_A_DAY), (2, 1))
+    (signal,) = [each for each in recent_signals(60) if each.name == "the highest at this time a day ago"]
+
+    assert signal.of(usage, np.array([0, 5])).tolist() == [1440.0, 1445.0]
+
+
 def test_coarse_steps_make_fewer_signals() -> None:
     """Five minutes are one step of five minutes, once, and nothing is told apart that is the same."""
-    names = [each.name for each in recent_signals(300, 1)]
+    names = [each.name for each in recent_signals(300)]
 
     assert len(names) == len(set(names))
     assert "the highest of the last 20 min" in names
