@@ -1,5 +1,8 @@
 """Nodes oversold on a real control plane, from usage in a real Prometheus: observed, sold, guarded, cleaned up."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -30,6 +33,7 @@ from tests.support.prometheus import STEP, a_pod, a_series
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+FORESIZE = Path(sys.executable).parent / "foresize"
 CRDS = [yaml.safe_load((DEPLOY / f"{name}.yaml").read_text()) for name in ("crd", "crd-oversubscriptionpolicies")]
 ROLES: dict[str, list[dict[str, Any]]] = {
     each["metadata"]["name"]: each["rules"]
@@ -491,6 +495,32 @@ def test_a_controller_without_the_role_says_which_rule_it_needs(shop: Shop) -> N
     assert 'resources: ["nodes/status"], verbs: ["patch"]' in said
     assert shop.offered() is None
     assert (shop.metric("node_writes_total", outcome="failed") or 0) > 0
+
+
+def test_one_cycle_of_foresize_run_looks_after_policies(shop: Shop, tmp_path: Path) -> None:
+    """As a user starts it, with the addresses in variables."""
+    shop.policy(mode="Observe")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FORESIZE_")}
+    settings = {
+        "FORESIZE_PROMETHEUS__URL": shop.usage.url,
+        "FORESIZE_PROMETHEUS__SCRAPE_INTERVAL": "2s",
+        "FORESIZE_HISTORY__STEP": "10m",
+        "FORESIZE_SCALING__NAMESPACES": shop.namespace,
+        "FORESIZE_SCALING__LEASE_NAMESPACE": shop.namespace,
+    }
+
+    ran = subprocess.run(
+        [str(FORESIZE), "run", "--once", "--kubeconfig", str(shop.kubeconfig)],
+        cwd=tmp_path,
+        env=clean | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert shop.cpu().get("predictedPeak") == pytest.approx(PEAK, rel=0.1), ran.stderr
+    assert shop.condition("AbleToReclaim") == ("True", "Observe")
 
 
 def test_a_policy_that_selects_nothing_says_so(shop: Shop) -> None:
