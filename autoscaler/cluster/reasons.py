@@ -55,6 +55,8 @@ class ReasonCode(StrEnum):
     """Something else steers the same target: decided, but not to be acted on."""
     CHANGED_BY_OTHERS = "ChangedByOthers"
     """Somebody else has just set the replicas: decided, but not to be acted on for a while."""
+    UNTOLD_CHANGE = "UntoldChange"
+    """A copy of the controller set the replicas and could not tell why."""
     ROLLOUT = "RolloutInProgress"
     """A rollout is in progress: no replicas are removed meanwhile."""
     DISRUPTION_BUDGET = "DisruptionBudget"
@@ -104,6 +106,11 @@ class Hold:
 
     def __str__(self) -> str:
         return str(self.reason)
+
+
+UNTOLD = Reason(
+    ReasonCode.UNTOLD_CHANGE, "set by a copy of foresize that ended, or lost the answer, before it could tell why"
+)
 
 
 def replicas_text(count: int) -> str:

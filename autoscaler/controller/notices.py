@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from autoscaler.cluster.commands import ScaleReplicas
-from autoscaler.cluster.reasons import Hold, replicas_text
+from autoscaler.cluster.reasons import UNTOLD, Hold, replicas_text
 from autoscaler.cluster.snapshot import DemandForecast, Rung
 from autoscaler.controller.autoscalers import Mode, Remembered
-from autoscaler.controller.planning import Plan, has_untold_change, steered_hpa
+from autoscaler.controller.planning import Plan, steered_hpa
 from autoscaler.controller.ports import Event
 from autoscaler.controller.records import ActResult, Outcome
 
@@ -21,9 +21,9 @@ def notices(plan: Plan, result: ActResult, before: Remembered, was_conflict: boo
     """Events about what changed: replicas, the rung of the ladder, fast burn of the error budget, a conflict."""
     about, decision = plan.autoscaler, plan.decision
     target = plan.workload.target
-    if not isinstance(target, Hold) and has_untold_change(before, target):
-        change = f"from {before.last_replicas} to {replicas_text(target.replicas)}"
-        yield Event(about, "SuccessfulRescale", f"{change}: set by a write of foresize whose outcome was not yet told")
+    if plan.untold_from is not None and not isinstance(target, Hold):
+        change = f"from {plan.untold_from} to {replicas_text(target.replicas)}"
+        yield Event(about, "SuccessfulRescale", f"{change}: {UNTOLD}")
     if isinstance(decision.outcome, ScaleReplicas):
         hpa = steered_hpa(plan.workload)
         what = f"minReplicas of {hpa.shown} " if hpa else ""

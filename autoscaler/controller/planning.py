@@ -56,6 +56,8 @@ class Plan:
     """Share of the capacity per replica that the decision relied on; below 1 where nothing was forecast."""
     conflict: Hold | None = None
     """What else steers the target."""
+    untold_from: int | None = None
+    """Replicas before a change by a copy of the controller that could not tell of it; None where there is none."""
     standing: BudgetStanding | None = None
     """Of the error budget; None where it is not counted."""
 
@@ -88,6 +90,7 @@ def plan(
         return _sized_only(workload, remembered, settings, now_seconds)
     target = _as_we_left_it(target, remembered, now_seconds)
     workload = replace(workload, target=target)
+    untold_from = remembered.last_replicas if _has_untold_change(remembered, target) else None
     remembered = _of_target(remembered, autoscaler, target, now_seconds)
     policy = policy_of(
         autoscaler,
@@ -154,7 +157,7 @@ def plan(
         budget=remembered.budget if counted is None else counted.budget.memory,
         readiness=readiness.since(since),
     )
-    return Plan(workload, policy, outcome.decision, kept, age, share, clash, counted)
+    return Plan(workload, policy, outcome.decision, kept, age, share, clash, untold_from, counted)
 
 
 def terms_of(decided: Plan) -> tuple[SeriesKey, Terms] | None:
@@ -246,7 +249,7 @@ def _of_target(
     is_ours = autoscaler.mode is Mode.AUTO and autoscaler.actuator is Actuator.SCALE
     before = remembered.last_replicas
     was_changed = before is not None and before != target.replicas
-    if before is not None and has_untold_change(remembered, target):
+    if before is not None and _has_untold_change(remembered, target):
         change = ScaleEvent(now_seconds, target.replicas - before)
         memory = remembered.replicas._replace(events=(*remembered.replicas.events, change))
         return replace(remembered, replicas=memory, last_replicas=target.replicas, last_scale_seconds=now_seconds)
@@ -254,7 +257,7 @@ def _of_target(
     return replace(remembered, last_replicas=target.replicas, changed_by_others_at_seconds=changed_at)
 
 
-def has_untold_change(remembered: Remembered, target: TargetWorkload) -> bool:
+def _has_untold_change(remembered: Remembered, target: TargetWorkload) -> bool:
     """Whether its replicas are no longer those remembered, and a copy of the controller set them.
 
     That copy ended, or lost the answer, before it could tell.

@@ -11,7 +11,7 @@ from math import ceil, isfinite
 from typing import Any
 
 from autoscaler.cluster.commands import ScaleReplicas
-from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
+from autoscaler.cluster.reasons import UNTOLD, Hold, Reason, ReasonCode, replicas_text
 from autoscaler.cluster.snapshot import Rung
 from autoscaler.controller.autoscalers import (
     NOTHING_REMEMBERED,
@@ -315,21 +315,27 @@ def _is_command(plan: Plan) -> bool:
 
 def _decisions(plan: Plan, result: ActResult, before: list[JsonObject], now_seconds: float) -> list[JsonObject]:
     """The last changes with the newest in front; the same one decided again and not carried out counts once."""
-    decision = plan.decision
+    decision, target = plan.decision, plan.workload.target
+    if plan.untold_from is not None and not isinstance(target, Hold):
+        before = [_entry(plan.untold_from, target.replicas, UNTOLD, Outcome.APPLIED, now_seconds), *before]
     if not _is_command(plan):
-        return list(before)
-    entry: JsonObject = {
-        "time": as_time(now_seconds),
-        "from": decision.current,
-        "to": decision.desired,
-        "reason": decision.reason.code.value,
-        "message": decision.reason.message,
-        "outcome": result.outcome.value,
-    }
+        return before[:DECISIONS_KEPT]
+    entry = _entry(decision.current, decision.desired, decision.reason, result.outcome, now_seconds)
     same = ("from", "to", "reason", "outcome")
     if result.outcome is not Outcome.APPLIED and before and all(before[0].get(k) == entry[k] for k in same):
-        return list(before)
+        return before[:DECISIONS_KEPT]
     return [entry, *before][:DECISIONS_KEPT]
+
+
+def _entry(current: int, desired: int, reason: Reason, outcome: Outcome, now_seconds: float) -> JsonObject:
+    return {
+        "time": as_time(now_seconds),
+        "from": current,
+        "to": desired,
+        "reason": reason.code.value,
+        "message": reason.message,
+        "outcome": outcome.value,
+    }
 
 
 def _essence(status: Mapping[str, Any]) -> JsonObject:

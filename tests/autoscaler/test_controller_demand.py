@@ -146,15 +146,8 @@ def test_the_replay_learns_as_the_controller_does() -> None:
         max_replicas=20,
     )
     settings = ReplaySettings(step_seconds=STEP_SECONDS, pod_ready_seconds=int(LEAD_SECONDS))
-    plan = ReplayPlan(
-        (KEY,),
-        (workload,),
-        usage[:, first : first + steps],
-        usage[:, first - 8 * 288 : first],
-        NOON_SECONDS,
-        settings,
-        (),
-    )
+    past, held_out = usage[:, first - 8 * 288 : first], usage[:, first : first + steps]
+    plan = ReplayPlan((KEY,), (workload,), held_out, past, NOON_SECONDS, settings, ())
 
     made = safe_peaks(
         plan, {level: np.array([found]) for level, found in peaks.items()}, (0.99,), learned_steps=rebuilt
