@@ -70,7 +70,7 @@ def test_what_oversubscription_policies_need_is_checked_where_there_are_any(cont
 
     def said(user: str, *roles: str) -> list[tuple[str, str]]:
         kubeconfig = control_plane.kubeconfig_for(user, [rule for role in roles for rule in ROLES[role]])
-        checks = cluster_checks(load_settings(None, {}, {}), kubeconfig, None)
+        checks = cluster_checks(load_settings(None, {}, {}), kubeconfig, None, asks_queries=False)
         return [
             (c.status, c.message)
             for c in checks
