@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 export OMP_WAIT_POLICY ?= passive
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup prometheus controlplane demo check test lock bench-forecast bench-recipe bench-peaks bench-speed bench-controller bench-scaling bench-oversubscription bench-vertical docs package slim clean
+.PHONY: help setup prometheus controlplane demo check test lock bench-forecast bench-recipe bench-peaks bench-speed bench-controller bench-window bench-scaling bench-oversubscription bench-vertical docs package slim clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-controller: setup controlplane ## the controller's tick in memory, and a f
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_tick 10000 --serving
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_tick 10000 --steady $(or $(TICKS),1000)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_cluster $(or $(OBJECTS),1000)
+
+bench-window: setup prometheus ## reading a fleet's usage, whole and appended to: make bench-window SIZES="500 1000"
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.window $(or $(SIZES),500 1000)
 
 bench-scaling: setup ## foresize, its peers and the oracle replayed on public traces: make bench-scaling TRACES=folder
 	$(BIN)/python -m benchmarks.scaling $(TRACES) $(WHICH)

@@ -63,17 +63,46 @@ class PoolReading:
     requested: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyGauges:
+    """One OversubscriptionPolicy and resource over all its nodes."""
+
+    policy: str
+    resource: str
+    rate: float
+    violations: int
+    budget_used: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGauges:
+    """One node and resource that a policy is about; amounts in the resource's base unit."""
+
+    node: str
+    resource: str
+    predicted_peak: float | None
+    reclaimable: float
+    offered: float
+    sold: float
+    is_suspended: bool
+    is_stale: bool
+
+
 @dataclass(eq=False)
 class _Published(Collector):
     """Gauges of the last cycle, replaced as a whole."""
 
     workloads: tuple[WorkloadReading, ...] = ()
     pools: tuple[PoolReading, ...] = ()
+    policies: tuple[PolicyGauges, ...] = ()
+    nodes: tuple[NodeGauges, ...] = ()
 
     def collect(self) -> Iterable[Metric]:
-        """The families of both sets."""
+        """The families of all sets."""
         yield from _workload_families(self.workloads)
         yield from _pool_families(self.pools)
+        yield from _policy_families(self.policies)
+        yield from _node_families(self.nodes)
 
 
 def _family(
@@ -192,6 +221,46 @@ def _pool_families(readings: tuple[PoolReading, ...]) -> Iterator[GaugeMetricFam
         )
 
 
+def _policy_families(readings: tuple[PolicyGauges, ...]) -> Iterator[GaugeMetricFamily]:
+    gauges: tuple[tuple[str, str, Callable[[PolicyGauges], float | None]], ...] = (
+        (
+            "foresize_policy_oversubscription_rate",
+            "What may be requested of a policy's nodes on whatever terms / their allocatable; 1 is none.",
+            lambda r: r.rate,
+        ),
+        (
+            "foresize_policy_violations",
+            "Nodes and horizons within the budget's window in which the peak was exceeded or the guard stepped in.",
+            lambda r: r.violations,
+        ),
+        (
+            "foresize_policy_budget_used_ratio",
+            "Violations within the window / those that violationProbability allows; above 1 it is overdrawn.",
+            lambda r: r.budget_used,
+        ),
+    )
+    for name, text, value_of in gauges:
+        yield _family(name, text, ("policy", "resource"), [((r.policy, r.resource), value_of(r)) for r in readings])
+
+
+def _node_families(readings: tuple[NodeGauges, ...]) -> Iterator[GaugeMetricFamily]:
+    gauges: tuple[tuple[str, str, Callable[[NodeGauges], float | None]], ...] = (
+        ("foresize_node_predicted_peak", "Predicted peak of the node's ordinary pods.", lambda r: r.predicted_peak),
+        ("foresize_node_reclaimable", "What of the node may be sold a second time.", lambda r: r.reclaimable),
+        ("foresize_node_offered", "What the node's status offers of it.", lambda r: r.offered),
+        ("foresize_node_sold", "What pods on the node ask for of it.", lambda r: r.sold),
+    )
+    for name, text, value_of in gauges:
+        yield _family(name, text, ("node", "resource"), [((r.node, r.resource), value_of(r)) for r in readings])
+    states: tuple[tuple[str, str, Callable[[NodeGauges], bool]], ...] = (
+        ("foresize_node_suspended", "1 where nothing more is sold on the node.", lambda r: r.is_suspended),
+        ("foresize_node_stale", "1 where the node's usage was not measured lately.", lambda r: r.is_stale),
+    )
+    for name, text, holds in states:
+        by_node = {r.node: float(holds(r)) for r in readings}
+        yield _family(name, text, ("node",), [((node,), value) for node, value in by_node.items()])
+
+
 @dataclass
 class AutoscalerMetrics:
     """The controller's metrics, registered in one registry."""
@@ -265,6 +334,23 @@ class AutoscalerMetrics:
             ("outcome",),
             registry=registry,
         )
+        self.node_writes = Counter(
+            "foresize_node_writes_total",
+            "Changes of what nodes offer by what came of them (applied, skipped, failed).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.node_suspensions = Counter(
+            "foresize_node_suspensions_total",
+            "How often nothing more was sold on a node, as too much of it was used.",
+            registry=registry,
+        )
+        self.evictions = Counter(
+            "foresize_evictions_total",
+            "Evictions of pods that run on what was reclaimed by what came of them (applied, skipped, failed).",
+            ("outcome",),
+            registry=registry,
+        )
         self.events_held_back = Counter(
             "foresize_events_held_back_total",
             "Events that were not made, as their object had too many.",
@@ -298,6 +384,11 @@ class AutoscalerMetrics:
     def publish_pools(self, readings: Iterable[PoolReading]) -> None:
         """Replaces what the last cycle published about node pools."""
         self._published.pools = tuple(readings)
+
+    def publish_nodes(self, policies: Iterable[PolicyGauges], nodes: Iterable[NodeGauges]) -> None:
+        """Replaces what the last cycle published about OversubscriptionPolicies and the nodes that they select."""
+        self._published.policies = tuple(policies)
+        self._published.nodes = tuple(nodes)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:

@@ -101,6 +101,12 @@ class OversubscriptionSettings(Section):
     """No more than this, whatever is predicted."""
     resources: Annotated[tuple[Literal["cpu", "memory", "gpu"], ...], Listed] = ("cpu", "memory")
     """Resources for which a ratio is computed."""
+    usable_share: float = Field(default=0.9, gt=0, le=1)
+    """Share of a node's allocatable that may be used: no more is sold, and there the guard steps in."""
+    guard_release: AnyDuration = timedelta(minutes=10)
+    """How long a node must have been calm until it is sold again after the guard stepped in."""
+    stale_after: Duration = timedelta(minutes=3)
+    """A node whose usage was not measured for so long offers what it has sold, and no more."""
 
 
 class AutoscalerSettings(PredictorSettings):

@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,6 +62,14 @@ PERMISSIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("resize", "", ("pods/resize",), ("patch",)),
 )
 """What the controller asks of the API server: what for, group, resources, verbs. The lease is in one namespace only."""
+NODE_PERMISSIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("nodes", "", ("nodes",), ("list", "watch")),
+    ("nodes", "", ("pods",), ("list", "watch")),
+    ("policies", "foresize.io", ("oversubscriptionpolicies/status",), ("patch",)),
+    ("sell", "", ("nodes/status",), ("patch",)),
+    ("sell", "", ("pods/eviction",), ("create",)),
+)
+"""The same for OversubscriptionPolicies, in the whole cluster."""
 LEASE_VERBS = ("get", "create", "patch")
 NEEDED_FOR: Mapping[str, tuple[Status, str, str, str]] = {
     "see": ("FAIL", "foresize-read", "rbac.yaml", "needed to see what is to be scaled and what else steers it"),
@@ -72,6 +80,9 @@ NEEDED_FOR: Mapping[str, tuple[Status, str, str, str]] = {
         "needed for statuses and Events; without it only `foresize run --dry-run`",
     ),
     "act": ("WARN", "foresize-scale", "binding-auto.yaml", "only needed for objects in mode Auto"),
+    "nodes": ("WARN", "foresize-read", "rbac.yaml", "needed for OversubscriptionPolicies"),
+    "policies": ("WARN", "foresize-tell", "rbac.yaml", "needed for the statuses of OversubscriptionPolicies"),
+    "sell": ("WARN", "foresize-nodes", "binding-nodes.yaml", "only needed for OversubscriptionPolicies in mode Auto"),
     "resize": ("WARN", "foresize-resize", "binding-inplace.yaml", "only needed for vertical.mode InPlace"),
 }
 """How bad it is that something is not allowed, which ClusterRole allows it, what in deploy/ binds it, and what for."""
@@ -317,7 +328,7 @@ def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str |
     may_see = True
     for namespace in scaling.namespaces or ("",):
         where = f"in namespace {namespace}" if namespace else "in all namespaces"
-        denied = list(_denied(client, namespace))
+        denied = list(_denied(client, namespace, PERMISSIONS))
         may_see = may_see and not any(need == "see" for need, _ in denied)
         if not denied:
             yield Check("cluster", "OK", f"may do everything that the controller does {where}")
@@ -345,6 +356,7 @@ def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str |
         yield Check("cluster", "OK" if count else "WARN", f"{count} PredictiveAutoscalers", advice)
         yield from object_checks(settings, workloads, time.time())
         yield from query_checks(settings, [w.autoscaler for w in workloads], time.time(), is_asked=asks_queries)
+    yield from _policy_checks(client)
 
 
 def object_checks(settings: "Settings", workloads: "Sequence[ManagedWorkload]", now_seconds: float) -> Checks:
@@ -458,9 +470,31 @@ def _some(checks: list[Check], what: str) -> Checks:
         yield Check("cluster", status, text, advice)
 
 
-def _denied(client: Any, namespace: str) -> Iterator[tuple[str, str]]:
+def _policy_checks(client: Any) -> Checks:
+    """About OversubscriptionPolicies, where there are any to be seen."""
+    from autoscaler.errors import ClusterRefused, ObjectGone
+    from autoscaler.kube.nodes import POLICIES
+
+    try:
+        count = len(client.get(POLICIES).get("items") or ())
+    except (ClusterRefused, ObjectGone):
+        return
+    if not count:
+        return
+    denied = list(_denied(client, "", NODE_PERMISSIONS))
+    for need, what in denied:
+        status, role, file, why = NEEDED_FOR[need]
+        advice = f"bind the ClusterRole {role} (kubectl apply -f deploy/{file}); {why}"
+        yield Check("cluster", status, f"may not {what} in the cluster", advice)
+    if not denied:
+        yield Check("cluster", "OK", f"may do everything that {count} OversubscriptionPolicies can ask for")
+
+
+def _denied(
+    client: Any, namespace: str, permissions: Iterable[tuple[str, str, tuple[str, ...], tuple[str, ...]]]
+) -> Iterator[tuple[str, str]]:
     """What is not allowed: what it is needed for, and verbs with resource and group."""
-    for need, group, resources, verbs in PERMISSIONS:
+    for need, group, resources, verbs in permissions:
         for resource in resources:
             refused = [verb for verb in verbs if not _is_allowed(client, namespace, verb, group, resource)]
             if refused:

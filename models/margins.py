@@ -115,7 +115,8 @@ class DemandMargins:
         signals = np.column_stack([*(each.of(usage, lead) for each in self._recent_signals), forecasts])
         if signals.shape != self._total.shape:
             raise ForecastError(f"signals are {signals.shape}, but the record is of {self._total.shape}")
-        lowest = np.minimum.accumulate(self._recent, axis=0)[lead, np.arange(self.series)]
+        newest = self._recent[: int(lead.max(initial=0)) + 1]
+        lowest = np.minimum.accumulate(newest, axis=0)[lead, np.arange(self.series)]
         is_known = ~np.isnan(lowest) & ~np.isnan(exceeded)[:, None]
         row, signal = np.nonzero(is_known)
         asked, given = exceeded[row], lowest[row, signal].astype(np.float64)

@@ -8,7 +8,7 @@ was. The newest horizon ends now, so that every one holds as much of the day and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,8 +37,9 @@ class NoPeak:
 class NodePast:
     """What the peak of one node's total usage is read off from; amounts in the resource's base unit."""
 
-    maxima: FloatArray
-    """Highest total of each past horizon that was watched, ascending, [blocks]; at least `LEAST_BLOCKS`."""
+    peaks: FloatArray
+    """Highest total of the tasks that are not cold in each past horizon, oldest first, [blocks]; NaN where nobody was
+    watching; at least `LEAST_BLOCKS` are known."""
     gap: float
     """By how much the sum of the tasks' own highest usages exceeds the highest total: they did not peak at once."""
     reserved: float
@@ -46,6 +47,19 @@ class NodePast:
     ceiling: float
     """Σ limits, which the total cannot exceed; infinite where a task has none."""
     cold_tasks: int
+
+    @property
+    def maxima(self) -> FloatArray:
+        """Highest total of each past horizon that was watched, ascending, [blocks]."""
+        return np.sort(self.peaks[~np.isnan(self.peaks)])
+
+    def as_of(self, horizons_ago: int) -> "NodePast | NoPeak":
+        """What was known of the same tasks some horizons ago, at least one; the tail beyond the highest is today's."""
+        known = replace(self, peaks=self.peaks[:-horizons_ago])
+        blocks = len(known.maxima)
+        if blocks < LEAST_BLOCKS:
+            return NoPeak(f"{blocks} past horizons with samples, need {LEAST_BLOCKS}: nothing is oversold")
+        return known
 
     def quantiles(self, exceedances: Sequence[float] | FloatArray) -> FloatArray:
         """Totals that the next horizon's peak exceeds with these probabilities, [exceedances]; falling along them.
@@ -60,10 +74,11 @@ class NodePast:
         asked = np.asarray(exceedances, dtype=np.float64)
         if asked.size == 0 or not ((asked > 0) & (asked < 1)).all():
             raise ForecastError(f"probabilities of exceeding a peak must lie inside (0, 1), got {asked.tolist()}")
-        blocks = len(self.maxima)
+        maxima = self.maxima
+        blocks = len(maxima)
         rarity = -np.log(np.arange(blocks, 0, -1) / (blocks + 1))
-        within = np.interp(-np.log(asked), rarity, self.maxima)
-        scale = max(COINCIDENCE * self.gap, SMALLEST_SCALE * float(self.maxima[-1]))
+        within = np.interp(-np.log(asked), rarity, maxima)
+        scale = max(COINCIDENCE * self.gap, SMALLEST_SCALE * float(maxima[-1]))
         beyond = scale * np.maximum(-np.log(asked * (blocks + 1)), 0.0)
         return np.asarray(np.minimum(within + beyond + self.reserved, max(self.ceiling, self.reserved)))
 
@@ -102,13 +117,14 @@ def node_past(
     known = _as_if_always_there(recent[warm], horizon_steps) if gappy.size else recent
     totals = capped_totals(known, np.broadcast_to(bounds[warm, None], known.shape), horizon_steps)
     seen = np.count_nonzero(~np.isnan(totals), axis=1) >= horizon_steps * SEEN_SHARE
-    maxima = np.sort(np.fmax.reduce(totals[seen], axis=1)).astype(np.float64)
-    if len(maxima) < LEAST_BLOCKS:
-        return NoPeak(f"{len(maxima)} past horizons with samples, need {LEAST_BLOCKS}: nothing is oversold")
+    peaks = np.where(seen, np.fmax.reduce(totals, axis=1), np.nan).astype(np.float64)
+    watched = int(np.count_nonzero(seen))
+    if watched < LEAST_BLOCKS:
+        return NoPeak(f"{watched} past horizons with samples, need {LEAST_BLOCKS}: nothing is oversold")
     own = np.minimum(np.nan_to_num(np.fmax.reduce(known, axis=1)), bounds[warm])
     return NodePast(
-        maxima=maxima,
-        gap=max(float(own.sum(dtype=np.float64)) - float(maxima[-1]), 0.0),
+        peaks=peaks,
+        gap=max(float(own.sum(dtype=np.float64)) - float(np.nanmax(peaks)), 0.0),
         reserved=float(reserved[is_cold].sum(dtype=np.float64)),
         ceiling=float(bounds.sum(dtype=np.float64)),
         cold_tasks=int(is_cold.sum()),

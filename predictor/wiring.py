@@ -99,17 +99,19 @@ def build_predictor(
 
     Without `stale_after` history of any age is forecast from. What a service has learned since training is kept in the
     state folder under the name `learns_as`, so that a restart does not lose it; a command that answers once keeps
-    nothing.
+    nothing. A service's window of usage is appended to at each step where it comes from Prometheus.
     """
     from predictor.registry.kept import KeptModel
     from predictor.serving.ports import QuerySource
     from predictor.serving.predictor import Predictor
+    from predictor.sources.prometheus import PrometheusSource
+    from predictor.sources.window import UsageWindow
     from predictor.usage.panel import Resource
 
     store = build_store(settings)
     alias = model or settings.registry.alias
     return Predictor(
-        source,
+        UsageWindow(source) if learns_as and isinstance(source, PrometheusSource) else source,
         store,
         step_seconds=int(settings.history.step.total_seconds()),
         span=settings.history.serving_span,

@@ -77,6 +77,14 @@ class ReasonCode(StrEnum):
     """Workloads with too little history count at their limit or request."""
     NO_EVIDENCE = "NoEvidence"
     """Too little is known to oversell anything."""
+    PEAK_ABOVE_USABLE = "PeakAboveUsable"
+    """The predicted peak of a node leaves nothing of what is usable."""
+    NODE_FULL = "NodeFull"
+    """More of a node is used than is usable: no more is sold on it, and pods that opted in go."""
+    NODE_PRESSURE = "NodePressure"
+    """A node is short of memory by its own word."""
+    STALE_NODE = "StaleNodeMetrics"
+    """What a node uses was not measured lately: it offers what it has sold and no more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What demand of the scaled workloads did beside its signals, followed from step to step, and what is safe by that.
 
 Every copy of the controller follows it, leading or not, and rebuilds it from the window of usage, so that nothing is
-lost with a leader but what forecasts were worth as signals: that is learned anew. Workloads that are new are taken in a
-few hundred at a time; until then, and where a record says too little, the forecast's own quantile stands.
+lost with a leader but what forecasts were worth as signals: that is learned anew. Workloads that are new are taken in
+some at a time; until then, and where a record says too little, the forecast's own quantile stands.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.snapshot import DemandForecast
 from autoscaler.decisions.capacity import exceeded_by
 from models.forecast import SECONDS_PER_DAY, BoolArray, FloatArray, ForecastError, IntArray
-from models.margins import DemandMargins
+from models.margins import Advised, DemandMargins
 from predictor.serving.bundle import NoForecast
 from predictor.serving.predictor import Forecasts
 from predictor.usage.panel import SeriesKey, UsagePanel
@@ -26,8 +26,8 @@ SIGNAL_LEVELS = (0.5, 0.9, 0.98)
 SIGNAL_NAMES = tuple(f"the forecast peak's {level:g} quantile" for level in SIGNAL_LEVELS)
 REBUILT_SECONDS = 7 * SECONDS_PER_DAY
 """How much past a record is rebuilt from."""
-REBUILT_AT_ONCE = 250
-"""How many workloads are taken in a cycle: a second or two of work."""
+REBUILT_AT_ONCE = 50
+"""How many workloads are taken in a cycle: a second of work."""
 LONGEST_LEAD_STEPS = 8
 
 
@@ -61,7 +61,8 @@ class DemandWatch:
         self._rows: dict[SeriesKey, int] = {}
         self._end_seconds = 0
         self._step_seconds = 0
-        self._said: dict[tuple[SeriesKey, float], SafeDemand | None] = {}
+        self._said: dict[SeriesKey, tuple[float, SafeDemand | None]] = {}
+        """What was answered last, and at which level: the next step is worked out for all at once by these."""
 
     def follow(self, forecasts: Forecasts, terms: Mapping[SeriesKey, Terms]) -> None:
         """Takes in every step that has ended since the last call, and some of the workloads that are new.
@@ -92,25 +93,37 @@ class DemandWatch:
             self._margins = self._margins.beside(rebuilt)
         self._rows = {key: row for row, key in enumerate([*known, *new])}
         self._end_seconds = panel.end_seconds
-        self._said = {}
+        self._said = {key: self._said[key] for key in known if key in self._said}
+        if missed:
+            self._answer_anew(self._margins)
 
     def safe(self, key: SeriesKey, level: float) -> SafeDemand | None:
         """What demand stays under in a share `level` of time, at the least cost; None where too little is recorded."""
         row = self._rows.get(key)
         if row is None or self._margins is None:
             return None
-        if (key, level) not in self._said:
-            self._said[key, level] = self._worked_out(self._margins, row, level)
-        return self._said[key, level]
+        said = self._said.get(key)
+        if said is None or said[0] != level:
+            advised = self._margins.select(np.array([row])).advised(np.array([[1.0 - level]]))
+            said = self._said[key] = level, self._as_safe(self._margins, advised, 0)
+        return said[1]
 
-    def _worked_out(self, margins: DemandMargins, row: int, level: float) -> SafeDemand | None:
-        advised = margins.select(np.array([row])).advised(np.array([[1.0 - level]]))
-        signal, value = int(advised.signal[0, 0]), float(advised.demand[0, 0])
+    def _answer_anew(self, margins: DemandMargins) -> None:
+        """What was asked last, for the coming step."""
+        asked = [(key, level) for key, (level, _) in self._said.items()]
+        if not asked:
+            return
+        rows = np.array([self._rows[key] for key, _ in asked])
+        advised = margins.select(rows).advised(np.array([[1.0 - level] for _, level in asked]))
+        self._said = {key: (level, self._as_safe(margins, advised, row)) for row, (key, level) in enumerate(asked)}
+
+    def _as_safe(self, margins: DemandMargins, advised: Advised, row: int) -> SafeDemand | None:
+        signal, value = int(advised.signal[row, 0]), float(advised.demand[row, 0])
         if signal < 0 or isnan(value):
             return None
         name = margins.names[signal]
-        seconds = float(advised.steps[0, 0]) * self._step_seconds
-        return SafeDemand(value, name, name in SIGNAL_NAMES, float(advised.margin[0, 0]), seconds)
+        seconds = float(advised.steps[row, 0]) * self._step_seconds
+        return SafeDemand(value, name, name in SIGNAL_NAMES, float(advised.margin[row, 0]), seconds)
 
     @staticmethod
     def _empty(step_seconds: int, series: int) -> DemandMargins:
@@ -162,13 +175,9 @@ def _exceeded(usage: FloatArray, is_bound: BoolArray | None, terms: list[Terms],
     demand = usage[:, first:]
     if is_bound is not None:
         demand = np.where(is_bound[:, first:], nan, demand)
-    made = np.empty(demand.shape)
-    for row, each in enumerate(terms):
-        amounts, where = np.unique(demand[row], return_inverse=True)
-        made[row] = np.array([exceeded_by(one, each.capacity, each.fewest, each.most) for one in amounts.tolist()])[
-            where
-        ]
-    return made
+    return np.stack(
+        [exceeded_by(row, each.capacity, each.fewest, each.most) for row, each in zip(demand, terms, strict=True)]
+    )
 
 
 def _forecast_signals(walked: _Walked, lead: IntArray) -> FloatArray:

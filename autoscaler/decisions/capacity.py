@@ -1,8 +1,8 @@
 """What replicas carry while the share of late responses stays within the SLO: from the M/M/c queue, or as learned."""
 
-from math import isnan
+import numpy as np
 
-from autoscaler.cluster.capacity import Capacity
+from autoscaler.cluster.capacity import ROUNDING, Capacity
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from models.capacity import LearnedCapacity, Refusal
 from models.forecast import FloatArray
@@ -26,15 +26,19 @@ def queue_capacity(
     return Capacity(service_rate * servers_per_replica, tuple(load * service_rate for load in loads))
 
 
-def exceeded_by(demand: float, capacity: Capacity, fewest: int, most: int) -> float:
-    """What readiness must exceed to be enough for the demand: what one replica fewer than it needs carries.
+def exceeded_by(demand: FloatArray, capacity: Capacity, fewest: int, most: int) -> FloatArray:
+    """What readiness must exceed to be enough for each demand: what one replica fewer than it needs carries.
 
     0 where the fewest replicas that there may be are enough, and no more than the most can do is asked. NaN is NaN.
     """
-    if isnan(demand):
-        return demand
-    needed = min(capacity.replicas_for(demand), most)
-    return capacity.demand_at(needed - 1) if needed > fewest else 0.0
+    carried = np.array([0.0, *capacity.curve])
+    known, asked = carried.size - 1, np.where(np.isnan(demand), 0.0, demand) * (1.0 - ROUNDING)
+    beyond = known + np.ceil(np.maximum(asked - carried[-1], 0.0) / capacity.per_replica)
+    needed = np.minimum(np.where(asked <= carried[-1], np.searchsorted(carried, asked), beyond), most)
+    fewer = needed - 1.0
+    on_curve = carried[np.clip(fewer, 0, known).astype(np.intp)]
+    made = on_curve + np.maximum(fewer - known, 0.0) * capacity.per_replica
+    return np.where(np.isnan(demand), np.nan, np.where(needed > fewest, made, 0.0))
 
 
 def as_learned(learned: LearnedCapacity | Refusal) -> Capacity | Hold:

@@ -197,10 +197,8 @@ def safe_peaks(
 
 
 def _exceeded(demand: FloatArray, workload: ReplayWorkload, target_utilisation: float | None) -> FloatArray:
-    amounts, where = np.unique(demand, return_inverse=True)
     capacity = workload.within_slo.scaled(target_utilisation or workload.target_utilisation)
-    bounds = workload.min_replicas, workload.max_replicas
-    return np.array([exceeded_by(each, capacity, *bounds) for each in amounts.tolist()])[where]
+    return exceeded_by(demand, capacity, workload.min_replicas, workload.max_replicas)
 
 
 def pool_replays(

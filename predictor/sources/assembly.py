@@ -1,12 +1,20 @@
-"""From query answers to a panel: whose series is whose, what is zero and what is not known."""
+"""From query answers to a panel: whose series is whose, what is zero and what is not known.
 
-from collections.abc import Collection, Mapping
+In two stages. A `Part` holds what can be said of some steps by themselves. What takes the whole time to tell (which
+workloads there are, whose a Service's requests are, in which pool most pods ran) is told of parts together, be they one
+(`assembled_panel`) or many that were read one after the other (`predictor.sources.window`).
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.forecast import FloatArray
+from models.forecast import BoolArray, FloatArray
 from predictor.errors import PredictorError
-from predictor.sources.matrix import Matrix
+from predictor.sources.matrix import Labels, Matrix
 from predictor.sources.promql import (
     BUSIEST,
     KILLED,
@@ -18,15 +26,19 @@ from predictor.sources.promql import (
     THROTTLED,
     UNMEASURED,
     capacity_of,
+    pods_of,
 )
 from predictor.usage.bounds import CUT_OFF
 from predictor.usage.containers import ContainerName, ContainerUsage
 from predictor.usage.kin import Kin, kin_by_workload, repositories
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
+from predictor.usage.placed import NodeUsage, Placed
 
 Answers = Mapping[str, Matrix]
 """Answers by the name of what was asked."""
+PLACED = (Resource.CPU, Resource.MEMORY)
+"""What is told by node."""
 ANSWER_WITH = {
     Resource.CPU: "containers",
     Resource.MEMORY: "containers",
@@ -43,6 +55,101 @@ KINDS_BEHIND_A_SERVICE = ("Deployment", "StatefulSet", "DaemonSet", "Rollout", "
 """Where a Service and several workloads share a name, the first of these kinds is meant."""
 
 
+Service = tuple[str, str]
+"""The namespace and the name of a Service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the answers for some steps say of each step by itself. Arrays are [keys, steps], NaN is not known."""
+
+    keys: tuple[SeriesKey, ...]
+    """All series but requests per second, sorted: those in the answers, and those that were known before."""
+    usage: FloatArray
+    """Not checked, and in single precision (see `single`)."""
+    newest_told: NDArray[np.intp]
+    """The newest step of each key in which the answers have a sample of it, [keys]; the last step where all of them are
+    NaN, -1 where there is no series."""
+    left_out: BoolArray
+    """Where usage is not known because only some of the running pods were measured."""
+    request: FloatArray
+    """Not yet 0 where nothing runs: that takes to know whether anything was ever asked for."""
+    limit: FloatArray
+    capacity: FloatArray
+    cut_off: FloatArray | None
+    """In which share of each step more was demanded than given; None where nowhere."""
+    replicas: Mapping[str, FloatArray]
+    """By workload, also of those that have no usage."""
+    partial: Mapping[str, Mapping[str, BoolArray]]
+    """By the name of the answer and workload, where too many of its running pods were not measured."""
+    running: Mapping[str, FloatArray]
+    """By the name of the answer, how many pods of some workload ran, [steps]; NaN where no pod is known to have."""
+    services: Mapping[Service, FloatArray]
+    """Requests per second by Service, the one without a name among them, and in single precision."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps."""
+        return int(self.usage.shape[1])
+
+
+def single(values: FloatArray) -> FloatArray:
+    """Usage as it is held of a fleet: in single precision, whatever the type of the array.
+
+    So a window that is held in single precision gives the same answers as one that was just read.
+    """
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32).astype(np.float64)
+
+
+def assembled_part(answers: Answers, resources: Collection[Resource], known: Collection[SeriesKey] = ()) -> Part:
+    """What the answers say of their steps, for every series in them and for those that were `known` before.
+
+    Where a workload is known to have no replicas its usage is 0, not unknown: a CronJob between its jobs, a
+    Deployment scaled to zero. Where only some of its pods were measured its usage is unknown.
+    """
+    replicas = _by_workload(answers["replicas"])
+    told: dict[SeriesKey, FloatArray] = {}
+    for resource in resources:
+        if resource is not Resource.REQUESTS:
+            rows = _by_workload(answers[ANSWER_WITH[resource]], what=resource.value)
+            told |= {SeriesKey(workload, resource): values for workload, values in rows.items()}
+    keys = tuple(sorted({*told, *known}))
+    steps = answers["replicas"].points
+    unknown = np.full(steps, np.nan)
+    usage = single(_stacked([told.get(key, unknown) for key in keys], steps))
+    is_known = ~np.isnan(usage)
+    is_told = np.asarray([key in told for key in keys], dtype=np.bool_)
+    # The first of what is equal is the last of all where nothing is known.
+    newest_told = np.where(is_told, steps - 1 - np.argmax(is_known[:, ::-1], axis=1), -1)
+    none_running = _stacked([replicas.get(key.workload, unknown) for key in keys], steps) == 0
+    usage[np.isnan(usage) & none_running] = 0.0
+    names = [name for name in ("containers", "gpus") if name in answers]
+    partial = {name: _partial_sums(answers[name]) for name in names}
+    left_out = np.zeros(usage.shape, dtype=np.bool_)
+    for row, key in enumerate(keys):
+        where = partial[ANSWER_WITH[key.resource]].get(key.workload)
+        if where is not None:
+            left_out[row] = where & ~np.isnan(usage[row])
+    usage[left_out] = np.nan
+    running = {name: _most(_by_workload(answers[name], what=RUNNING).values(), steps) for name in names}
+    services = _by_service(answers["requests"]) if Resource.REQUESTS in resources else {}
+    return Part(
+        keys,
+        usage,
+        newest_told,
+        left_out,
+        _of_container(answers, "request", keys, steps),
+        _of_container(answers, "limit", keys, steps),
+        _capacity(answers, keys, steps),
+        _cut_off(answers, keys, usage),
+        replicas,
+        partial,
+        running,
+        services,
+    )
+
+
 def assembled_panel(
     answers: Answers,
     resources: Collection[Resource],
@@ -53,49 +160,45 @@ def assembled_panel(
 ) -> UsagePanel:
     """Usage and attributes of every workload, rows sorted by workload and resource.
 
-    Where a workload is known to have no replicas its usage is 0, not unknown: a CronJob between its jobs, a
-    Deployment scaled to zero. Requests per second stay unknown then: they are counted in front of it.
-    Where only some of its pods were measured its usage is unknown, with a finding.
+    Usage where nothing runs, or is measured in part only, is that of `assembled_part`. Requests per second stay
+    unknown where nothing runs: they are counted in front of it.
     """
-    replicas = _by_workload(answers["replicas"])
-    usage: dict[SeriesKey, FloatArray] = {}
-    findings: list[Finding] = []
-    for resource in resources:
-        if resource is not Resource.REQUESTS:
-            rows = _by_workload(answers[ANSWER_WITH[resource]], what=resource.value)
-            usage |= {SeriesKey(workload, resource): values for workload, values in rows.items()}
-    if Resource.REQUESTS in resources:
-        known = {key.workload for key in usage} | set(replicas)
-        usage |= _requests(answers["requests"], known, service_workloads, findings)
-    keys = tuple(sorted(usage))
-    workloads = {key.workload for key in keys}
-    steps = answers["replicas"].points
-    unknown = np.full(steps, np.nan)
-    values = np.stack([usage[key] for key in keys]) if keys else np.empty((0, steps))
+    part = assembled_part(answers, resources)
+    known = {key.workload for key in part.keys} | set(part.replicas)
+    behind, findings = workloads_behind(part.services, known, service_workloads)
+    requests = {SeriesKey(name, Resource.REQUESTS): requests_to(behind[name], part.services) for name in behind}
+    keys = tuple(sorted({*part.keys, *requests}))
+    place = {key: row for row, key in enumerate((*part.keys, *requests))}
+    order = np.asarray([place[key] for key in keys], dtype=np.intp)
+    unknown = np.full((len(requests), part.steps), np.nan)
+
+    def of_all(values: FloatArray, of_requests: FloatArray = unknown) -> FloatArray:
+        return np.concatenate([values, of_requests])[order] if requests else values
+
     attributes = {
-        "replicas": _stacked([replicas.get(key.workload, unknown) for key in keys], steps),
-        "request": _of_container(answers, "request", keys, steps),
-        "limit": _of_container(answers, "limit", keys, steps),
-        "capacity": _capacity(answers, keys, steps),
+        "replicas": _stacked(
+            [part.replicas.get(key.workload, np.full(part.steps, np.nan)) for key in keys], part.steps
+        ),
+        "request": of_all(part.request),
+        "limit": of_all(part.limit),
+        "capacity": of_all(part.capacity),
     }
-    none_running = attributes["replicas"] == 0
-    counted_inside = np.asarray([[key.resource is not Resource.REQUESTS] for key in keys], dtype=bool).reshape(-1, 1)
-    values = np.where(np.isnan(values) & none_running & counted_inside, 0.0, values)
-    values = _without_partial_sums(answers, keys, values, findings)
-    request = attributes["request"]
-    ever_known = ~np.isnan(request).all(axis=1, keepdims=True)
-    attributes["request"] = np.where(np.isnan(request) & none_running & ever_known, 0.0, request)
-    if (cut_off := _cut_off(answers, keys, values)) is not None:
-        attributes[CUT_OFF] = cut_off
+    ever_known = ~np.isnan(attributes["request"]).all(axis=1, keepdims=True)
+    is_nothing = np.isnan(attributes["request"]) & (attributes["replicas"] == 0) & ever_known
+    attributes["request"] = np.where(is_nothing, 0.0, attributes["request"])
+    if part.cut_off is not None:
+        attributes[CUT_OFF] = of_all(part.cut_off)
+    is_running_told = {name: not np.isnan(pods).all() for name, pods in part.running.items()}
+    findings += left_out_findings(zip(part.keys, part.left_out.sum(axis=1).tolist(), strict=True), is_running_told)
     return UsagePanel(
         keys,
         start_seconds,
         step_seconds,
-        values,
+        of_all(part.usage, _stacked(list(requests.values()), part.steps)),
         {name: array for name, array in attributes.items() if not np.isnan(array).all()},
         tuple(findings),
-        _most_common_pool(answers["pods by pool"], workloads),
-        _kin(answers, workloads),
+        most_common_pool(answers["pods by pool"].rows(), {key.workload for key in keys}),
+        kin_of(answers, {key.workload for key in keys}),
     )
 
 
@@ -106,7 +209,7 @@ def assembled_containers(
     found: dict[str, dict[ContainerName, FloatArray]] = {BUSIEST: {}, MEAN: {}, LARGEST: {}}
     points = max((matrix.points for matrix in answers.values()), default=0)
     for matrix in answers.values():
-        for labels, values in zip(matrix.labels, matrix.values, strict=True):
+        for labels, values in matrix.rows():
             named = dict(labels)
             workload, container = _workload(named), named.get("container", "")
             if workload is not None and workload in workloads and container and named.get("what") in found:
@@ -118,6 +221,75 @@ def assembled_containers(
         return UsagePanel(keys, start_seconds, step_seconds, _stacked([rows[key] for key in keys], points))
 
     return ContainerUsage(panel(((BUSIEST, Resource.CPU), (LARGEST, Resource.MEMORY))), panel(((MEAN, Resource.CPU),)))
+
+
+@dataclass
+class PlacedHistory:
+    """Collects, one stretch of time after the other, what the mean pod of workloads on nodes used."""
+
+    names: tuple[Placed, ...]
+    steps: int
+
+    def __post_init__(self) -> None:
+        self._row = {name: row for row, name in enumerate(self.names)}
+        self.usage = {each: np.full((len(self.names), self.steps), np.nan, np.float32) for each in PLACED}
+
+    def add(self, matrix: Matrix, first: int) -> None:
+        """The answer to `Queries.placed` for the steps from `first` on."""
+        stretch = slice(first, first + matrix.points)
+        for resource in PLACED:
+            used, pods = (_by_placed(matrix, what) for what in (resource.value, pods_of(resource)))
+            everywhere = _mean_pods_anywhere(used, pods, {each.workload for each in self.names})
+            rows = self.usage[resource]
+            for name, row in self._row.items():
+                mean = everywhere.get(name.workload)
+                if mean is None:
+                    continue
+                here = used[name] / pods[name] if name in used and name in pods else mean
+                rows[row, stretch] = np.where(np.isnan(here), mean, here)
+
+
+def _mean_pods_anywhere(
+    used: Mapping[Placed, FloatArray], pods: Mapping[Placed, FloatArray], workloads: Collection[str]
+) -> dict[str, FloatArray]:
+    """What the mean pod of each workload used, on whatever node; NaN where it had none that was measured."""
+    sums: dict[str, list[FloatArray]] = {}
+    for name in used.keys() & pods.keys():
+        if name.workload in workloads:
+            both = sums.setdefault(name.workload, [np.zeros_like(used[name]), np.zeros_like(used[name])])
+            both[0] += np.nan_to_num(used[name])
+            both[1] += np.nan_to_num(pods[name])
+    return {workload: each / np.where(count > 0, count, np.nan) for workload, (each, count) in sums.items()}
+
+
+def assembled_node_usage(matrix: Matrix, since_seconds: int, measured_at_seconds: int) -> NodeUsage:
+    """The newest point of the answer to `Queries.placed`, which is about that time."""
+
+    def newest(what: str) -> dict[Placed, float]:
+        rows = _by_placed(matrix, what)
+        return {name: float(values[-1]) for name, values in rows.items() if not np.isnan(values[-1])}
+
+    running, missing = Counter[str](), Counter[str]()
+    for what, counted in ((RUNNING, running), (UNMEASURED, missing)):
+        for name, count in newest(what).items():
+            counted[name.node] += int(count)
+    return NodeUsage(
+        since_seconds,
+        measured_at_seconds,
+        {each: newest(each.value) for each in PLACED},
+        {each: newest(pods_of(each)) for each in PLACED},
+        frozenset(node for node, count in missing.items() if count > MAX_UNMEASURED_FRACTION * running[node]),
+    )
+
+
+def _by_placed(matrix: Matrix, what: str) -> dict[Placed, FloatArray]:
+    rows: dict[Placed, FloatArray] = {}
+    for labels, values in zip(matrix.labels, matrix.values, strict=True):
+        named = dict(labels)
+        workload, node = _workload(named), named.get("node", "")
+        if named.get("what") == what and workload is not None and node:
+            rows[Placed(node, workload)] = values
+    return rows
 
 
 def assembled_pools(
@@ -172,8 +344,8 @@ def remarks(answers: Answers) -> list[Finding]:
     """What Prometheus itself had to say about each answer."""
     found: list[Finding] = []
     for name, matrix in answers.items():
-        found += [Finding("", name, Severity.WARNING, f"Prometheus warns: {text}") for text in matrix.warnings]
-        found += [Finding("", name, Severity.NOTE, f"Prometheus notes: {text}") for text in matrix.infos]
+        found += [Finding("", name, Severity.WARNING, f"Prometheus warns: {text}") for text in sorted(matrix.warnings)]
+        found += [Finding("", name, Severity.NOTE, f"Prometheus notes: {text}") for text in sorted(matrix.infos)]
     return found
 
 
@@ -183,38 +355,49 @@ def has_series(answers: Answers, resource: Resource) -> bool:
     return any(("what", resource.value) in each for each in labels) or (resource is Resource.REQUESTS and bool(labels))
 
 
-def _without_partial_sums(
-    answers: Answers, keys: tuple[SeriesKey, ...], values: FloatArray, findings: list[Finding]
-) -> FloatArray:
-    """The usage without the steps in which too many running pods were not measured."""
-    blanked = values.copy()
-    names = {ANSWER_WITH[key.resource] for key in keys} - {ANSWER_WITH[Resource.REQUESTS]}
-    running = {name: _by_workload(answers[name], what=RUNNING) for name in names}
-    unmeasured = {name: _by_workload(answers[name], what=UNMEASURED) for name in names}
-    if names and not any(running.values()):
+def left_out_findings(counts: Iterable[tuple[SeriesKey, int]], is_running_told: Mapping[str, bool]) -> list[Finding]:
+    """What is to be said of partial sums: of how many steps of each series, and where they cannot be told apart.
+
+    `is_running_told` says by the name of an answer whether it has running pods at all.
+    """
+    counted = list(counts)
+    findings: list[Finding] = []
+    if counted and not any(is_running_told[name] for name in {ANSWER_WITH[key.resource] for key, _ in counted}):
         text = "kube_pod_status_phase is not there, so usage that was measured for only some pods cannot be told apart"
         findings.append(Finding("", "", Severity.WARNING, text))
-    for row, (workload, resource) in enumerate(keys):
-        missing = unmeasured.get(ANSWER_WITH[resource], {}).get(workload)
-        if missing is None:
-            continue
-        ran = running[ANSWER_WITH[resource]][workload]
-        # Where none of them was measured there is no sum, or it is of a metric that they all had.
-        partial = (missing > MAX_UNMEASURED_FRACTION * ran) & (missing < ran)
-        partial &= ~np.isnan(blanked[row])
-        if partial.any():
-            blanked[row, partial] = np.nan
-            message = f"{int(partial.sum())} steps left out: only some of its running pods were measured in them"
-            findings.append(Finding(workload, resource.value, Severity.WARNING, message))
-    return blanked
+    for key, steps in counted:
+        if steps:
+            message = f"{steps} steps left out: only some of its running pods were measured in them"
+            findings.append(Finding(key.workload, key.resource.value, Severity.WARNING, message))
+    return findings
+
+
+def _partial_sums(matrix: Matrix) -> dict[str, BoolArray]:
+    """In which steps too many of a workload's running pods were not measured."""
+    running, unmeasured = _by_workload(matrix, what=RUNNING), _by_workload(matrix, what=UNMEASURED)
+    # Where none of them was measured there is no sum, or it is of a metric that they all had.
+    found = {
+        workload: (missing > MAX_UNMEASURED_FRACTION * running[workload]) & (missing < running[workload])
+        for workload, missing in unmeasured.items()
+    }
+    return {workload: where for workload, where in found.items() if where.any()}
+
+
+def _most(rows: Iterable[FloatArray], steps: int) -> FloatArray:
+    """The largest of each step, NaN where none is known."""
+    most = np.full(steps, np.nan)
+    for row in rows:
+        np.fmax(most, row, out=most)
+    return most
 
 
 def _by_workload(matrix: Matrix, **wanted: str) -> dict[str, FloatArray]:
     """Rows by workload, of those that carry the labels wanted."""
     rows: dict[str, FloatArray] = {}
-    for labels, values in zip(matrix.labels, matrix.values, strict=True):
-        named = dict(labels)
-        if wanted.items() <= named.items() and (workload := _workload(named)) is not None:
+    pairs = tuple(wanted.items())
+    for labels, values in matrix.rows():
+        # Looked for before anything is made of the labels: most of a fleet's are others'.
+        if all(pair in labels for pair in pairs) and (workload := _workload(dict(labels))) is not None:
             rows[workload] = values
     return rows
 
@@ -226,13 +409,22 @@ def _workload(labels: Mapping[str, str]) -> str | None:
         return None
 
 
-def _requests(
-    matrix: Matrix, known: Collection[str], service_workloads: Mapping[str, str], findings: list[Finding]
-) -> dict[SeriesKey, FloatArray]:
-    rows: dict[SeriesKey, FloatArray] = {}
-    for labels, values in zip(matrix.labels, matrix.values, strict=True):
+def _by_service(matrix: Matrix) -> dict[Service, FloatArray]:
+    """Rows by Service, sorted, in single precision."""
+    rows: dict[Service, FloatArray] = {}
+    for labels, values in matrix.rows():
         named = dict(labels)
-        namespace, service = named.get("subject_namespace", ""), named.get("subject_service", "")
+        rows[named.get("subject_namespace", ""), named.get("subject_service", "")] = single(values)
+    return dict(sorted(rows.items()))
+
+
+def workloads_behind(
+    services: Collection[Service], known: Collection[str], service_workloads: Mapping[str, str]
+) -> tuple[dict[str, list[Service]], list[Finding]]:
+    """The Services in front of each workload, and a finding for each that stands for none."""
+    found: dict[str, list[Service]] = {}
+    findings: list[Finding] = []
+    for namespace, service in sorted(services):
         if not service:
             continue
         candidates = [f"{namespace}/{kind}/{service}" for kind in KINDS_BEHIND_A_SERVICE]
@@ -242,9 +434,17 @@ def _requests(
             message = f"Service {namespace}/{service} bears no workload's name; its requests were left out"
             findings.append(Finding("", Resource.REQUESTS.value, Severity.NOTE, message))
             continue
-        key = SeriesKey(workload, Resource.REQUESTS)
-        rows[key] = np.where(np.isnan(rows[key]), values, rows[key] + np.nan_to_num(values)) if key in rows else values
-    return rows
+        found.setdefault(workload, []).append((namespace, service))
+    return found, findings
+
+
+def requests_to(services: Iterable[Service], rows: Mapping[Service, FloatArray]) -> FloatArray:
+    """Requests per second to some Services together, in single precision; NaN where none of them is known."""
+    each = [rows[service].astype(np.float64) for service in services]
+    total = each[0]
+    for values in each[1:]:
+        total = np.where(np.isnan(total), values, total + np.nan_to_num(values))
+    return single(total)
 
 
 def _of_container(answers: Answers, name: str, keys: tuple[SeriesKey, ...], steps: int) -> FloatArray:
@@ -295,19 +495,19 @@ def _stacked(rows: list[FloatArray], steps: int) -> FloatArray:
     return np.stack(rows) if rows else np.empty((0, steps))
 
 
-def _most_common_pool(matrix: Matrix, workloads: Collection[str]) -> dict[str, str]:
+def most_common_pool(pods_by_pool: Iterable[tuple[Labels, FloatArray]], workloads: Collection[str]) -> dict[str, str]:
     """The pool in which most of each workload's pods were, over all steps."""
     most: dict[str, tuple[float, str]] = {}
-    for labels, values in zip(matrix.labels, matrix.values, strict=True):
+    for labels, values in pods_by_pool:
         named = dict(labels)
         workload = _workload(named)
         if workload in workloads and workload is not None:
-            pods = float(np.nansum(values))
+            pods = float(np.nansum(values, dtype=np.float64))
             most[workload] = max(most.get(workload, (0.0, "")), (pods, named.get("node_pool", "")))
     return {workload: pool for workload, (_, pool) in sorted(most.items()) if pool}
 
 
-def _kin(answers: Answers, workloads: Collection[str]) -> dict[str, Kin]:
+def kin_of(answers: Answers, workloads: Collection[str]) -> dict[str, Kin]:
     """What is known of each workload's images and of what owns it; of several owners the first by name."""
     images = _names_by_workload(answers["images"], "container_image", workloads)
     owners = _names_by_workload(answers["owners"], "owner", workloads)
@@ -320,7 +520,7 @@ def _kin(answers: Answers, workloads: Collection[str]) -> dict[str, Kin]:
 def _names_by_workload(matrix: Matrix, label: str, workloads: Collection[str]) -> dict[str, list[str]]:
     """What a label says of each workload, in the series that have a sample."""
     found: dict[str, list[str]] = {}
-    for labels, values in zip(matrix.labels, matrix.values, strict=True):
+    for labels, values in matrix.rows():
         named = dict(labels)
         workload, name = _workload(named), named.get(label, "")
         if workload is not None and workload in workloads and name and not np.isnan(values).all():

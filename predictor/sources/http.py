@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -21,12 +22,16 @@ import orjson
 
 from predictor.errors import MalformedAnswer, PredictorError, SourceRefused, SourceUnavailable
 from predictor.settings import checked_header
-from predictor.sources.matrix import Matrix, joined_in_time, matrix_from_json
+from predictor.sources.matrix import Matrix, joined_in_rows, joined_in_time, matrix_from_json
 
 MAX_POINTS_PER_SERIES = 11_000
 """Prometheus refuses a range query that asks for more."""
 BACKOFF_SECONDS = 0.25
 LONGEST_BACKOFF_SECONDS = 8.0
+SERIES = b'{"metric":'
+"""What each series of an answer begins with. It is found nowhere else: within a text its quotes would be escaped."""
+PIECE_BYTES = 1_000_000
+"""So much of an answer is decoded at once: as Python objects it takes several times the memory of its text."""
 PARTIAL = re.compile(
     r"partial|truncated|rpc error|storeapi|no store|remote.?read|sending request|unavailable|deadline|timed? ?out",
     re.IGNORECASE,
@@ -211,17 +216,21 @@ class PrometheusClient:
                     for first, count in ((0, half), (half, points - half))
                 ]
             )
-        answer = self._answer(body)
+        pieces, rest = _cut(body, PIECE_BYTES)
+        answer = self._answer(rest)
         partial = [w for w in _texts(answer, "warnings") if PARTIAL.search(w)]
         if answer.get("isPartial") is True or partial:
             said = f": {self.endpoint.without_secrets('; '.join(partial))}" if partial else ""
             raise MalformedAnswer(f"{self._where} answered with only a part of the data{said}")
         try:
-            return matrix_from_json(
-                answer["data"],
-                start_seconds=start_seconds,
-                points=points,
-                step_seconds=step_seconds,
+            data = answer["data"]
+            several = (orjson.loads(b"[" + body[begin:end].rstrip(b", \r\n\t") + b"]") for begin, end in pieces)
+            read = [
+                matrix_from_json(each, start_seconds=start_seconds, points=points, step_seconds=step_seconds)
+                for each in chain(({**data, "result": series} for series in several), (data,))
+            ]
+            return joined_in_rows(
+                read,
                 warnings=tuple(self.endpoint.without_secrets(w) for w in _texts(answer, "warnings")),
                 infos=tuple(self.endpoint.without_secrets(i) for i in _texts(answer, "infos")),
             )
@@ -323,6 +332,16 @@ class PrometheusClient:
             said = self.endpoint.without_secrets(str(answer.get("error", ""))) if isinstance(answer, dict) else ""
             raise MalformedAnswer(f"{self._where} did not say 'success'{': ' + said if said else ''}")
         return answer
+
+
+def _cut(body: bytes, piece_bytes: int) -> tuple[list[tuple[int, int]], bytes]:
+    """Where some megabytes of whole series stand in an answer, one after the other; and the answer without them."""
+    first = begin = body.find(SERIES)
+    pieces = []
+    while begin >= 0 and (end := body.find(SERIES, begin + piece_bytes)) > 0:
+        pieces.append((begin, end))
+        begin = end
+    return pieces, body[:first] + body[begin:] if pieces else body
 
 
 def _texts(answer: Mapping[str, Any], name: str) -> list[str]:

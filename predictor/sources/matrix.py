@@ -1,6 +1,6 @@
 """A range query's answer as labels and one array, and how such answers are joined."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ class Matrix:
         """How many evaluations."""
         return int(self.values.shape[1])
 
+    def rows(self) -> Iterator[tuple[Labels, FloatArray]]:
+        """Each series with its values."""
+        return zip(self.labels, self.values, strict=True)
+
     def part(self, first: int, stop: int) -> "Matrix":
         """The points in [first, stop), without the series that live only outside them."""
         values = self.values[:, first:stop]
@@ -45,8 +49,6 @@ def matrix_from_json(
     start_seconds: int,
     points: int,
     step_seconds: int,
-    warnings: tuple[str, ...] = (),
-    infos: tuple[str, ...] = (),
 ) -> Matrix:
     """The `data` field of a range answer on its grid. Raises ValueError, KeyError or TypeError for another shape."""
     if data["resultType"] != "matrix":
@@ -62,7 +64,14 @@ def matrix_from_json(
         if column.size and (column.min() < 0 or column.max() >= points):
             raise ValueError("a sample lies outside the time that was asked for")
         values[row, column] = [float(pair[1]) for pair in pairs]
-    return Matrix(tuple(labels), values, warnings, infos)
+    return Matrix(tuple(labels), values)
+
+
+def joined_in_rows(parts: Sequence[Matrix], warnings: tuple[str, ...], infos: tuple[str, ...]) -> Matrix:
+    """The series of one answer that came in parts of some series each, with what was remarked on it."""
+    labels = tuple(each for part in parts for each in part.labels)
+    values = parts[0].values if len(parts) == 1 else np.concatenate([part.values for part in parts])
+    return Matrix(labels, values, warnings, infos)
 
 
 def joined_in_time(parts: Sequence[Matrix]) -> Matrix:

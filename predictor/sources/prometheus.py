@@ -11,8 +11,12 @@ from predictor.errors import InvalidUsage, PredictorError, QueryRefused, SourceR
 from predictor.serving.ports import Progress
 from predictor.sources.assembly import (
     Answers,
+    Part,
+    PlacedHistory,
     assembled_containers,
+    assembled_node_usage,
     assembled_panel,
+    assembled_part,
     assembled_pools,
     assembled_queries,
     has_series,
@@ -23,10 +27,11 @@ from predictor.sources.discovery import MetricsFound, find_metrics
 from predictor.sources.held import held_to_namespace
 from predictor.sources.http import PrometheusClient, PrometheusEndpoint
 from predictor.sources.matrix import Matrix, joined_in_time
-from predictor.sources.promql import METRICS, POOL_METRICS, ClusterLabels, Queries
+from predictor.sources.promql import METRICS, PLACED_METRICS, POOL_METRICS, ClusterLabels, Queries
 from predictor.usage.containers import ContainerUsage
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
+from predictor.usage.placed import MeanPods, NodeUsage, Placed
 from predictor.usage.table import checked_series
 
 DAY = 86_400
@@ -49,28 +54,31 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class _Grid:
+class Grid:
+    """The steps that start at start, start+step, … up to end (inclusive), in epoch seconds."""
+
     start_seconds: int
     end_seconds: int
     step_seconds: int
 
     @property
     def steps(self) -> int:
+        """How many steps."""
         return (self.end_seconds - self.start_seconds) // self.step_seconds + 1
 
-    def coarse(self) -> "_Grid":
+    def coarse(self) -> "Grid":
         """About one step an hour within the same time, for what hardly ever changes."""
         step = max(3600 // self.step_seconds, 1) * self.step_seconds
         first = -(-self.start_seconds // step) * step
         last = (self.end_seconds + self.step_seconds) // step * step - step
-        return _Grid(first, last, step) if last >= first else self
+        return Grid(first, last, step) if last >= first else self
 
-    def newest(self, now_seconds: int) -> "_Grid":
+    def newest(self, now_seconds: int) -> "Grid":
         """The last whole hour within the same time that is over, for what is asked once; the first where none is."""
         coarse = self.coarse()
         over = (now_seconds - coarse.start_seconds) // coarse.step_seconds
         last = coarse.start_seconds + max(min(coarse.steps, over) - 1, 0) * coarse.step_seconds
-        return _Grid(last, last, coarse.step_seconds)
+        return Grid(last, last, coarse.step_seconds)
 
     def __str__(self) -> str:
         first, last = (datetime.fromtimestamp(s, tz=UTC) for s in (self.start_seconds, self.end_seconds))
@@ -94,11 +102,11 @@ class PrometheusSource:
         cache_folder: Path | None = None,
         service_workloads: Mapping[str, str] | None = None,
     ) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._labels = labels or ClusterLabels()
         self._scrape_interval_seconds = scrape_interval_seconds
         self._cache = DayCache(cache_folder, endpoint.fingerprint) if cache_folder else None
-        self._service_workloads = dict(service_workloads or {})
+        self.service_workloads = dict(service_workloads or {})
 
     def fetch(
         self,
@@ -110,45 +118,56 @@ class PrometheusSource:
         progress: Progress | None = None,
     ) -> UsagePanel:
         """Usage of every workload, as `UsageSource.fetch` promises. Steps that are not over yet hold no sample."""
-        grid = _checked_grid(start_seconds, end_seconds, step_seconds)
+        grid = checked_grid(start_seconds, end_seconds, step_seconds)
         wanted = [resource for resource in METRICS if resource in resources]
-        queries = self._queries(step_seconds)
-        texts = {"replicas": queries.replicas()}
-        if {Resource.CPU, Resource.MEMORY} & set(wanted):
-            texts |= {"containers": queries.containers()}
-        if {Resource.CPU, Resource.MEMORY, Resource.GPU} & set(wanted):
-            texts |= {"asked": queries.asked()}
-        if {Resource.GPU, Resource.GPU_MEMORY} & set(wanted):
-            texts |= {"gpus": queries.gpus()}
-        if Resource.REQUESTS in wanted:
-            texts |= {"requests": queries.requests()}
-        asked = {name: (text, grid) for name, text in texts.items()}
-        newest = grid.newest(int(time.time()))
-        asked |= {
-            "pods by pool": (queries.pods_by_pool(), grid.coarse()),
-            "images": (queries.images(), newest),
-            "owners": (queries.owners(), newest),
-        }
+        queries, newest = self._queries(step_seconds), grid.newest(int(time.time()))
+        asked = _usage_asked(queries, wanted, grid) | _pods_asked(queries, grid.coarse()) | _kin_asked(queries, newest)
         answers = self._ask(asked, progress)
         absent = [resource for resource in wanted if not has_series(answers, resource)]
         if absent == wanted:
-            raise SourceRefused(self._nothing_matched([r.value for r in wanted], _metrics(wanted), grid))
+            raise self.nothing_of(wanted, grid)
         panel = assembled_panel(
             answers,
             wanted,
             start_seconds=start_seconds,
             step_seconds=step_seconds,
-            service_workloads=self._service_workloads,
+            service_workloads=self.service_workloads,
         )
         kept, found = checked_series(panel)
-        said = (*panel.findings, *self._absent(absent, grid), *remarks(answers), *self._cache_problem(), *found)
+        said = (*panel.findings, *self.absent(absent, grid), *remarks(answers), *self.cache_problem(), *found)
         return replace(kept, findings=said)
+
+    def fetch_part(
+        self,
+        grid: Grid,
+        resources: Collection[Resource],
+        *,
+        known: Collection[SeriesKey],
+        pods: Grid | None,
+        kin: Grid | None,
+        deadline: float,
+        with_cache: bool,
+    ) -> tuple[Part, Answers]:
+        """A part of what `fetch` reads, and the answers that it is of: usage on one grid, the pools that pods ran in on
+        another, and what makes kin on a third.
+
+        Nothing is said of it yet that takes the whole time to tell: a part without any series is no error. `known` are
+        the series that other parts have. `deadline` is on the monotonic clock. Raises SourceUnavailable, SourceRefused
+        or MalformedAnswer.
+        """
+        wanted = [resource for resource in METRICS if resource in resources]
+        queries = self._queries(grid.step_seconds)
+        asked = _usage_asked(queries, wanted, grid)
+        asked |= _pods_asked(queries, pods) if pods else {}
+        asked |= _kin_asked(queries, kin) if kin else {}
+        answers = self._ask(asked, None, deadline=deadline, with_cache=with_cache)
+        return assembled_part(answers, wanted, known), answers
 
     def fetch_node_pools(
         self, *, start_seconds: int, end_seconds: int, step_seconds: int, progress: Progress | None = None
     ) -> NodePools:
         """What the nodes of each pool can give to pods, on the grid start, start+step, … up to end (inclusive)."""
-        grid = _checked_grid(start_seconds, end_seconds, step_seconds)
+        grid = checked_grid(start_seconds, end_seconds, step_seconds)
         queries = self._queries(step_seconds)
         asked = {"allocatable": (queries.pool_allocatable(), grid), "nodes": (queries.pool_nodes(), grid)}
         answers = self._ask(asked, progress)
@@ -158,7 +177,7 @@ class PrometheusSource:
             answers,
             start_seconds=start_seconds,
             step_seconds=step_seconds,
-            findings=(*remarks(answers), *self._cache_problem()),
+            findings=(*remarks(answers), *self.cache_problem()),
         )
 
     def fetch_containers(
@@ -169,15 +188,54 @@ class PrometheusSource:
         A workload that Prometheus knows nothing of is left out. Raises SourceUnavailable, SourceRefused or
         MalformedAnswer.
         """
-        grid = _checked_grid(start_seconds, end_seconds, step_seconds)
+        grid = checked_grid(start_seconds, end_seconds, step_seconds)
         texts = self._queries(step_seconds).single_containers(workloads)
         answers = self._ask({f"containers {number}": (text, grid) for number, text in enumerate(texts)}, None)
         read = assembled_containers(answers, workloads, start_seconds=start_seconds, step_seconds=step_seconds)
-        said = (*remarks(answers), *self._cache_problem())
+        said = (*remarks(answers), *self.cache_problem())
         highest, mean = (
             replace(kept, findings=(*said, *found)) for kept, found in map(checked_series, (read.highest, read.mean))
         )
         return ContainerUsage(highest, mean)
+
+    def fetch_mean_pods(
+        self, names: Collection[Placed], *, start_seconds: int, end_seconds: int, step_seconds: int
+    ) -> MeanPods:
+        """What the mean pods of workloads on nodes used, on the grid start, start+step, … up to end (inclusive).
+
+        Read day after day, so that of others' pods no more than a day is in memory at a time. Raises SourceUnavailable,
+        SourceRefused or MalformedAnswer.
+        """
+        grid = checked_grid(start_seconds, end_seconds, step_seconds)
+        text = self._queries(step_seconds).placed()
+        kept = PlacedHistory(tuple(sorted(names)), grid.steps)
+        findings: dict[str, Finding] = {}
+        size = max(DAY // step_seconds, 1)
+        # Days are whole, so that they are found in the cache.
+        first = -(start_seconds % DAY // step_seconds) if start_seconds % step_seconds == 0 else 0
+        has_any = False
+        for begin in range(first, grid.steps, size):
+            start = max(begin, 0)
+            stop = min(begin + size, grid.steps)
+            part = Grid(start_seconds + start * step_seconds, start_seconds + (stop - 1) * step_seconds, step_seconds)
+            answers = self._ask({"placed": (text, part)}, None)
+            has_any = has_any or bool(answers["placed"].labels)
+            kept.add(answers["placed"], start)
+            findings |= {str(each): each for each in remarks(answers)}
+        if not has_any:
+            raise SourceRefused(self._nothing_matched(["pods on nodes"], PLACED_METRICS, grid))
+        said = (*findings.values(), *self.cache_problem())
+        return MeanPods(kept.names, start_seconds, step_seconds, kept.usage, said)
+
+    def fetch_node_usage(self, now_seconds: float) -> NodeUsage:
+        """What is used on each node now: over the least time that always holds two scrapes.
+
+        Raises SourceUnavailable, SourceRefused or MalformedAnswer.
+        """
+        step = 2 * self._scrape_interval_seconds
+        end = int(now_seconds) - step
+        answers = self._ask({"placed": (self._queries(step).placed(), Grid(end, end, step))}, None)
+        return assembled_node_usage(answers["placed"], end, end + step)
 
     def fetch_queries(
         self,
@@ -197,7 +255,7 @@ class PrometheusSource:
             within_seconds=within_seconds,
         )
         kept, found = checked_series(panel)
-        return replace(kept, findings=(*panel.findings, *self._cache_problem(), *found))
+        return replace(kept, findings=(*panel.findings, *self.cache_problem(), *found))
 
     def fetch_values(
         self,
@@ -209,7 +267,7 @@ class PrometheusSource:
         within_seconds: float | None = None,
     ) -> UsagePanel:
         """The same without a look at whether the values can be demand: a few of anything, negative and infinite too."""
-        grid = _checked_grid(start_seconds, end_seconds, step_seconds)
+        grid = checked_grid(start_seconds, end_seconds, step_seconds)
         asked: dict[SeriesKey, str] = {}
         answers: dict[SeriesKey, Matrix | PredictorError] = {}
         for key, query in sorted(queries.items()):
@@ -221,12 +279,12 @@ class PrometheusSource:
         return assembled_queries(answers, grid.steps, start_seconds=start_seconds, step_seconds=step_seconds)
 
     def _ask_each(
-        self, asked: Mapping[SeriesKey, str], grid: _Grid, within_seconds: float | None
+        self, asked: Mapping[SeriesKey, str], grid: Grid, within_seconds: float | None
     ) -> dict[SeriesKey, Matrix | PredictorError]:
         """Each query over the whole grid, or why not; a day after the other, so that one takes one of the threads."""
-        now, patience = int(time.time()), self._endpoint.deadline_seconds if within_seconds is None else within_seconds
+        now, patience = int(time.time()), self.endpoint.deadline_seconds if within_seconds is None else within_seconds
         deadline = time.monotonic() + patience
-        endpoint = self._endpoint
+        endpoint = self.endpoint
         if within_seconds is not None:
             endpoint = replace(endpoint, timeout_seconds=min(endpoint.timeout_seconds, within_seconds / 2), retries=0)
         client = PrometheusClient(endpoint)
@@ -248,23 +306,28 @@ class PrometheusSource:
     def _queries(self, step_seconds: int) -> Queries:
         return Queries(self._labels, step_seconds, self._scrape_interval_seconds)
 
-    def _ask(self, asked: Mapping[str, tuple[str, _Grid]], progress: Progress | None) -> Answers:
+    def _ask(
+        self,
+        asked: Mapping[str, tuple[str, Grid]],
+        progress: Progress | None,
+        *,
+        deadline: float | None = None,
+        with_cache: bool = True,
+    ) -> Answers:
         """Every query over its whole grid, several days at a time. All of it, or an error."""
         now = int(time.time())
+        with_cache = with_cache and self._cache is not None
         if self._cache is not None:
             self._cache.prune(now)
-        pieces = {
-            name: list(_pieces(text, grid, now, with_cache=self._cache is not None))
-            for name, (text, grid) in asked.items()
-        }
+        pieces = {name: list(_pieces(text, grid, now, with_cache=with_cache)) for name, (text, grid) in asked.items()}
         total = sum(len(each) for each in pieces.values())
-        deadline = time.monotonic() + self._endpoint.deadline_seconds
-        client = PrometheusClient(self._endpoint)
-        pool = ThreadPoolExecutor(self._endpoint.max_parallel, thread_name_prefix="prometheus")
+        until = time.monotonic() + self.endpoint.deadline_seconds if deadline is None else deadline
+        client = PrometheusClient(self.endpoint)
+        pool = ThreadPoolExecutor(self.endpoint.max_parallel, thread_name_prefix="prometheus")
         try:
             # Day by day over all queries, so that the costly and the cheap ones mix.
             ordered = sorted((piece for each in pieces.values() for piece in each), key=lambda p: p.start_seconds)
-            futures = {pool.submit(self._piece, client, piece, deadline): piece for piece in ordered}
+            futures = {pool.submit(self._piece, client, piece, until): piece for piece in ordered}
             answers: dict[_Piece, Matrix] = {}
             for done, future in enumerate(as_completed(futures), start=1):
                 answers[futures[future]] = future.result()
@@ -294,12 +357,13 @@ class PrometheusSource:
                 cache.store(piece.query, step_seconds, piece.start_seconds, answer)
         return answer.part(*piece.keep)
 
-    def _cache_problem(self) -> list[Finding]:
+    def cache_problem(self) -> list[Finding]:
+        """That answers could not be kept on disk, where it is so."""
         if self._cache is None or not self._cache.problem:
             return []
         return [Finding("", "", Severity.WARNING, f"{self._cache.problem}; went on without it")]
 
-    def _absent(self, absent: Sequence[Resource], grid: _Grid) -> list[Finding]:
+    def absent(self, absent: Sequence[Resource], grid: Grid) -> list[Finding]:
         """What is to be said of resources without any series, while others have some.
 
         A counter that is there but never twice in a range points to a wrong scrape interval.
@@ -324,17 +388,21 @@ class PrometheusSource:
                 findings.append(Finding("", resource.value, Severity.NOTE, message))
         return findings
 
-    def _found(self, metrics: Collection[str], grid: _Grid) -> MetricsFound:
+    def _found(self, metrics: Collection[str], grid: Grid) -> MetricsFound:
         return find_metrics(
-            self._endpoint,
+            self.endpoint,
             metrics,
             start_seconds=grid.start_seconds,
             end_seconds=grid.end_seconds + grid.step_seconds,
             matchers=self._labels.matchers,
         )
 
-    def _nothing_matched(self, what: Collection[str], metrics: Collection[str], grid: _Grid) -> str:
-        said = f"Prometheus at {self._endpoint.shown_url} answered, but has no {', '.join(what)} from {grid}. "
+    def nothing_of(self, wanted: Sequence[Resource], grid: Grid) -> SourceRefused:
+        """The error for a time in which there is no series of any of the resources, with what may be wrong."""
+        return SourceRefused(self._nothing_matched([r.value for r in wanted], _metrics(wanted), grid))
+
+    def _nothing_matched(self, what: Collection[str], metrics: Collection[str], grid: Grid) -> str:
+        said = f"Prometheus at {self.endpoint.shown_url} answered, but has no {', '.join(what)} from {grid}. "
         try:
             found = self._found(metrics, grid)
         except PredictorError as error:
@@ -356,13 +424,35 @@ def _metrics(resources: Iterable[Resource]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for resource in resources for name in METRICS[resource]))
 
 
-def _checked_grid(start_seconds: int, end_seconds: int, step_seconds: int) -> _Grid:
+def _usage_asked(queries: Queries, wanted: Collection[Resource], grid: Grid) -> dict[str, tuple[str, Grid]]:
+    texts = {"replicas": queries.replicas()}
+    if {Resource.CPU, Resource.MEMORY} & set(wanted):
+        texts |= {"containers": queries.containers()}
+    if {Resource.CPU, Resource.MEMORY, Resource.GPU} & set(wanted):
+        texts |= {"asked": queries.asked()}
+    if {Resource.GPU, Resource.GPU_MEMORY} & set(wanted):
+        texts |= {"gpus": queries.gpus()}
+    if Resource.REQUESTS in wanted:
+        texts |= {"requests": queries.requests()}
+    return {name: (text, grid) for name, text in texts.items()}
+
+
+def _pods_asked(queries: Queries, grid: Grid) -> dict[str, tuple[str, Grid]]:
+    return {"pods by pool": (queries.pods_by_pool(), grid)}
+
+
+def _kin_asked(queries: Queries, grid: Grid) -> dict[str, tuple[str, Grid]]:
+    return {"images": (queries.images(), grid), "owners": (queries.owners(), grid)}
+
+
+def checked_grid(start_seconds: int, end_seconds: int, step_seconds: int) -> Grid:
+    """The grid. Raises InvalidUsage where it has no step."""
     if step_seconds <= 0 or end_seconds < start_seconds:
         raise InvalidUsage(f"no time to fetch: start {start_seconds}, end {end_seconds}, step {step_seconds} s")
-    return _Grid(start_seconds, end_seconds, step_seconds)
+    return Grid(start_seconds, end_seconds, step_seconds)
 
 
-def _pieces(query: str, grid: _Grid, now_seconds: int, *, with_cache: bool) -> Iterable[_Piece]:
+def _pieces(query: str, grid: Grid, now_seconds: int, *, with_cache: bool) -> Iterable[_Piece]:
     """The query's time cut into days. A settled day is asked for whole, so that it can be kept."""
     step = grid.step_seconds
     over = (now_seconds - step - grid.start_seconds) // step + 1

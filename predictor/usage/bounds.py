@@ -3,8 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.forecast import SECONDS_PER_DAY, BoolArray, FloatArray
+
+Marks = NDArray[np.uint8]
+"""Flags of samples, the sum of those that hold; each as in `HIGH`."""
+HIGH, ABOVE, BOUNDED = 4, 8, 16
+"""Marks of a sample by itself: at its bound or above it; further above it than AT_ITS_LIMIT allows; it has a bound."""
 
 BOUNDS: tuple[str, ...] = ("limit", "capacity")
 """The attributes of a panel that bound usage; the smaller of them counts."""
@@ -43,22 +49,40 @@ def at_its_limit(
     comes after a sample has no say in whether it is one.
     """
     found = None if cut_off is None else cut_off & ~np.isnan(usage)
-    day = max(SECONDS_PER_DAY // step_seconds, 1)
     # Row by row: a series fits into the processor's cache, and few are ever at their limit.
     for row, used in enumerate(usage if bounds else ()):
-        bound = np.fmin.reduce([each[row] for each in bounds])
-        is_bounded = bound > 0
-        is_high = (used >= AT_ITS_LIMIT[0] * bound) & is_bounded
-        if not is_high.any():
+        is_limited = limited(limit_marks(used, [each[row] for each in bounds]), step_seconds)
+        if is_limited is None:
             continue
-        is_above = (used > AT_ITS_LIMIT[1] * bound) & is_bounded
-        if is_above.any():
-            samples = ~np.isnan(used) & is_bounded
-            is_high &= ~is_above & (_counts(is_above, day) < OFTEN * _counts(samples, day))
         if found is None:
             found = np.zeros(usage.shape, dtype=np.bool_)
-        found[row] |= is_high
+        found[row] |= is_limited
     return found if found is not None and found.any() else None
+
+
+def limit_marks(usage: FloatArray, bounds: Sequence[FloatArray]) -> Marks:
+    """What each sample is beside the smaller of its bounds, whatever is seen around it: sums of HIGH, ABOVE, BOUNDED.
+
+    `bounds` are arrays like `usage`, of any shape; NaN is not known.
+    """
+    bound = np.fmin.reduce(bounds)
+    is_bounded = bound > 0
+    marks = np.where(is_bounded & ~np.isnan(usage), BOUNDED, 0).astype(np.uint8)
+    marks[(usage >= AT_ITS_LIMIT[0] * bound) & is_bounded] |= HIGH
+    marks[(usage > AT_ITS_LIMIT[1] * bound) & is_bounded] |= ABOVE
+    return marks
+
+
+def limited(marks: Marks, step_seconds: int) -> BoolArray | None:
+    """Which samples of one series were cut off by what bounds it, [steps], by the marks of all; None if none was."""
+    is_high = (marks & HIGH) > 0
+    if not is_high.any():
+        return None
+    is_above = (marks & ABOVE) > 0
+    if is_above.any():
+        day = max(SECONDS_PER_DAY // step_seconds, 1)
+        is_high &= ~is_above & (_counts(is_above, day) < OFTEN * _counts((marks & BOUNDED) > 0, day))
+    return np.asarray(is_high)
 
 
 def _counts(flags: BoolArray, steps: int) -> FloatArray:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.forecast import BoolArray, FloatArray, History
 from predictor.errors import InvalidUsage, UnknownWorkload
-from predictor.usage.bounds import BOUNDS, CUT_OFF, at_its_limit, was_cut_off
+from predictor.usage.bounds import BOUNDS, CUT_OFF, Marks, at_its_limit, was_cut_off
 from predictor.usage.kin import Kin, joined_kin
 
 
@@ -101,18 +101,38 @@ ATTRIBUTES: tuple[str, ...] = ("request", "limit", "capacity", "replicas", CUT_O
 step)."""
 
 
+IS_BOUND, BY_SOURCE = 1, 2
+
+
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """Where usage is only a bound of what was demanded, both [series, steps]; None where it nowhere is."""
+    """Where usage is only a bound of what was demanded, and where the source says so itself: throttled or killed."""
 
-    is_bound: BoolArray | None
-    by_source: BoolArray | None
-    """Where the source says so itself: throttled or killed."""
+    marks: Marks | None
+    """The sum of IS_BOUND and BY_SOURCE where they hold, [series, steps], other bits being others'; None for nowhere.
+
+    One byte a step: flags by themselves would be as many again for each of them.
+    """
+
+    @property
+    def is_bound(self) -> BoolArray | None:
+        """Where usage is only a bound, [series, steps]; None where it nowhere is."""
+        return self._where(IS_BOUND)
+
+    @property
+    def by_source(self) -> BoolArray | None:
+        """Where the source says so, [series, steps]; None where it nowhere does."""
+        return self._where(BY_SOURCE)
 
     def part(self, place: NDArray[np.intp] | tuple[slice, slice]) -> Self:
         """Some of the series, or some of the steps."""
-        is_bound, by_source = (None if each is None else each[place] for each in (self.is_bound, self.by_source))
-        return type(self)(is_bound, by_source)
+        return type(self)(None if self.marks is None else self.marks[place])
+
+    def _where(self, mark: int) -> BoolArray | None:
+        if self.marks is None:
+            return None
+        found = (self.marks & mark) > 0
+        return found if found.any() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,18 +253,16 @@ class UsagePanel:
                 values[new_rows, first : first + later.steps] = new
             return values
 
-        def either(old: BoolArray | None, new: BoolArray | None) -> BoolArray | None:
-            if old is None and new is None:
-                return None
-            values = np.zeros(shape, dtype=np.bool_)
-            if old is not None:
-                values[old_rows, : self.steps] = old
-            values[new_rows, first : first + later.steps] = False if new is None else new
-            return values
-
         cut_off = None
         if self.cut_off is not None or later.cut_off is not None:
-            cut_off = CutOff(either(self.is_bound, later.is_bound), either(self.was_cut_off, later.was_cut_off))
+            old_marks, new_marks = self._cut_off().marks, later._cut_off().marks
+            marks = None
+            if old_marks is not None or new_marks is not None:
+                marks = np.zeros(shape, dtype=np.uint8)
+                if old_marks is not None:
+                    marks[old_rows, : self.steps] = old_marks
+                marks[new_rows, first : first + later.steps] = 0 if new_marks is None else new_marks
+            cut_off = CutOff(marks)
         names = dict.fromkeys((*self.attributes, *later.attributes))
         return replace(
             later,
@@ -279,9 +297,24 @@ class UsagePanel:
             self,
             usage=self.usage.astype(np.float32, copy=False),
             attributes={},
-            newest={**self.newest, **{name: newest(values) for name, values in self.attributes.items()}},
-            cut_off=CutOff(self.is_bound, self.was_cut_off),
+            newest={
+                **self.newest,
+                # That a step was cut off says nothing of the next.
+                **{name: newest(values) for name, values in self.attributes.items() if name != CUT_OFF},
+            },
+            cut_off=self._cut_off(),
         )
+
+    def _cut_off(self) -> CutOff:
+        """Where usage is only a bound, in little memory."""
+        if self.cut_off is not None:
+            return self.cut_off
+        marks = None
+        for where, mark in ((self.is_bound, IS_BOUND), (self.was_cut_off, BY_SOURCE)):
+            if where is not None:
+                marks = np.zeros(where.shape, dtype=np.uint8) if marks is None else marks
+                marks |= where * np.uint8(mark)
+        return CutOff(marks)
 
     def history(self) -> History:
         """Usage as forecasters take it, with where it was cut off; rows in the order of `keys`."""
@@ -302,12 +335,15 @@ class UsagePanel:
 
     def bounds_in_words(self, steps: int) -> list[tuple[int, str]]:
         """For each series in how many of the newest steps usage is only a bound, and what cut it off, for a person."""
-        if self.is_bound is None:
+        newest = (slice(None), slice(-steps, None))
+        if self.cut_off is not None:
+            cut_off = self.cut_off.part(newest)
+            is_bound, by_source = cut_off.is_bound, cut_off.by_source
+        else:
+            is_bound, by_source = (None if each is None else each[newest] for each in (self.is_bound, self.was_cut_off))
+        if is_bound is None:
             return [(0, "")] * len(self.keys)
-        is_bound = self.is_bound[:, -steps:]
-        told = np.zeros_like(is_bound)
-        if self.was_cut_off is not None:
-            told = is_bound & self.was_cut_off[:, -steps:]
+        told = np.zeros_like(is_bound) if by_source is None else is_bound & by_source
         words = []
         for key, own, by_source in zip(self.keys, is_bound, told, strict=True):
             causes = {"at its limit": own & ~by_source, key.resource.cut_off_text: by_source}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.forecast import FloatArray, carried_forward
+from models.forecast import BoolArray, FloatArray, carried_forward
 from predictor.errors import InvalidUsage
 from predictor.usage.artefacts import UNIT_CEILING, spikes, without_sense
 from predictor.usage.bounds import CUT_OFF
@@ -193,25 +193,15 @@ def checked_series(panel: UsagePanel) -> tuple[UsagePanel, tuple[Finding, ...]]:
     findings: list[Finding] = []
     keep: list[int] = []
     mended: dict[int, FloatArray] = {}
-    capacity = _largest_capacity(panel)
+    capacity = panel.attributes.get("capacity")
     for row, key in enumerate(panel.keys):
-        values = panel.usage[row]
-        senseless = without_sense(values)
-        if senseless.any():
-            values = np.where(senseless, np.nan, values)
-            text = f"{int(senseless.sum())} negative or infinite samples taken as no sample"
-            findings.append(_finding(key, Severity.WARNING, text))
-        if problem := _problem(key, values):
-            findings.append(_finding(key, Severity.BROKEN, problem))
-            continue
-        artefacts = spikes(values, key.resource, capacity[row])
-        if artefacts.any():
-            values = np.where(artefacts, np.nan, values)
-            findings.append(_finding(key, Severity.WARNING, _spikes_text(panel.usage[row, artefacts], values)))
-        keep.append(row)
-        if senseless.any() or artefacts.any():
-            mended[row] = values
-        findings += [_finding(key, Severity.NOTE, text) for text in _notes(values, panel.step_seconds)]
+        largest = None if capacity is None else largest_capacity(capacity[row])
+        checked = checked_usage(key, panel.usage[row], largest, panel.step_seconds)
+        findings += checked.findings
+        if checked.is_usable:
+            keep.append(row)
+            if checked.left_out.any():
+                mended[row] = np.where(checked.left_out, np.nan, panel.usage[row])
     # A fleet's panel is large: it is copied only where something is to be changed or left out.
     if mended:
         usage = panel.usage.copy()
@@ -222,12 +212,38 @@ def checked_series(panel: UsagePanel) -> tuple[UsagePanel, tuple[Finding, ...]]:
     return kept, tuple(findings)
 
 
-def _largest_capacity(panel: UsagePanel) -> list[float | None]:
-    """The most that each series was ever bounded by; None where that is not known."""
-    capacity = panel.attributes.get("capacity")
-    if capacity is None:
-        return [None] * len(panel.keys)
-    return [float(most) if most > 0 else None for most in capacity.max(axis=1, initial=0.0, where=capacity > 0)]
+@dataclass(frozen=True, slots=True)
+class CheckedUsage:
+    """What one series is worth."""
+
+    is_usable: bool
+    left_out: BoolArray
+    """Samples that cannot be usage, [steps]."""
+    findings: tuple[Finding, ...]
+
+
+def checked_usage(key: SeriesKey, usage: FloatArray, capacity: float | None, step_seconds: int) -> CheckedUsage:
+    """One series, [steps], as `checked_series` has it; `capacity` is the most that ever bounded it."""
+    findings: list[Finding] = []
+    values, senseless = usage, without_sense(usage)
+    if senseless.any():
+        values = np.where(senseless, np.nan, values)
+        text = f"{int(senseless.sum())} negative or infinite samples taken as no sample"
+        findings.append(_finding(key, Severity.WARNING, text))
+    if problem := _problem(key, values):
+        return CheckedUsage(False, senseless, (*findings, _finding(key, Severity.BROKEN, problem)))
+    artefacts = spikes(values, key.resource, capacity)
+    if artefacts.any():
+        values = np.where(artefacts, np.nan, values)
+        findings.append(_finding(key, Severity.WARNING, _spikes_text(usage[artefacts], values)))
+    findings += [_finding(key, Severity.NOTE, text) for text in _notes(values, step_seconds)]
+    return CheckedUsage(True, senseless | artefacts, tuple(findings))
+
+
+def largest_capacity(capacity: FloatArray) -> float | None:
+    """The most that a series was ever bounded by, of its capacity in each step; None where that is not known."""
+    most = capacity.max(initial=0.0, where=capacity > 0)
+    return float(most) if most > 0 else None
 
 
 def _problem(key: SeriesKey, usage: FloatArray) -> str:

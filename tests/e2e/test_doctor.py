@@ -60,6 +60,33 @@ def test_the_reading_role_lacks_what_only_writing_needs(control_plane: ControlPl
     ]
 
 
+def test_what_oversubscription_policies_need_is_checked_where_there_are_any(control_plane: ControlPlane) -> None:
+    """In the whole cluster, as nodes are in no namespace."""
+    control_plane.apply(yaml.safe_load((DEPLOY / "crd.yaml").read_text()))
+    control_plane.apply(yaml.safe_load((DEPLOY / "crd-oversubscriptionpolicies.yaml").read_text()))
+    spec = {"nodeSelector": {"pool": "none"}, "resources": [{"name": "cpu"}]}
+    policy = {"apiVersion": "foresize.io/v1alpha1", "kind": "OversubscriptionPolicy", "spec": spec}
+    control_plane.apply(policy | {"metadata": {"name": "looked-at"}})
+
+    def said(user: str, *roles: str) -> list[tuple[str, str]]:
+        kubeconfig = control_plane.kubeconfig_for(user, [rule for role in roles for rule in ROLES[role]])
+        checks = cluster_checks(load_settings(None, {}, {}), kubeconfig, None, asks_queries=False)
+        return [
+            (c.status, c.message)
+            for c in checks
+            if "nodes" in c.message or "eviction" in c.message or "Over" in c.message
+        ]
+
+    try:
+        assert said("reads", "foresize-read", "foresize-tell") == [
+            ("WARN", "may not patch nodes/status in the cluster"),
+            ("WARN", "may not create pods/eviction in the cluster"),
+        ]
+        assert said("sells", *ROLES) == [("OK", "may do everything that 1 OversubscriptionPolicies can ask for")]
+    finally:
+        control_plane.api.delete("/apis/foresize.io/v1alpha1/oversubscriptionpolicies/looked-at")
+
+
 def test_what_even_a_dry_run_needs_fails(control_plane: ControlPlane) -> None:
     """Without pods nothing can be learned of how long they take; no object is looked for then."""
     checks = checked(control_plane, *ROLES, without="pods")

@@ -299,3 +299,31 @@ def test_an_error_about_our_own_request_tells_nothing_of_it() -> None:
 
     assert caught.value.__suppress_context__
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_large_answer_is_read_piece_by_piece_and_whole() -> None:
+    """Thirty thousand series, one of which has a label that looks like the beginning of another."""
+    odd = '{"metric":{}},'
+    series: list[dict[str, object]] = [
+        {
+            "metric": {"job": odd if number == 20_000 else f"x{number}"},
+            "values": [[START + 60 * p, f"{number}.{p}"] for p in range(9)],
+        }
+        for number in range(30_000)
+    ]
+    with answering(a_matrix(*series, warnings=["half full"])) as server:
+        read = ask(PrometheusEndpoint(url=server.url), points=9)
+
+    assert read.labels == tuple((("job", odd if number == 20_000 else f"x{number}"),) for number in range(30_000))
+    np.testing.assert_array_equal(read.values, [[float(f"{n}.{p}") for p in range(9)] for n in range(30_000)])
+    assert read.warnings == ("half full",)
+
+
+def test_a_large_answer_that_breaks_off_is_not_believed() -> None:
+    """In the middle of a series, after pieces that were fine."""
+    series: list[dict[str, object]] = [
+        {"metric": {"job": f"x{number}"}, "values": [[START, "1"]] * 3} for number in range(90_000)
+    ]
+    whole = a_matrix(*series).body
+    with answering(Answer(body=whole[:-100])) as server, pytest.raises(MalformedAnswer, match="not complete JSON"):
+        ask(PrometheusEndpoint(url=server.url))

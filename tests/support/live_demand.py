@@ -3,6 +3,7 @@
 The gate stands in front of that Prometheus and lets it misbehave: cut off, silent, lagging behind, or failing.
 """
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -84,6 +85,10 @@ class Gate:
     """Whether every answer is a 500."""
     ends_at_seconds: float | None = None
     """Epoch second after which it shows no samples, as a store that lags behind."""
+    most_points: float = math.inf
+    """Asked for more steps at once it fails, as a store that is too slow for them."""
+    asked: list[Asked] = field(default_factory=list)
+    """What it was asked, oldest first."""
 
     def __post_init__(self) -> None:
         self._client = httpx2.Client(base_url=self.upstream, trust_env=False, timeout=30)
@@ -106,7 +111,9 @@ class Gate:
 
     def answer(self, asked: Asked, number: int) -> Answer:
         """The real one's answer, or what is made of it."""
-        if self.is_failing:
+        self.asked.append(asked)
+        span = {name: int(asked.form.get(name, 0)) for name in ("start", "end", "step")}
+        if self.is_failing or span["end"] - span["start"] > span["step"] * self.most_points:
             return Answer(500, b"boom")
         kept = {name: asked.headers[name] for name in ("content-type",) if name in asked.headers}
         answer = self._client.request(asked.method, asked.path, content=asked.body, headers=kept)
