@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 export OMP_WAIT_POLICY ?= passive
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup prometheus controlplane demo check test lock bench-forecast bench-recipe bench-peaks bench-speed bench-controller bench-window bench-scaling docs package slim clean
+.PHONY: help setup prometheus controlplane demo check test lock bench-forecast bench-recipe bench-peaks bench-speed bench-controller bench-window bench-scaling bench-oversubscription bench-vertical docs package slim clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,6 +67,12 @@ bench-window: setup prometheus ## reading a fleet's usage, whole and appended to
 
 bench-scaling: setup ## foresize, its peers and the oracle replayed on public traces: make bench-scaling TRACES=folder
 	$(BIN)/python -m benchmarks.scaling $(TRACES) $(WHICH)
+
+bench-oversubscription: setup ## what may be oversold of nodes, and how often it was too much: make bench-oversubscription TRACES=folder
+	$(BIN)/python -m benchmarks.oversubscription $(TRACES) $(WHICH)
+
+bench-vertical: setup ## requests of containers beside the VPA and Autopilot on public traces: make bench-vertical TRACES=folder
+	$(BIN)/python -m benchmarks.vertical $(TRACES) $(WHICH)
 
 docs: setup ## regenerate docs/settings.md and docs/api-reference.md
 	$(BIN)/python -m tools.settings_page > docs/settings.md

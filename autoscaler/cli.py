@@ -60,6 +60,9 @@ def run(
     it is done, and told in Events as well. Of several copies the one that holds the lease decides. Each new decision is
     one JSON line on standard error. Stops on SIGTERM after the write that is under way, and hands the lease over.
 
+    Nodes that an OversubscriptionPolicy selects are oversold as it says: in mode Auto what their pods will not use is
+    offered on them.
+
     With --once the exit code is 0 when the cycle saw everything, 1 when the cluster was not seen, the lease could not
     be read or written, or a write failed, be it of a status only, and 3 when usage could not be read or another copy
     leads, so that everything was held.
@@ -70,7 +73,14 @@ def run(
       foresize run --once --dry-run --context staging     one look, nothing written
       foresize run --prometheus http://prom:9090 --interval 1m
     """
-    from autoscaler.wiring import build_controller, build_pool_watch, close_controller, configure_logging, lease_problem
+    from autoscaler.wiring import (
+        build_controller,
+        build_node_control,
+        build_pool_watch,
+        close_controller,
+        configure_logging,
+        lease_problem,
+    )
     from predictor.wiring import build_source
 
     settings = load(
@@ -83,7 +93,14 @@ def run(
     configure_logging()
     source = build_source(settings, history)
     controller = build_controller(settings, is_dry_run=dry_run, kubeconfig=kubeconfig, context=context, source=source)
-    after_cycle = build_pool_watch(settings, controller, source)
+    pools = build_pool_watch(settings, controller, source)
+    nodes = build_node_control(settings, controller, source, is_patient=once)
+
+    def after_cycle(report: "CycleReport") -> None:
+        pools(report)
+        if nodes is not None:
+            nodes.after_cycle(report)
+
     try:
         if once:
             _await_lease(controller)
@@ -93,7 +110,7 @@ def run(
         else:
             _run_until_stopped(settings, controller, after_cycle)
     finally:
-        close_controller(controller)
+        close_controller(controller, nodes)
 
 
 def _await_lease(controller: "Controller") -> None:

@@ -5,13 +5,24 @@ half a cycle and a workload that is gone leaves no series behind. Units are base
 of its `resource` label: cores, bytes, devices or requests per second.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetReading:
+    """How the error budget of one workload stands."""
+
+    level: float
+    remaining: float
+    short_burn_rate: float
+    long_burn_rate: float
+    burns_fast: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,7 @@ class WorkloadReading:
     data_age_seconds: float | None = None
     rung: str = "hold"
     hold_reason: str = ""
+    budget: BudgetReading | None = None
 
     @property
     def namespace(self) -> str:
@@ -51,17 +63,46 @@ class PoolReading:
     requested: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyGauges:
+    """One OversubscriptionPolicy and resource over all its nodes."""
+
+    policy: str
+    resource: str
+    rate: float
+    violations: int
+    budget_used: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGauges:
+    """One node and resource that a policy is about; amounts in the resource's base unit."""
+
+    node: str
+    resource: str
+    predicted_peak: float | None
+    reclaimable: float
+    offered: float
+    sold: float
+    is_suspended: bool
+    is_stale: bool
+
+
 @dataclass(eq=False)
 class _Published(Collector):
     """Gauges of the last cycle, replaced as a whole."""
 
     workloads: tuple[WorkloadReading, ...] = ()
     pools: tuple[PoolReading, ...] = ()
+    policies: tuple[PolicyGauges, ...] = ()
+    nodes: tuple[NodeGauges, ...] = ()
 
     def collect(self) -> Iterable[Metric]:
-        """The families of both sets."""
+        """The families of all sets."""
         yield from _workload_families(self.workloads)
         yield from _pool_families(self.pools)
+        yield from _policy_families(self.policies)
+        yield from _node_families(self.nodes)
 
 
 def _family(
@@ -99,7 +140,8 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
         )
     yield _family(
         "foresize_demand_forecast",
-        "Highest forecast demand within the lead time at the quantile level that the decision used.",
+        "Highest forecast demand within the lead time, by the quantile level that the SLA states; at the one that "
+        "foresize_error_budget_level shows, where there is one.",
         ("namespace", "workload", "resource", "level"),
         [((r.namespace, r.workload, r.resource, f"{r.level:g}"), r.forecast) for r in readings if r.level is not None],
     )
@@ -110,6 +152,7 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
         ("namespace", "workload", "rung"),
         [((r.namespace, r.workload, r.rung), 1.0) for r in readings],
     )
+    yield from _budget_families([(r, r.budget) for r in readings if r.budget is not None])
     held: dict[str, int] = {}
     for reading in readings:
         if reading.hold_reason:
@@ -119,6 +162,41 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
         [((reason,), count) for reason, count in sorted(held.items())],
     )  # fmt: skip
     yield _family("foresize_managed_workloads", "Workloads that foresize looks after.", (), [((), len(readings))])
+
+
+def _budget_families(budgets: Sequence[tuple[WorkloadReading, BudgetReading]]) -> Iterator[GaugeMetricFamily]:
+    gauges: tuple[tuple[str, str, Callable[[BudgetReading], float]], ...] = (
+        (
+            "foresize_error_budget_level",
+            "Quantile level at which demand must fit what is ready, as the error budget has moved it.",
+            lambda b: b.level,
+        ),
+        (
+            "foresize_error_budget_remaining",
+            "Share of the last 28 days' error budget that is left; below 0 where more was violated than allowed.",
+            lambda b: b.remaining,
+        ),
+        (
+            "foresize_error_budget_burns_fast",
+            "1 where violations come so fast that nothing is removed.",
+            lambda b: float(b.burns_fast),
+        ),
+    )
+    for name, text, value_of in gauges:
+        yield _family(
+            name, text, ("namespace", "workload"), [((r.namespace, r.workload), value_of(b)) for r, b in budgets]
+        )
+    yield _family(
+        "foresize_error_budget_burn_rate",
+        "Share of time in violation / the share that is allowed, over the long window, scaling.error_budget_window, "
+        "and the short one, a twelfth of it.",
+        ("namespace", "workload", "window"),
+        [
+            ((r.namespace, r.workload, window), rate)
+            for r, b in budgets
+            for window, rate in (("short", b.short_burn_rate), ("long", b.long_burn_rate))
+        ],
+    )
 
 
 def _pool_families(readings: tuple[PoolReading, ...]) -> Iterator[GaugeMetricFamily]:
@@ -141,6 +219,46 @@ def _pool_families(readings: tuple[PoolReading, ...]) -> Iterator[GaugeMetricFam
         yield _family(
             name, text, ("node_pool", "resource"), [((r.node_pool, r.resource), value_of(r)) for r in readings]
         )
+
+
+def _policy_families(readings: tuple[PolicyGauges, ...]) -> Iterator[GaugeMetricFamily]:
+    gauges: tuple[tuple[str, str, Callable[[PolicyGauges], float | None]], ...] = (
+        (
+            "foresize_policy_oversubscription_rate",
+            "What may be requested of a policy's nodes on whatever terms / their allocatable; 1 is none.",
+            lambda r: r.rate,
+        ),
+        (
+            "foresize_policy_violations",
+            "Nodes and horizons within the budget's window in which the peak was exceeded or the guard stepped in.",
+            lambda r: r.violations,
+        ),
+        (
+            "foresize_policy_budget_used_ratio",
+            "Violations within the window / those that violationProbability allows; above 1 it is overdrawn.",
+            lambda r: r.budget_used,
+        ),
+    )
+    for name, text, value_of in gauges:
+        yield _family(name, text, ("policy", "resource"), [((r.policy, r.resource), value_of(r)) for r in readings])
+
+
+def _node_families(readings: tuple[NodeGauges, ...]) -> Iterator[GaugeMetricFamily]:
+    gauges: tuple[tuple[str, str, Callable[[NodeGauges], float | None]], ...] = (
+        ("foresize_node_predicted_peak", "Predicted peak of the node's ordinary pods.", lambda r: r.predicted_peak),
+        ("foresize_node_reclaimable", "What of the node may be sold a second time.", lambda r: r.reclaimable),
+        ("foresize_node_offered", "What the node's status offers of it.", lambda r: r.offered),
+        ("foresize_node_sold", "What pods on the node ask for of it.", lambda r: r.sold),
+    )
+    for name, text, value_of in gauges:
+        yield _family(name, text, ("node", "resource"), [((r.node, r.resource), value_of(r)) for r in readings])
+    states: tuple[tuple[str, str, Callable[[NodeGauges], bool]], ...] = (
+        ("foresize_node_suspended", "1 where nothing more is sold on the node.", lambda r: r.is_suspended),
+        ("foresize_node_stale", "1 where the node's usage was not measured lately.", lambda r: r.is_stale),
+    )
+    for name, text, holds in states:
+        by_node = {r.node: float(holds(r)) for r in readings}
+        yield _family(name, text, ("node",), [((node,), value) for node, value in by_node.items()])
 
 
 @dataclass
@@ -216,6 +334,23 @@ class AutoscalerMetrics:
             ("outcome",),
             registry=registry,
         )
+        self.node_writes = Counter(
+            "foresize_node_writes_total",
+            "Changes of what nodes offer by what came of them (applied, skipped, failed).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.node_suspensions = Counter(
+            "foresize_node_suspensions_total",
+            "How often nothing more was sold on a node, as too much of it was used.",
+            registry=registry,
+        )
+        self.evictions = Counter(
+            "foresize_evictions_total",
+            "Evictions of pods that run on what was reclaimed by what came of them (applied, skipped, failed).",
+            ("outcome",),
+            registry=registry,
+        )
         self.events_held_back = Counter(
             "foresize_events_held_back_total",
             "Events that were not made, as their object had too many.",
@@ -249,6 +384,11 @@ class AutoscalerMetrics:
     def publish_pools(self, readings: Iterable[PoolReading]) -> None:
         """Replaces what the last cycle published about node pools."""
         self._published.pools = tuple(readings)
+
+    def publish_nodes(self, policies: Iterable[PolicyGauges], nodes: Iterable[NodeGauges]) -> None:
+        """Replaces what the last cycle published about OversubscriptionPolicies and the nodes that they select."""
+        self._published.policies = tuple(policies)
+        self._published.nodes = tuple(nodes)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:

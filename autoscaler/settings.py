@@ -25,9 +25,25 @@ class ScalingSettings(Section):
     reactive_utilisation: float = Field(default=0.7, gt=0, le=1)
     """The same where there is no forecast, as an HPA's target: the headroom must then cover the lead time."""
     tolerance: float = Field(default=0.1, ge=0, lt=1)
-    """Relative change below which the replica count is left alone, where an object does not say."""
+    """Relative excess of capacity that is not worth removing replicas for, where an object does not say."""
+    scale_up_tolerance: float = Field(default=0.0, ge=0, lt=1)
+    """Relative shortfall of capacity that is not worth adding replicas for, where an object does not say.
+
+    None by default, other than the HPA's: the quantile is the margin already."""
     scale_down_stabilisation: AnyDuration = timedelta(minutes=5)
     """How long a lower recommendation must hold before replicas are removed, where an object does not say."""
+    learned_margins: bool = True
+    """Whether demand to be ready for is the cheapest of several signals times the margin that its own record asks for,
+    once that is long enough; else it is the quantile that is forecast."""
+    error_budget: bool = True
+    """Whether violations of the SLA count against its budget: they raise the level, and while they come fast nothing is
+    removed."""
+    error_budget_relaxation: float = Field(default=1.0, ge=1, le=1000)
+    """How many times the odds of a violation may exceed those that the SLA states while less is violated than it
+    allows; 1: the level never goes below the stated one."""
+    error_budget_window: Duration = timedelta(hours=1)
+    """Violations come fast when, over this window and over a twelfth of it, they are 14.4 times as frequent as the SLA
+    allows."""
     stale_after: Duration = timedelta(minutes=15)
     """Observations older than this are no answer: the controller holds."""
     respect_others_for: AnyDuration = timedelta(minutes=10)
@@ -85,6 +101,12 @@ class OversubscriptionSettings(Section):
     """No more than this, whatever is predicted."""
     resources: Annotated[tuple[Literal["cpu", "memory", "gpu"], ...], Listed] = ("cpu", "memory")
     """Resources for which a ratio is computed."""
+    usable_share: float = Field(default=0.9, gt=0, le=1)
+    """Share of a node's allocatable that may be used: no more is sold, and there the guard steps in."""
+    guard_release: AnyDuration = timedelta(minutes=10)
+    """How long a node must have been calm until it is sold again after the guard stepped in."""
+    stale_after: Duration = timedelta(minutes=3)
+    """A node whose usage was not measured for so long offers what it has sold, and no more."""
 
 
 class AutoscalerSettings(PredictorSettings):

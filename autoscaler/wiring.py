@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from autoscaler.controller.indicators import IndicatorWatch
     from autoscaler.controller.loop import Controller, CycleReport
+    from autoscaler.controller.nodes import NodeControl
     from autoscaler.controller.vertical import VerticalScaling
     from autoscaler.errors import AutoscalerError
     from autoscaler.settings import AutoscalerSettings
@@ -84,6 +86,7 @@ def build_controller(
         metrics,
         is_dry_run=is_dry_run,
         vertical=build_vertical(settings, usage),
+        indicators=build_indicators(settings, usage),
         monotonic=seconds_since_boot,
         # A file does not know what node pools have to give.
         other_resources=frozenset(map(Resource, pooled if isinstance(usage, PrometheusSource) else ())),
@@ -103,6 +106,16 @@ def build_vertical(settings: "AutoscalerSettings", source: "UsageSource") -> "Ve
     return VerticalScaling(RequestAdvisor(source, settings.vertical, step), settings.vertical)
 
 
+def build_indicators(settings: "AutoscalerSettings", source: "UsageSource") -> "IndicatorWatch":
+    """What reads the indicators of SLAs; it answers none where the source evaluates no queries."""
+    from autoscaler.controller.indicators import IndicatorWatch
+    from predictor.sources.prometheus import PrometheusSource
+
+    step, scrape = settings.history.step.total_seconds(), settings.prometheus.scrape_interval.total_seconds()
+    window = int(max(step, 2 * scrape))
+    return IndicatorWatch(source if isinstance(source, PrometheusSource) else None, int(step), window)
+
+
 def lease_problem(controller: "Controller") -> "AutoscalerError | None":
     """Why this copy could not read or write the lease the last time; None where it could, or needs none."""
     from autoscaler.kube.lease import LeaseElector
@@ -110,13 +123,16 @@ def lease_problem(controller: "Controller") -> "AutoscalerError | None":
     return controller.leadership.problem if isinstance(controller.leadership, LeaseElector) else None
 
 
-def close_controller(controller: "Controller") -> None:
+def close_controller(controller: "Controller", nodes: "NodeControl | None" = None) -> None:
     """Gives up the lease, so that the next copy need not wait for its end, and ends the watches."""
     from autoscaler.kube.cluster import KubeCluster
     from autoscaler.kube.lease import LeaseElector
+    from autoscaler.kube.nodes import KubeNodes
 
     if isinstance(controller.leadership, LeaseElector):
         controller.leadership.release()
+    if nodes is not None and isinstance(nodes.cluster, KubeNodes):
+        nodes.cluster.close()
     if isinstance(controller.reader, KubeCluster):
         controller.reader.close()
         controller.reader.client.close()
@@ -135,6 +151,25 @@ def build_pool_watch(
     if not isinstance(source, PrometheusSource):
         return lambda _: None
     return PoolWatch(source, settings.oversubscription, controller.metrics).after_cycle
+
+
+def build_node_control(
+    settings: "AutoscalerSettings", controller: "Controller", source: "UsageSource", *, is_patient: bool = False
+) -> "NodeControl | None":
+    """What oversells nodes after each cycle; none where the source does not know nodes, as a file does not."""
+    from autoscaler.controller.node_peaks import PeakTeller
+    from autoscaler.controller.nodes import NodeControl
+    from autoscaler.kube.cluster import KubeCluster
+    from autoscaler.kube.nodes import KubeNodes
+    from predictor.sources.prometheus import PrometheusSource
+
+    if not isinstance(source, PrometheusSource) or not isinstance(controller.reader, KubeCluster):
+        return None
+    cluster = controller.reader
+    nodes = KubeNodes(cluster.client, cluster.identity, cluster.clock)
+    step = int(settings.history.step.total_seconds())
+    teller = PeakTeller(source, step, is_patient)
+    return NodeControl(nodes, source, settings.oversubscription, controller, teller)
 
 
 def configure_logging() -> None:

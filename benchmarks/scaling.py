@@ -22,6 +22,7 @@ import pandas as pd
 
 import foresize
 from autoscaler.controller.autoscalers import NO_RULES
+from autoscaler.controller.demand import SIGNAL_LEVELS
 from autoscaler.controller.policy import behaviour_of, replica_rules
 from autoscaler.decisions.capacity import queue_capacity
 from autoscaler.simulator.catalog import CATALOG, FORESIZE, HPA, LEVELS, Given
@@ -30,12 +31,13 @@ from autoscaler.simulator.elasticity import PERFECT
 from autoscaler.simulator.oracle import ORACLE
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload, ReplicaSeries, WorkloadOutcome
 from benchmarks.running import RESULTS, run
+from models.forecast import FloatArray
 from models.queueing import largest_load
 from pipelines.flows.parallel import mapped_over
 from pipelines.flows.replays import replayed
 from pipelines.settings import Settings
 from pipelines.steps.plan import untold
-from pipelines.steps.replay import ReplayPlan, lead_peaks
+from pipelines.steps.replay import ReplayPlan, lead_peaks, safe_peaks
 from predictor.usage.panel import UsagePanel
 
 STEP_SECONDS = 60
@@ -59,15 +61,23 @@ class ScalingTask:
     name: str
     file: str
     between: tuple[str, str] = ("1990-01-01", "2100-01-01")
+    workloads: tuple[str, ...] = ()
+    """Empty: all of them."""
 
 
 TASKS = (
     ScalingTask("azure-functions", "azure_functions_2019_1min.parquet"),
     ScalingTask("genai-service", "genai2026_service_1min.parquet"),
     ScalingTask("crane-august", "crane_1min.parquet", ("2021-08-01", "2021-09-01")),
-    ScalingTask("crane-october", "crane_1min.parquet", ("2021-10-01", "2021-11-01")),
+    ScalingTask(
+        "crane-october",
+        "crane_1min.parquet",
+        ("2021-10-01", "2021-11-01"),
+        ("input01", "input02", "input03", "input04"),
+    ),
+    ScalingTask("crane-later", "crane_1min.parquet", ("2021-10-01", "2021-11-01"), ("input05", "input06", "input07")),
     ScalingTask("twitter", "twitter_stream_2021_1min.parquet"),
-    ScalingTask("nasa", "nasa_http_1995_1min.parquet"),
+    ScalingTask("nasa", "nasa_http_1995_1min.parquet", ("1995-07-01", "1995-08-01")),
 )
 
 
@@ -81,6 +91,8 @@ def read(task: ScalingTask, folder: Path) -> UsagePanel:
     rows = pd.read_parquet(folder / task.file)
     first, last = (pd.Timestamp(each, tz="UTC") for each in task.between)
     rows = rows[(rows["timestamp"] >= first) & (rows["timestamp"] < last)]
+    if task.workloads:
+        rows = rows[rows["workload"].isin(task.workloads)]
     if "metric" in rows:
         rows = rows[rows["metric"] == "generative_requests_per_second"]
         total = rows.groupby("timestamp")["value"].sum()
@@ -98,6 +110,20 @@ def read(task: ScalingTask, folder: Path) -> UsagePanel:
 
 def measured(task: ScalingTask, folder: Path) -> dict[str, Any]:
     """What every policy did with every value of its knob, and as it is set up by default."""
+    plan, given, _ = prepared(task, folder)
+    made: dict[str, Any] = {"seed": SEED, "series": [key.workload for key in plan.keys], "trials": []}
+    with mapped_over(2) as mapped:
+        for name, entry in CATALOG.items():
+            for value in (None, *entry.values):
+                policy = entry.make(given, value)
+                replay = replayed(plan.demand, plan.workloads, [policy], plan.settings, mapped=mapped)
+                made["trials"].append({"policy": name, "knob": value, "outcomes": kept(replay.of(policy.name))})
+                made["oracle"] = kept(replay.of(ORACLE))
+    return made
+
+
+def prepared(task: ScalingTask, folder: Path) -> tuple[ReplayPlan, Given, dict[float, FloatArray]]:
+    """The task's second half to be replayed, what policies are made from, and the forecast peaks behind it by level."""
     panel = read(task, folder)
     half = panel.steps // 2
     start = panel.start_seconds + half * STEP_SECONDS
@@ -119,26 +145,20 @@ def measured(task: ScalingTask, folder: Path) -> dict[str, Any]:
         threads=1,
     )
     past_steps = int(PAST.total_seconds()) // STEP_SECONDS
-    peaks = lead_peaks(model.bundle, panel, plan, levels=LEVELS, past_steps=past_steps, progress=untold)
+    asked = sorted({*LEVELS, *SIGNAL_LEVELS})
+    forecasts = lead_peaks(model.bundle, panel, plan, levels=asked, past_steps=past_steps, progress=untold)
     scaling = Settings().scaling
     given = Given(
         past=before.usage,
-        peaks=peaks,
+        peaks=safe_peaks(plan, forecasts, LEVELS, target_utilisation=1.0),
         level=0.99,
         lead_seconds=READY_SECONDS,
         rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
         model_version="",
         hpa_utilisation=scaling.reactive_utilisation,
+        target_utilisation=1.0,
     )
-    made: dict[str, Any] = {"seed": SEED, "series": [key.workload for key in panel.keys], "trials": []}
-    with mapped_over(2) as mapped:
-        for name, entry in CATALOG.items():
-            for value in (None, *entry.values):
-                policy = entry.make(given, value)
-                replay = replayed(plan.demand, plan.workloads, [policy], settings, mapped=mapped)
-                made["trials"].append({"policy": name, "knob": value, "outcomes": kept(replay.of(policy.name))})
-                made["oracle"] = kept(replay.of(ORACLE))
-    return made
+    return plan, given, forecasts
 
 
 def workloads_of(panel: UsagePanel) -> Iterable[ReplayWorkload]:

@@ -15,7 +15,7 @@ import click
 from autoscaler.cli import explain, run
 from foresize import wait_passively
 from foresize.doctor import doctor
-from pipelines.cli import backtest, demo, simulate, train
+from pipelines.cli import backtest, demo, oversubscribe, simulate, train
 from predictor.cli import forecast, serve
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def main_group(ctx: click.Context, config: Path | None) -> None:
     ctx.obj = settings
 
 
-for command in (demo, train, backtest, forecast, simulate, run, serve, explain, doctor):
+for command in (demo, train, backtest, forecast, simulate, oversubscribe, run, serve, explain, doctor):
     main_group.add_command(command)
 
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
+    from autoscaler.controller.autoscalers import PredictiveAutoscaler
+    from autoscaler.controller.ports import ManagedWorkload
     from pipelines.settings import Settings
 
 DEADLINE_SECONDS = 12.0
@@ -25,6 +27,11 @@ REQUEST_SECONDS = 4.0
 LITTLE_SPACE_BYTES = 1 << 30
 NO_SPACE_BYTES = 100 << 20
 HISTORY_WANTED_DAYS = 8
+ENOUGH_OF_A_DAY = 0.9
+"""Share of the points of the last day that a query should have."""
+MOST_OBJECTS = 20
+"""How many objects are named of those that lack the same thing."""
+MEND_QUERY = 'mend spec.horizontal.metric.query of the object: docs/controller.md, "Demand by a query of your own"'
 WITHOUT_REGISTRY = (
     "check registry.tracking_uri and the network; until then the last model on this disk serves, else yesterday's same "
     "hour, and nothing can be trained"
@@ -55,6 +62,14 @@ PERMISSIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("resize", "", ("pods/resize",), ("patch",)),
 )
 """What the controller asks of the API server: what for, group, resources, verbs. The lease is in one namespace only."""
+NODE_PERMISSIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("nodes", "", ("nodes",), ("list", "watch")),
+    ("nodes", "", ("pods",), ("list", "watch")),
+    ("policies", "foresize.io", ("oversubscriptionpolicies/status",), ("patch",)),
+    ("sell", "", ("nodes/status",), ("patch",)),
+    ("sell", "", ("pods/eviction",), ("create",)),
+)
+"""The same for OversubscriptionPolicies, in the whole cluster."""
 LEASE_VERBS = ("get", "create", "patch")
 NEEDED_FOR: Mapping[str, tuple[Status, str, str, str]] = {
     "see": ("FAIL", "foresize-read", "rbac.yaml", "needed to see what is to be scaled and what else steers it"),
@@ -65,6 +80,9 @@ NEEDED_FOR: Mapping[str, tuple[Status, str, str, str]] = {
         "needed for statuses and Events; without it only `foresize run --dry-run`",
     ),
     "act": ("WARN", "foresize-scale", "binding-auto.yaml", "only needed for objects in mode Auto"),
+    "nodes": ("WARN", "foresize-read", "rbac.yaml", "needed for OversubscriptionPolicies"),
+    "policies": ("WARN", "foresize-tell", "rbac.yaml", "needed for the statuses of OversubscriptionPolicies"),
+    "sell": ("WARN", "foresize-nodes", "binding-nodes.yaml", "only needed for OversubscriptionPolicies in mode Auto"),
     "resize": ("WARN", "foresize-resize", "binding-inplace.yaml", "only needed for vertical.mode InPlace"),
 }
 """How bad it is that something is not allowed, which ClusterRole allows it, what in deploy/ binds it, and what for."""
@@ -125,7 +143,7 @@ def doctor(
     if not skip_mlflow:
         areas["mlflow"] = lambda: mlflow_checks(settings)
     if not skip_cluster:
-        areas["cluster"] = lambda: cluster_checks(settings, kubeconfig, context)
+        areas["cluster"] = lambda: cluster_checks(settings, kubeconfig, context, asks_queries=not skip_prometheus)
     given = ctx.parent.params.get("config") if ctx.parent is not None else None
     checks = [*configuration_checks(settings, given, os.environ), *all_checks(areas, DEADLINE_SECONDS)]
     fails = sum(check.status == "FAIL" for check in checks)
@@ -289,8 +307,11 @@ def mlflow_checks(settings: "Settings") -> Checks:
     )
 
 
-def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str | None) -> Checks:
-    """Whether the API server answers, allows what the controller does, and how many workloads are managed."""
+def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str | None, *, asks_queries: bool) -> Checks:
+    """Whether the API server answers, allows what the controller does, and what its objects lack.
+
+    Queries of the objects are asked of Prometheus where that is wanted, and held to their namespace in any case.
+    """
     from autoscaler.errors import ClusterUnavailable
     from autoscaler.kube.client import KubeClient
     from autoscaler.kube.cluster import KubeCluster
@@ -307,7 +328,7 @@ def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str |
     may_see = True
     for namespace in scaling.namespaces or ("",):
         where = f"in namespace {namespace}" if namespace else "in all namespaces"
-        denied = list(_denied(client, namespace))
+        denied = list(_denied(client, namespace, PERMISSIONS))
         may_see = may_see and not any(need == "see" for need, _ in denied)
         if not denied:
             yield Check("cluster", "OK", f"may do everything that the controller does {where}")
@@ -327,16 +348,153 @@ def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str |
     if may_see:
         cluster = KubeCluster(client, scaling.namespaces, scaling.namespace_selector)
         try:
-            count = len(cluster.observe(time.time()).workloads)
+            workloads = cluster.observe(time.time()).workloads
         finally:
             cluster.close()
+        count = len(workloads)
         advice = "" if count else "create a PredictiveAutoscaler for a Deployment: see docs/controller.md"
         yield Check("cluster", "OK" if count else "WARN", f"{count} PredictiveAutoscalers", advice)
+        yield from object_checks(settings, workloads, time.time())
+        yield from query_checks(settings, [w.autoscaler for w in workloads], time.time(), is_asked=asks_queries)
+    yield from _policy_checks(client)
 
 
-def _denied(client: Any, namespace: str) -> Iterator[tuple[str, str]]:
+def object_checks(settings: "Settings", workloads: "Sequence[ManagedWorkload]", now_seconds: float) -> Checks:
+    """Objects that cannot be followed: their spec, a target that is not there, pods that request none of the metric."""
+    from autoscaler.cluster.reasons import Hold
+    from autoscaler.controller.autoscalers import NOTHING_REMEMBERED
+    from autoscaler.controller.policy import policy_of
+
+    found: list[Check] = []
+    for each in workloads:
+        autoscaler, target = each.autoscaler, each.target
+        if autoscaler.problem:
+            problem, _, advice = autoscaler.problem.partition("; ")
+        elif isinstance(target, Hold):
+            problem, advice = target.reason.message, "create it, or mend spec.targetRef"
+        elif autoscaler.scales:
+            policy = policy_of(
+                autoscaler,
+                target.request_per_replica,
+                target.ready_seconds,
+                NOTHING_REMEMBERED,
+                settings=settings.scaling,
+                now_seconds=now_seconds,
+            )
+            if not isinstance(policy.capacity_per_replica, Hold):
+                continue
+            problem, _, advice = policy.capacity_per_replica.reason.message.partition("; ")
+        else:
+            continue
+        found.append(Check("cluster", "WARN", f"PredictiveAutoscaler {autoscaler.key}: {problem}", advice))
+    yield from _some(found, "PredictiveAutoscalers cannot be followed")
+
+
+def query_checks(
+    settings: "Settings", autoscalers: "Sequence[PredictiveAutoscaler]", now_seconds: float, *, is_asked: bool
+) -> Checks:
+    """Whether each object's query is accepted, answers now, and has a day of history."""
+    from predictor.errors import QueryRefused
+    from predictor.sources.held import held_to_namespace
+    from predictor.sources.prometheus import PrometheusSource
+    from predictor.usage.panel import Resource, SeriesKey
+    from predictor.wiring import build_endpoint, cluster_labels
+
+    asking = [each for each in autoscalers if each.query and not each.problem]
+    if not asking:
+        return
+    labels, found, accepted = cluster_labels(settings), [], {}
+    for each in asking:
+        try:
+            held_to_namespace(each.query, each.namespace, labels.namespace, labels.matchers)
+        except QueryRefused as refusal:
+            found.append(_of_query(each, "WARN", f"is refused: {refusal}", MEND_QUERY))
+        else:
+            # Not by its target: of two objects for one, each has a query.
+            accepted[SeriesKey(f"{each.namespace}/PredictiveAutoscaler/{each.name}", Resource.CUSTOM)] = each
+    if not is_asked:
+        found += [_of_query(each, "OK", "is accepted; not asked") for each in accepted.values()]
+    elif accepted:
+        step = int(settings.history.step.total_seconds())
+        end = int(now_seconds) // step * step - step
+        panel = PrometheusSource(
+            build_endpoint(settings),
+            labels=labels,
+            scrape_interval_seconds=int(settings.prometheus.scrape_interval.total_seconds()),
+        ).fetch_queries(
+            {key: each.query for key, each in accepted.items()},
+            start_seconds=end - 86_400 + step,
+            end_seconds=end,
+            step_seconds=step,
+            within_seconds=REQUEST_SECONDS,
+        )
+        for key, each in accepted.items():
+            if key in panel.keys:
+                found.append(_answered(each, panel.usage[panel.row(key)].tolist(), step))
+            else:
+                said = (f.message for f in panel.findings if f.workload == key.workload)
+                found.append(_of_query(each, "WARN", next(said, "has no answer"), MEND_QUERY))
+    yield from _some([check for check in found if check.status == "OK"], "queries can be used")
+    yield from _some([check for check in found if check.status != "OK"], "queries cannot be used")
+
+
+def _answered(autoscaler: "PredictiveAutoscaler", values: list[float], step_seconds: int) -> Check:
+    """What a query's values of the last day say; the last is now."""
+    points, last = sum(not math.isnan(each) for each in values), values[-1]
+    known = f"{points} of {len(values)} points of the last day"
+    if math.isnan(last):
+        text = f"has no value now ({known})"
+        advice = "see whether what it reads is still exported; until then the object holds"
+        return _of_query(autoscaler, "WARN", text, advice)
+    if points < ENOUGH_OF_A_DAY * len(values):
+        text = f"answers {last:.6g} now, but has only {known}"
+        advice = (
+            f"wait until a day of it is known, a point each {step_seconds} s, or mend gaps in what it reads; "
+            "until then forecasts of it rest on little"
+        )
+        return _of_query(autoscaler, "WARN", text, advice)
+    return _of_query(autoscaler, "OK", f"answers {last:.6g} now, {known}")
+
+
+def _of_query(autoscaler: "PredictiveAutoscaler", status: Status, said: str, advice: str = "") -> Check:
+    said = said.removeprefix("the query ")
+    return Check("cluster", status, f"PredictiveAutoscaler {autoscaler.key}: metric.query {said}", advice)
+
+
+def _some(checks: list[Check], what: str) -> Checks:
+    """The first of them, and how many more there are: a fleet must not drown the rest."""
+    yield from checks[:MOST_OBJECTS]
+    if len(checks) > MOST_OBJECTS:
+        status, text = checks[0].status, f"{len(checks) - MOST_OBJECTS} more {what}"
+        advice = "kubectl get predictiveautoscalers -A shows each one's reason" if status != "OK" else ""
+        yield Check("cluster", status, text, advice)
+
+
+def _policy_checks(client: Any) -> Checks:
+    """About OversubscriptionPolicies, where there are any to be seen."""
+    from autoscaler.errors import ClusterRefused, ObjectGone
+    from autoscaler.kube.nodes import POLICIES
+
+    try:
+        count = len(client.get(POLICIES).get("items") or ())
+    except (ClusterRefused, ObjectGone):
+        return
+    if not count:
+        return
+    denied = list(_denied(client, "", NODE_PERMISSIONS))
+    for need, what in denied:
+        status, role, file, why = NEEDED_FOR[need]
+        advice = f"bind the ClusterRole {role} (kubectl apply -f deploy/{file}); {why}"
+        yield Check("cluster", status, f"may not {what} in the cluster", advice)
+    if not denied:
+        yield Check("cluster", "OK", f"may do everything that {count} OversubscriptionPolicies can ask for")
+
+
+def _denied(
+    client: Any, namespace: str, permissions: Iterable[tuple[str, str, tuple[str, ...], tuple[str, ...]]]
+) -> Iterator[tuple[str, str]]:
     """What is not allowed: what it is needed for, and verbs with resource and group."""
-    for need, group, resources, verbs in PERMISSIONS:
+    for need, group, resources, verbs in permissions:
         for resource in resources:
             refused = [verb for verb in verbs if not _is_allowed(client, namespace, verb, group, resource)]
             if refused:

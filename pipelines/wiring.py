@@ -100,6 +100,20 @@ def queries_in(path: Path) -> "dict[SeriesKey, str]":
     return found
 
 
+def read_placement(path: Path) -> dict[str, str]:
+    """The node of each workload, from a table with those two columns. Raises InvalidUsage for any other table."""
+    from predictor.errors import InvalidUsage
+    from predictor.sources.files import read_table
+
+    table = read_table(path)
+    if missing := [name for name in ("workload", "node") if name not in table]:
+        raise InvalidUsage(f"{path}: no column {missing[0]!r}; a placement has the columns workload and node")
+    pairs = table[["workload", "node"]].dropna().astype(str).drop_duplicates()
+    if twice := sorted(pairs.loc[pairs["workload"].duplicated(), "workload"]):
+        raise InvalidUsage(f"{path}: {twice[0]!r} is on more than one node; a placement has a node for each workload")
+    return dict(zip(pairs["workload"], pairs["node"], strict=True))
+
+
 def fetch_history(settings: "Settings", source: "UsageSource", now_seconds: float, told: "Told") -> "UsagePanel":
     """The newest `history.span` of the source on the settings' step."""
     step_seconds = int(settings.history.step.total_seconds())

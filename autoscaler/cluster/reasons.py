@@ -55,10 +55,14 @@ class ReasonCode(StrEnum):
     """Something else steers the same target: decided, but not to be acted on."""
     CHANGED_BY_OTHERS = "ChangedByOthers"
     """Somebody else has just set the replicas: decided, but not to be acted on for a while."""
+    UNTOLD_CHANGE = "UntoldChange"
+    """A copy of the controller set the replicas and could not tell why."""
     ROLLOUT = "RolloutInProgress"
     """A rollout is in progress: no replicas are removed meanwhile."""
     DISRUPTION_BUDGET = "DisruptionBudget"
     """A PodDisruptionBudget allows no more pods to go now."""
+    ERROR_BUDGET_BURNS = "ErrorBudgetBurns"
+    """The SLA is violated so often that nothing is removed."""
     LITTLE_HISTORY = "LittleHistory"
     """Too little of a container's usage is known to recommend a request."""
     PREDICTED_PEAK = "PredictedPeak"
@@ -73,6 +77,14 @@ class ReasonCode(StrEnum):
     """Workloads with too little history count at their limit or request."""
     NO_EVIDENCE = "NoEvidence"
     """Too little is known to oversell anything."""
+    PEAK_ABOVE_USABLE = "PeakAboveUsable"
+    """The predicted peak of a node leaves nothing of what is usable."""
+    NODE_FULL = "NodeFull"
+    """More of a node is used than is usable: no more is sold on it, and pods that opted in go."""
+    NODE_PRESSURE = "NodePressure"
+    """A node is short of memory by its own word."""
+    STALE_NODE = "StaleNodeMetrics"
+    """What a node uses was not measured lately: it offers what it has sold and no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,11 @@ class Hold:
 
     def __str__(self) -> str:
         return str(self.reason)
+
+
+UNTOLD = Reason(
+    ReasonCode.UNTOLD_CHANGE, "set by a copy of foresize that ended, or lost the answer, before it could tell why"
+)
 
 
 def replicas_text(count: int) -> str:

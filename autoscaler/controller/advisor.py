@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import structlog
 
+from autoscaler.cluster.containers import NO_AMOUNTS, Amounts
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.ports import ContainerUsageSource
 from autoscaler.decisions.requests import RequestRange, RequestRules, UsageFan, cpu_request, memory_request
@@ -45,9 +46,9 @@ class ContainerAdvice:
     """What one container should request, before limits and floors."""
 
     wanted: Mapping[Resource, RequestRange | Hold]
-    memory_in_use_bytes: float | None = None
-    """In its largest pod, by the newest sample; None where that is old."""
-    memory_highest_bytes: float = 0.0
+    in_use: Amounts = NO_AMOUNTS
+    """In its busiest and in its largest pod, by the newest samples; None where they are old."""
+    highest: Amounts = NO_AMOUNTS
     """In the last day."""
 
 
@@ -207,15 +208,24 @@ def _advice_on(
         wanted[Resource.CPU] = of_busiest
     else:
         wanted[Resource.CPU] = cpu_request(of_mean.fan, of_busiest.fan, of_mean.days, rules)
-    found = fans["memory"].get(memory, NOT_MEASURED)
+    of_memory = fans["memory"].get(memory, NOT_MEASURED)
+    (cpu_now, cpu_highest), (memory_now, memory_highest) = _lately(of_busiest), _lately(of_memory)
+    if isinstance(of_memory, Hold):
+        wanted[Resource.MEMORY] = of_memory
+    elif memory_highest is None:
+        wanted[Resource.MEMORY] = NOT_MEASURED_LATELY
+    else:
+        wanted[Resource.MEMORY] = memory_request(of_memory.fan, memory_highest, of_memory.days, rules)
+    return ContainerAdvice(wanted, Amounts(cpu_now, memory_now), Amounts(cpu_highest, memory_highest))
+
+
+def _lately(found: _Forecast | Hold) -> tuple[float | None, float | None]:
+    """The most that was used in the newest steps, and in the last day; None where nothing was measured."""
     if isinstance(found, Hold):
-        return ContainerAdvice({**wanted, Resource.MEMORY: found})
-    highest = float(np.fmax.reduce(found.last_day))
-    if np.isnan(highest):
-        return ContainerAdvice({**wanted, Resource.MEMORY: NOT_MEASURED_LATELY})
-    in_use = float(np.fmax.reduce(found.last_day[-found.fresh_steps :]))
-    wanted[Resource.MEMORY] = memory_request(found.fan, highest, found.days, rules)
-    return ContainerAdvice(wanted, None if np.isnan(in_use) else in_use, highest)
+        return None, None
+    most = (float(np.fmax.reduce(part)) for part in (found.last_day[-found.fresh_steps :], found.last_day))
+    now, highest = (None if np.isnan(each) else each for each in most)
+    return now, highest
 
 
 def _forecasts(

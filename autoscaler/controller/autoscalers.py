@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -13,6 +13,7 @@ from cronsim import CronSim, CronSimError
 from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import Rung
+from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
 from autoscaler.decisions.guardrails import NO_MEMORY, ReplicaMemory, ScalingPolicy, Select
 from predictor.usage.panel import Resource
 
@@ -62,6 +63,50 @@ class GivenRules:
 
 
 NO_RULES = GivenRules()
+
+
+class IndicatorKind(StrEnum):
+    """What is measured to say whether the SLA is kept."""
+
+    LATENCY = "latency"
+    """In seconds; kept while it is at or under the bound."""
+    AVAILABILITY = "availability"
+    """Share of requests that are good; kept while it is at or above the bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Indicator:
+    """What an object says by whether its SLA is kept in a step: PromQL with one value, or a histogram of latencies."""
+
+    kind: IndicatorKind
+    bound: float
+    """Seconds, or a share in (0, 1)."""
+    query: str = ""
+    histogram: str = ""
+    """Its name, with matchers where there are some; in the place of a query."""
+    percentile: float = 99.0
+    """Of the histogram, that must be within the bound."""
+
+    def is_violated_by(self, value: float) -> bool:
+        """Whether this value of a step is beyond the bound."""
+        return value > self.bound if self.kind is IndicatorKind.LATENCY else value < self.bound
+
+    def promql(self, window_seconds: int) -> str:
+        """What to ask Prometheus; of a histogram the percentile over the window that ends with the step."""
+        if self.query:
+            return self.query
+        name, brace, matchers = self.histogram.partition("{")
+        buckets = f"{name.strip()}_bucket{brace}{matchers}"
+        level = f"{self.percentile / 100:.10g}"
+        return f"histogram_quantile({level}, sum by (le) (rate({buckets}[{window_seconds}s])))"
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What one replica costs an hour, and one minute in violation, in the same currency."""
+
+    replica_hour: float
+    violated_minute: float
 
 
 class VerticalMode(StrEnum):
@@ -144,6 +189,42 @@ def _last_start(expression: str, time_zone: str, minute: int) -> float | None:
     return None if begun is None else begun.timestamp()
 
 
+class Readiness(NamedTuple):
+    """How many replicas were Ready, and since when."""
+
+    changes: tuple[tuple[float, int], ...] = ()
+    """Epoch second and how many from then on, oldest first; empty where nothing is known."""
+    seen_at_seconds: float = 0.0
+    """When that was last looked at."""
+
+    def seen(self, ready: int, now_seconds: float, longest_gap_seconds: float) -> "Readiness":
+        """With what is Ready now; nothing is known of a time in which nobody looked."""
+        changes = self.changes if now_seconds - self.seen_at_seconds <= longest_gap_seconds else ()
+        if not changes or changes[-1][1] != ready:
+            changes = (*changes, (now_seconds, ready))
+        return Readiness(changes, now_seconds)
+
+    def since(self, seconds: float) -> "Readiness":
+        """Without what was over before then."""
+        first = sum(at <= seconds for at, _ in self.changes[1:])
+        return self._replace(changes=self.changes[first:])
+
+    def share_below(self, replicas: int, start_seconds: float, end_seconds: float) -> float | None:
+        """Share of a span in which fewer were Ready; None where that is not known of all of it."""
+        if not self.changes or self.changes[0][0] > start_seconds or self.seen_at_seconds < end_seconds:
+            return None
+        ends = (*(at for at, _ in self.changes[1:]), end_seconds)
+        below = sum(
+            max(0.0, min(until, end_seconds) - max(at, start_seconds))
+            for (at, ready), until in zip(self.changes, ends, strict=True)
+            if ready < replicas
+        )
+        return below / (end_seconds - start_seconds)
+
+
+NOTHING_READY = Readiness()
+
+
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """What is known of the past of one object: kept from cycle to cycle, and in its status for the next leader."""
@@ -162,6 +243,9 @@ class Remembered:
     rung: Rung | None = None
     lead_seconds: float | None = None
     """The lead time that was measured last."""
+    budget: BudgetMemory = NO_VIOLATIONS
+    readiness: Readiness = NOTHING_READY
+    """Not in the status: what a new leader has not seen of a step is not known."""
 
 
 NOTHING_REMEMBERED = Remembered()
@@ -183,7 +267,10 @@ class PredictiveAutoscaler:
     mode: Mode = Mode.OBSERVE
     actuator: Actuator = Actuator.SCALE
     percentile: float | None = None
-    """None: the controller's setting."""
+    """None: what the prices say; without prices the controller's setting."""
+    prices: Prices | None = None
+    indicator: Indicator | None = None
+    """What says whether the SLA is kept; None: whether demand fitted what was ready."""
     resource: Resource = Resource.CPU
     """What demand is."""
     query: str = ""

@@ -23,6 +23,7 @@ GUARDRAILS = frozenset(
         ReasonCode.SCALING_DISABLED,
         ReasonCode.ROLLOUT,
         ReasonCode.DISRUPTION_BUDGET,
+        ReasonCode.ERROR_BUDGET_BURNS,
         ReasonCode.PAUSED,
         ReasonCode.CONFLICT,
         ReasonCode.CHANGED_BY_OTHERS,
@@ -79,6 +80,8 @@ def explanation(record: JsonObject) -> str:
         )
         lead = record["lead_time"]
         lines.append(f"  lead time    {span(lead['seconds'])} ({lead['source']})")
+        lines.append(f"  level        {record['level']:g} ({record['level_source']})")
+    lines += _budget(record.get("error_budget"))
     outcome = OUTCOMES[record["outcome"]] + (f": {record['detail']}" if record["detail"] else "")
     reason = record["reason"]
     lines += [
@@ -88,6 +91,14 @@ def explanation(record: JsonObject) -> str:
         f"  asked by     {KIND} {record['autoscaler']}, mode {record['mode']}, actuator {record['actuator']}",
     ]
     return "\n".join([*lines, *_requests(record.get("vertical"))])
+
+
+def _budget(budget: JsonObject | None) -> list[str]:
+    """How the error budget stands; nothing where it is not counted."""
+    if budget is None:
+        return []
+    rate = f"violated {budget['burnRate']:.3g} times as often as allowed lately"
+    return [f"  budget       {budget['remaining']:.1%} left, {rate}", f"               {budget['reason']}"]
 
 
 def _requests(vertical: JsonObject | None) -> list[str]:

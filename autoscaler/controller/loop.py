@@ -17,8 +17,11 @@ import structlog
 from autoscaler.cluster.commands import ScaleReplicas
 from autoscaler.cluster.reasons import replicas_text
 from autoscaler.controller.autoscalers import Mode, Remembered
-from autoscaler.controller.planning import Plan, plan, steered_hpa
-from autoscaler.controller.policy import level_of
+from autoscaler.controller.budgeting import NOT_READ
+from autoscaler.controller.demand import DemandWatch, Terms
+from autoscaler.controller.indicators import IndicatorWatch
+from autoscaler.controller.planning import Plan, plan, steered_hpa, terms_of
+from autoscaler.controller.policy import levels_for
 from autoscaler.controller.ports import (
     ClusterObservation,
     ClusterReader,
@@ -107,6 +110,8 @@ class Controller:
     """Set to end the loop; a write that is under way is finished first."""
     vertical: VerticalScaling | None = None
     """Sizes containers, for the objects that ask for it."""
+    indicators: IndicatorWatch | None = None
+    """Reads what says whether SLAs are kept, for the objects that give it."""
     other_resources: frozenset[Resource] = frozenset()
     """Whose usage is read though no object scales on them: what node pools are oversold by."""
     monotonic: Callable[[], float] | None = None
@@ -122,6 +127,9 @@ class Controller:
         """What was last said of each thing that can go wrong."""
         self._logged: dict[str, tuple[object, ...]] = {}
         """By uid: what the last line about it said."""
+        self._demand = DemandWatch()
+        self._terms: dict[str, tuple[SeriesKey, Terms] | None] = {}
+        """By uid: of whose demand what holds, as it was last decided on."""
         gathering = max(self.settings.interval.total_seconds(), 1.0)
         self._budget = WriteBudget(self.settings.writes_per_second, gathering)
         self._term = self.leadership.transitions
@@ -173,6 +181,9 @@ class Controller:
                 forecasts = self.predictor.predict(
                     started, levels=self._levels(seen), resources=wanted or None, queries=_queries(seen)
                 )
+            if self.indicators is not None and self.settings.error_budget and self.leadership.is_leader:
+                with self.metrics.timed("indicators"):
+                    self.indicators.look(scaled, self.remembered, started)
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.
                 seen = self._observed()
@@ -184,6 +195,7 @@ class Controller:
         self.metrics.dependency_up.labels("kubernetes").set(1)
         if not self.leadership.is_leader:
             self._forget()
+            self._follow_demand(seen, forecasts)
             return CycleReport(started, forecasts=forecasts, is_standby=True)
         if self.leadership.transitions != self._term:
             self._forget()
@@ -223,9 +235,9 @@ class Controller:
         return seen
 
     def _levels(self, seen: ClusterObservation) -> frozenset[float]:
-        """The quantile levels that the objects ask for beside the settings' own."""
-        percentiles = {each.autoscaler.percentile for each in seen.workloads}
-        return frozenset(level_of(percentile) for percentile in percentiles if percentile is not None)
+        """The quantile levels that decisions may need: what the objects state, and those their budgets may ask for."""
+        scaled = (each.autoscaler for each in seen.workloads if each.autoscaler.scales)
+        return frozenset(level for each in scaled for level in levels_for(each, self.settings))
 
     def _forget(self) -> None:
         """Leaves nothing of an own leadership: the next one starts from what the cluster says."""
@@ -242,15 +254,43 @@ class Controller:
             uid = workload.autoscaler.uid
             known = self.remembered.get(uid)
             before[uid] = remembered_from(workload.autoscaler.status, now) if known is None else known
+        read = self.indicators.of if self.indicators is not None else lambda _: NOT_READ
+        self._follow_demand(seen, forecasts)
         plans = [
-            plan(workload, forecasts, before[workload.autoscaler.uid], settings=self.settings, now_seconds=now)
+            plan(
+                workload,
+                forecasts,
+                before[workload.autoscaler.uid],
+                settings=self.settings,
+                now_seconds=now,
+                readings=read(workload.autoscaler.uid),
+                watch=self._demand if self.settings.learned_margins else None,
+            )
             for workload in seen.workloads
         ]
+        self._terms = {decided.autoscaler.uid: terms_of(decided) for decided in plans}
         # Replaced as a whole: what is gone from the cluster is forgotten.
         self.remembered = {decided.autoscaler.uid: decided.remembered for decided in plans}
         self._logged = {uid: known for uid, known in self._logged.items() if uid in before}
         self._teller.keep_only(before.keys())
         return before, plans
+
+    def _follow_demand(self, seen: ClusterObservation, forecasts: Forecasts) -> None:
+        """Takes into the records of demand what has become known; a copy that does not lead follows as well."""
+        if not self.settings.learned_margins:
+            return
+        now, terms = seen.observed_at_seconds, {}
+        for workload in seen.workloads:
+            uid = workload.autoscaler.uid
+            if uid not in self._terms:
+                known = remembered_from(workload.autoscaler.status, now)
+                first = plan(workload, forecasts, known, settings=self.settings, now_seconds=now)
+                terms[uid] = terms_of(first)
+            else:
+                terms[uid] = self._terms[uid]
+        self._terms = terms
+        with self.metrics.timed("follow"):
+            self._demand.follow(forecasts, dict(each for each in terms.values() if each is not None))
 
     def _carry_out(self, plans: Sequence[Plan], seen: ClusterObservation) -> dict[str, ActResult]:
         """Results by uid of everything that was a command; more replicas first, as they are the urgent ones."""

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
+from autoscaler.cluster.containers import SIZED, Amounts, ContainerState
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, RivalKind, TargetRef
 from autoscaler.controller.ports import ClusterObservation, Event, ManagedWorkload, Scale, TargetWorkload
-from autoscaler.decisions.resizes import PodResize
+from autoscaler.decisions.resizes import ContainerResize, PodResize
 from autoscaler.errors import ClusterUnavailable, CommandConflict, ObjectGone
 
 Kept = TypeVar("Kept")
@@ -105,15 +105,12 @@ class MemoryCluster:
         self.put(replace(self.rivals[hpa.uid], min_replicas=replicas))
 
     def resize_pod(self, resize: PodResize) -> None:
-        """Sets the requests of a pod that is exactly as it was seen; it is carried out at once."""
+        """Sets requests (and limits) of a pod that is exactly as it was seen; it is carried out at once."""
         self._reach()
         for target in self.targets.values():
             if resize.pod in target.pods:
-                after = {each.name: each.after for each in resize.containers}
-                containers = tuple(
-                    each._replace(requests=_over(each.requests, after.get(each.name, NO_AMOUNTS)))
-                    for each in resize.pod.containers
-                )
+                changes = {each.name: each for each in resize.containers}
+                containers = tuple(_resized(each, changes.get(each.name)) for each in resize.pod.containers)
                 version = str(int(resize.pod.resource_version or 0) + 1)
                 changed = resize.pod._replace(containers=containers, resource_version=version)
                 pods = tuple(changed if pod == resize.pod else pod for pod in target.pods)
@@ -156,6 +153,13 @@ class MemoryCluster:
     def _reach(self) -> None:
         if not self.is_reachable:
             raise ClusterUnavailable("the cluster in memory was made unreachable")
+
+
+def _resized(container: ContainerState, change: ContainerResize | None) -> ContainerState:
+    if change is None:
+        return container
+    limits = _over(container.limits, change.after) if change.with_limits else container.limits
+    return container._replace(requests=_over(container.requests, change.after), limits=limits)
 
 
 def _over(before: Amounts, after: Amounts) -> Amounts:

@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from autoscaler.cluster.commands import ScaleReplicas
-from autoscaler.cluster.reasons import Hold, replicas_text
+from autoscaler.cluster.reasons import UNTOLD, Hold, replicas_text
 from autoscaler.cluster.snapshot import DemandForecast, Rung
 from autoscaler.controller.autoscalers import Mode, Remembered
-from autoscaler.controller.planning import Plan, has_untold_change, steered_hpa
+from autoscaler.controller.planning import Plan, steered_hpa
 from autoscaler.controller.ports import Event
 from autoscaler.controller.records import ActResult, Outcome
 
@@ -18,12 +18,12 @@ SECONDS_PER_EVENT = 60.0
 
 
 def notices(plan: Plan, result: ActResult, before: Remembered, was_conflict: bool) -> Iterator[Event]:
-    """Events about what changed: replicas, the rung of the ladder, a conflict that came or went."""
+    """Events about what changed: replicas, the rung of the ladder, fast burn of the error budget, a conflict."""
     about, decision = plan.autoscaler, plan.decision
     target = plan.workload.target
-    if not isinstance(target, Hold) and has_untold_change(before, target):
-        change = f"from {before.last_replicas} to {replicas_text(target.replicas)}"
-        yield Event(about, "SuccessfulRescale", f"{change}: set by a write of foresize whose outcome was not yet told")
+    if plan.untold_from is not None and not isinstance(target, Hold):
+        change = f"from {plan.untold_from} to {replicas_text(target.replicas)}"
+        yield Event(about, "SuccessfulRescale", f"{change}: {UNTOLD}")
     if isinstance(decision.outcome, ScaleReplicas):
         hpa = steered_hpa(plan.workload)
         what = f"minReplicas of {hpa.shown} " if hpa else ""
@@ -39,6 +39,12 @@ def notices(plan: Plan, result: ActResult, before: Remembered, was_conflict: boo
         why = _why(plan)
         text = f"{before.rung.value} -> {decision.rung.value}" + (f": {why}" if why else "")
         yield Event(about, "RungLowered" if is_down else "RungRaised", text, is_warning=is_down)
+    burnt, burns = before.budget.burns_since_seconds is not None, plan.remembered.budget.burns_since_seconds is not None
+    if burns and not burnt and plan.standing is not None and plan.standing.budget.veto is not None:
+        yield Event(about, "ErrorBudgetBurns", plan.standing.budget.veto.message, is_warning=True)
+    elif burnt and not burns and plan.standing is not None:
+        left = f"{plan.standing.budget.remaining:.1%} of the budget is left"
+        yield Event(about, "ErrorBudgetRecovers", f"replicas may be removed again; {left}")
     if about.mode is Mode.AUTO and plan.conflict is not None and not was_conflict:
         yield Event(about, "Conflict", plan.conflict.reason.message, is_warning=True)
     elif plan.conflict is None and was_conflict and plan.policy is not None:

@@ -16,8 +16,19 @@ from autoscaler.controller.autoscalers import (
     RivalKind,
     conflict,
 )
+from autoscaler.controller.budgeting import (
+    LONGEST_GAP_SECONDS,
+    LONGEST_PAST_SECONDS,
+    NOT_READ,
+    BudgetStanding,
+    Readings,
+    StepValue,
+    standing,
+)
+from autoscaler.controller.demand import DemandWatch, Terms, with_margin
 from autoscaler.controller.policy import LEAST_PODS, WorkloadPolicy, policy_of
 from autoscaler.controller.ports import ManagedWorkload, TargetWorkload
+from autoscaler.decisions.budget import budget_after, shares_of_rungs
 from autoscaler.decisions.guardrails import ScaleEvent
 from autoscaler.decisions.replicas import decide_replicas
 from autoscaler.settings import ScalingSettings
@@ -45,6 +56,10 @@ class Plan:
     """Share of the capacity per replica that the decision relied on; below 1 where nothing was forecast."""
     conflict: Hold | None = None
     """What else steers the target."""
+    untold_from: int | None = None
+    """Replicas before a change by a copy of the controller that could not tell of it; None where there is none."""
+    standing: BudgetStanding | None = None
+    """Of the error budget; None where it is not counted."""
 
     @property
     def autoscaler(self) -> PredictiveAutoscaler:
@@ -59,8 +74,13 @@ def plan(
     *,
     settings: ScalingSettings,
     now_seconds: float,
+    readings: Readings = NOT_READ,
+    watch: DemandWatch | None = None,
 ) -> Plan:
-    """The decision for one workload; what cannot be read or followed is left alone."""
+    """The decision for one workload; what cannot be read or followed is left alone.
+
+    `readings` are what its indicator said, where its object has one; `watch` knows what demand did beside its signals.
+    """
     autoscaler, target = workload.autoscaler, workload.target
     if autoscaler.problem:
         return _left_alone(workload, remembered, Hold(Reason(ReasonCode.INVALID_SPEC, autoscaler.problem)), now_seconds)
@@ -70,6 +90,7 @@ def plan(
         return _sized_only(workload, remembered, settings, now_seconds)
     target = _as_we_left_it(target, remembered, now_seconds)
     workload = replace(workload, target=target)
+    untold_from = remembered.last_replicas if _has_untold_change(remembered, target) else None
     remembered = _of_target(remembered, autoscaler, target, now_seconds)
     policy = policy_of(
         autoscaler,
@@ -86,6 +107,26 @@ def plan(
     if hpa is not None and hpa.max_replicas < policy.max_replicas:
         ceiling = max(policy.min_replicas, hpa.max_replicas)
         policy = replace(policy, max_replicas=ceiling, max_source=hpa.shown)
+    suspended = _suspended(autoscaler, clash, remembered, settings, now_seconds)
+    gap = max(LONGEST_GAP_SECONDS, 3 * settings.interval.total_seconds())
+    readiness = remembered.readiness.seen(target.ready_replicas, now_seconds, gap)
+    counted: BudgetStanding | None = None
+    since = max(remembered.budget.until_seconds, now_seconds - LONGEST_PAST_SECONDS)
+    if settings.error_budget and forecasts.panel is not None:
+        counted = standing(
+            remembered.budget,
+            readiness,
+            policy,
+            [StepValue(*each) for each in forecasts.steps_since(key, since)],
+            indicator=autoscaler.indicator,
+            readings=readings,
+            step_seconds=forecasts.panel.step_seconds,
+            stale_after_seconds=settings.stale_after.total_seconds(),
+            moves_level=autoscaler.mode is Mode.AUTO and suspended is None,
+            now_seconds=now_seconds,
+        )
+    elif settings.error_budget:
+        counted = BudgetStanding(budget_after(remembered.budget, (), policy.budget), "no usage can be read")
     snapshot = WorkloadSnapshot(
         name=target.name,
         # Where an HPA is in charge, its minimum is what is raised and lowered.
@@ -96,16 +137,39 @@ def plan(
         resource=policy.resource,
         capacity=_capacity(policy),
         observed=observed,
-        suspended=_suspended(autoscaler, clash, remembered, settings, now_seconds),
-        removal=_removal(target) if hpa is None else None,
+        suspended=suspended,
+        removal=_removal(target if hpa is None else None, counted),
     )
-    forecast = demand_forecast(forecasts, key, policy.level, now_seconds + policy.lead_seconds)
+    level = policy.level if counted is None else counted.budget.level
+    forecast = demand_forecast(forecasts, key, level, now_seconds + policy.lead_seconds, policy.rungs)
+    safe = None if watch is None or isinstance(forecast, Hold) else watch.safe(key, level)
+    if safe is not None and not isinstance(forecast, Hold):
+        forecast = with_margin(forecast, safe)
     outcome = decide_replicas(snapshot, forecast, remembered.replicas, policy.rules, now_seconds)
     age = None if isinstance(observed, Hold) else max(0.0, now_seconds - observed.measured_at_seconds)
     share = policy.rules.reactive_share if outcome.decision.rung is Rung.REACTIVE else 1.0
     measured = policy.lead_seconds if len(target.ready_seconds) >= LEAST_PODS else remembered.lead_seconds
-    kept = replace(remembered, replicas=outcome.memory, lead_seconds=measured, rung=outcome.decision.rung)
-    return Plan(workload, policy, outcome.decision, kept, age, share, clash)
+    kept = replace(
+        remembered,
+        replicas=outcome.memory,
+        lead_seconds=measured,
+        rung=outcome.decision.rung,
+        budget=remembered.budget if counted is None else counted.budget.memory,
+        readiness=readiness.since(since),
+    )
+    return Plan(workload, policy, outcome.decision, kept, age, share, clash, untold_from, counted)
+
+
+def terms_of(decided: Plan) -> tuple[SeriesKey, Terms] | None:
+    """What holds for the demand of a workload that was planned; None where its replicas are not scaled on any."""
+    policy = decided.policy
+    if policy is None:
+        return None
+    capacity = _capacity(policy)
+    if isinstance(capacity, Hold):
+        return None
+    key = SeriesKey(decided.decision.workload, policy.resource)
+    return key, Terms(capacity, policy.min_replicas, policy.max_replicas, policy.lead_seconds)
 
 
 def _capacity(policy: WorkloadPolicy) -> Capacity | Hold:
@@ -113,11 +177,16 @@ def _capacity(policy: WorkloadPolicy) -> Capacity | Hold:
     return each if isinstance(each, Hold) else proportional(each)
 
 
-def _removal(target: TargetWorkload) -> RemovalLimit | None:
-    """None while versions change hands, and no more at once than the pods' disruption budgets allow."""
-    if target.rollout:
+def _removal(target: TargetWorkload | None, counted: BudgetStanding | None) -> RemovalLimit | None:
+    """None while versions change hands or the error budget burns, and no more than disruption budgets allow at once.
+
+    Of pods that somebody else removes, an HPA, only the error budget speaks.
+    """
+    if target is not None and target.rollout:
         return RemovalLimit(0, Reason(ReasonCode.ROLLOUT, target.rollout))
-    budget = min(target.budgets, key=lambda each: each.allowed, default=None)
+    if counted is not None and counted.budget.veto is not None:
+        return RemovalLimit(0, counted.budget.veto)
+    budget = None if target is None else min(target.budgets, key=lambda each: each.allowed, default=None)
     if budget is None:
         return None
     text = f"PodDisruptionBudget {budget.name} allows {budget.allowed} of its pods to go now"
@@ -180,7 +249,7 @@ def _of_target(
     is_ours = autoscaler.mode is Mode.AUTO and autoscaler.actuator is Actuator.SCALE
     before = remembered.last_replicas
     was_changed = before is not None and before != target.replicas
-    if before is not None and has_untold_change(remembered, target):
+    if before is not None and _has_untold_change(remembered, target):
         change = ScaleEvent(now_seconds, target.replicas - before)
         memory = remembered.replicas._replace(events=(*remembered.replicas.events, change))
         return replace(remembered, replicas=memory, last_replicas=target.replicas, last_scale_seconds=now_seconds)
@@ -188,7 +257,7 @@ def _of_target(
     return replace(remembered, last_replicas=target.replicas, changed_by_others_at_seconds=changed_at)
 
 
-def has_untold_change(remembered: Remembered, target: TargetWorkload) -> bool:
+def _has_untold_change(remembered: Remembered, target: TargetWorkload) -> bool:
     """Whether its replicas are no longer those remembered, and a copy of the controller set them.
 
     That copy ended, or lost the answer, before it could tell.
@@ -229,14 +298,20 @@ def observed_demand(forecasts: Forecasts, key: SeriesKey) -> ObservedDemand | Ho
     return ObservedDemand(observed.value, observed.measured_at_seconds)
 
 
-def demand_forecast(forecasts: Forecasts, key: SeriesKey, level: float, until_seconds: float) -> DemandForecast | Hold:
-    """The demand peak from the end of what was observed until then, or why there is no such forecast."""
+def demand_forecast(
+    forecasts: Forecasts, key: SeriesKey, level: float, until_seconds: float, rungs: tuple[float, ...] = ()
+) -> DemandForecast | Hold:
+    """The demand peak from the end of what was observed until then, or why there is no such forecast.
+
+    A level between two of the `rungs` is interpolated; without rungs it was itself forecast.
+    """
     served = forecasts.of(key)
     if isinstance(served, NoForecast):
         code = ReasonCode.STALE_FORECAST if forecasts.is_stale(key) else ReasonCode.NO_FORECAST
         return Hold(Reason(code, served.reason))
     try:
-        value = served.peak(level, until_seconds)
+        shares = shares_of_rungs(rungs or (level,), level)
+        value = sum(share * served.peak(rung, until_seconds) for rung, share in shares)
     except (ForecastError, KeyError) as error:
         return Hold(Reason(ReasonCode.NO_FORECAST, str(error.args[0])))
     return DemandForecast(

@@ -7,6 +7,7 @@ from math import ceil
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import GivenRules, PredictiveAutoscaler, Remembered
+from autoscaler.decisions.budget import LADDER, BudgetRules, priced_level
 from autoscaler.decisions.guardrails import DOWN_DEFAULT, UP_DEFAULT, Behaviour, ScalingRules
 from autoscaler.decisions.replicas import ReplicaRules
 from autoscaler.settings import ScalingSettings
@@ -33,7 +34,13 @@ class WorkloadPolicy:
     capacity_source: str
     """Where the capacity comes from, for a person."""
     level: float
-    """Quantile level at which demand must fit what is ready."""
+    """Quantile level at which demand must fit what is ready, before the error budget moves it."""
+    level_source: str
+    """Where the level comes from, for a person."""
+    budget: BudgetRules
+    """What the SLA allows."""
+    rungs: tuple[float, ...]
+    """Levels that demand is forecast at, ascending."""
     rules: ReplicaRules
     lead_seconds: float
     lead_source: str
@@ -55,7 +62,7 @@ def policy_of(
     lead, lead_source = lead_time(ready_seconds, remembered.lead_seconds, settings)
     minimum, event = autoscaler.floor(now_seconds, lead)
     capacity, source = _capacity(autoscaler, request_per_replica, settings)
-    percentile = settings.sla_percentile if autoscaler.percentile is None else autoscaler.percentile
+    budget, level_source = budget_rules(autoscaler, settings)
     return WorkloadPolicy(
         min_replicas=min(minimum, autoscaler.max_replicas),
         max_replicas=autoscaler.max_replicas,
@@ -63,11 +70,39 @@ def policy_of(
         resource=autoscaler.resource,
         capacity_per_replica=capacity,
         capacity_source=source,
-        level=level_of(percentile),
+        level=budget.level,
+        level_source=level_source,
+        budget=budget,
+        rungs=levels_for(autoscaler, settings),
         rules=replica_rules(behaviour_of(autoscaler.up, autoscaler.down, settings), settings),
         lead_seconds=lead,
         lead_source=lead_source,
     )
+
+
+def budget_rules(autoscaler: PredictiveAutoscaler, settings: ScalingSettings) -> tuple[BudgetRules, str]:
+    """What an object's SLA allows, and where that comes from, for a person.
+
+    A level that prices ask for is at most the highest that is forecast.
+    """
+    relaxation = settings.error_budget_relaxation if settings.error_budget else 1.0
+    window = settings.error_budget_window.total_seconds()
+    prices = autoscaler.prices
+    if prices is None or autoscaler.percentile is not None:
+        own = autoscaler.percentile
+        source = "scaling.sla_percentile" if own is None else "spec.sla.percentile"
+        return BudgetRules(level_of(settings.sla_percentile if own is None else own), relaxation, window), source
+    asked = priced_level(prices.replica_hour, prices.violated_minute)
+    source = f"spec.sla.prices: {asked:.6g}"
+    if asked > LADDER[-1]:
+        source += f", of which at most {LADDER[-1]:g} is forecast"
+    return BudgetRules(round(min(asked, LADDER[-1]), 6), relaxation, window, is_rung=False), source
+
+
+def levels_for(autoscaler: PredictiveAutoscaler, settings: ScalingSettings) -> tuple[float, ...]:
+    """The levels that decisions about an object may need forecasts at."""
+    rules, _ = budget_rules(autoscaler, settings)
+    return rules.rungs if settings.error_budget or not rules.is_rung else (rules.level,)
 
 
 def level_of(percentile: float) -> float:
@@ -98,7 +133,7 @@ def lead_time(
 def behaviour_of(up: GivenRules, down: GivenRules, settings: ScalingSettings) -> Behaviour:
     """The guardrails that an object gives, and for what it does not give the settings' and the HPA's own."""
     stabilised = replace(DOWN_DEFAULT, stabilisation_seconds=settings.scale_down_stabilisation.total_seconds())
-    return Behaviour(_rules(up, UP_DEFAULT, settings.tolerance), _rules(down, stabilised, settings.tolerance))
+    return Behaviour(_rules(up, UP_DEFAULT, settings.scale_up_tolerance), _rules(down, stabilised, settings.tolerance))
 
 
 def replica_rules(behaviour: Behaviour, settings: ScalingSettings) -> ReplicaRules:

@@ -11,7 +11,7 @@ from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, Targe
 from autoscaler.decisions.resizes import PodResize
 from predictor.serving.predictor import NO_QUERIES, Forecasts
 from predictor.usage.containers import ContainerUsage
-from predictor.usage.panel import Resource, SeriesKey
+from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 
 JsonObject = dict[str, Any]
 
@@ -155,6 +155,26 @@ class ContainerUsageSource(Protocol):
         """Usage of the workloads' containers in one pod each, on the grid start, start+step, … up to end (inclusive).
 
         One question for all of them. A workload of which nothing is known is left out. Raises a PredictorError.
+        """
+        ...
+
+
+class IndicatorSource(Protocol):
+    """Evaluates the queries that say whether SLAs are kept."""
+
+    def fetch_values(
+        self,
+        queries: Mapping[SeriesKey, str],
+        *,
+        start_seconds: int,
+        end_seconds: int,
+        step_seconds: int,
+        within_seconds: float | None = None,
+    ) -> UsagePanel:
+        """The value of each query, as it is, on the grid start, start+step, … up to end, each at the end of its step.
+
+        Each is held to the namespace of its key. One that fails, has more than one series or is not done within that
+        time is left out with a finding that says why.
         """
         ...
 

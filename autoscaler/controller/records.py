@@ -6,9 +6,10 @@ from enum import StrEnum
 from typing import Any
 
 from autoscaler.cluster.reasons import Hold, Reason
+from autoscaler.controller.budgeting import budget_status
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.sizing import Sizing, resize_text, sizing_status
-from autoscaler.metrics import WorkloadReading
+from autoscaler.metrics import BudgetReading, WorkloadReading
 from predictor.serving.predictor import ModelInUse
 from predictor.usage.panel import Resource
 
@@ -103,10 +104,20 @@ class DecisionRecord:
             max_replicas=policy.max_replicas if policy else None,
             observed=None if isinstance(decision.observed, Hold) else decision.observed.value,
             forecast=forecast.value if forecast else None,
-            level=forecast.level if forecast else None,
+            # Of the stated level: a series for each that the budget makes of it would be too many.
+            level=policy.level if policy else None,
             data_age_seconds=self.plan.data_age_seconds,
             rung=decision.rung.value,
             hold_reason=decision.reason.code.value if isinstance(decision.outcome, Hold) else "",
+            budget=self._budget_reading(),
+        )
+
+    def _budget_reading(self) -> BudgetReading | None:
+        if self.plan.standing is None:
+            return None
+        budget = self.plan.standing.budget
+        return BudgetReading(
+            budget.level, budget.remaining, budget.short_burn_rate, budget.burn_rate, budget.veto is not None
         )
 
     def as_json(self) -> JsonObject:
@@ -152,11 +163,14 @@ class DecisionRecord:
                 "max_source": policy.max_source,
                 "event": policy.event,
                 "level": policy.level,
+                "level_source": policy.level_source,
                 "lead_time": {"seconds": policy.lead_seconds, "source": policy.lead_source},
                 "capacity_per_replica": _held(capacity)
                 if isinstance(capacity, Hold)
                 else self._capacity(capacity, policy.capacity_source),
             }
+        if self.plan.standing is not None:
+            answer["error_budget"] = budget_status(self.plan.standing)
         observed, forecast = decision.observed, decision.forecast
         answer["observed"] = (
             _held(observed)

@@ -70,7 +70,7 @@ class Sizing:
 
 
 def resize_text(resize: PodResize) -> str:
-    """The change of one pod's requests, for a person."""
+    """The change of one pod's requests, and limits where they move too, for a person."""
     parts = []
     for each in resize.containers:
         for resource in SIZED:
@@ -78,7 +78,8 @@ def resize_text(resize: PodResize) -> str:
             if new is not None:
                 old = each.before.of(resource)
                 before = "none" if old is None else amount_text(resource, old)
-                parts.append(f"{each.name} {resource.value} {before} -> {amount_text(resource, new)}")
+                limit = ", its limit too" if each.with_limits else ""
+                parts.append(f"{each.name} {resource.value} {before} -> {amount_text(resource, new)}{limit}")
     return f"{resize.pod.name} ({', '.join(parts)})"
 
 

@@ -7,10 +7,11 @@ What a new leader needs to go on from is in it too: see `recorded` and `remember
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import IntEnum
+from math import ceil, isfinite
 from typing import Any
 
 from autoscaler.cluster.commands import ScaleReplicas
-from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
+from autoscaler.cluster.reasons import UNTOLD, Hold, Reason, ReasonCode, replicas_text
 from autoscaler.cluster.snapshot import Rung
 from autoscaler.controller.autoscalers import (
     NOTHING_REMEMBERED,
@@ -21,9 +22,11 @@ from autoscaler.controller.autoscalers import (
     as_time,
     seconds_of,
 )
+from autoscaler.controller.budgeting import budget_status
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.records import ActResult, Outcome
 from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
+from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
 from autoscaler.decisions.guardrails import Recommendation, ReplicaMemory, ScaleEvent
 
 JsonObject = dict[str, Any]
@@ -95,6 +98,8 @@ def status_of(
         }
     if not isinstance(observed, Hold):
         status["observed"] = {"value": _short(observed.value), "time": as_time(observed.measured_at_seconds)}
+    if plan.standing is not None:
+        status["errorBudget"] = budget_status(plan.standing)
     decisions = _decisions(plan, result, before.get("decisions") or [], now_seconds)
     if decisions:
         status["decisions"] = decisions
@@ -129,7 +134,40 @@ def recorded(remembered: Remembered) -> JsonObject:
             answer[name] = as_micro_time(moment)
     if remembered.lead_seconds is not None:
         answer["leadSeconds"] = round(remembered.lead_seconds, 3)
+    if remembered.budget.until_seconds:
+        answer["budget"] = _recorded_budget(remembered.budget)
     return answer
+
+
+def _recorded_budget(budget: BudgetMemory) -> JsonObject:
+    answer: JsonObject = {
+        "offset": round(budget.offset, 6),
+        "short": round(budget.short, 6),
+        "long": round(budget.long, 6),
+        "spentSeconds": round(budget.spent_seconds, 3),
+        "knownUntil": as_micro_time(budget.known_until_seconds),
+        "until": as_micro_time(budget.until_seconds),
+    }
+    if budget.burns_since_seconds is not None:
+        answer["burnsSince"] = as_micro_time(budget.burns_since_seconds)
+    return answer
+
+
+def _remembered_budget(kept: Mapping[str, Any]) -> BudgetMemory:
+    """Raises ValueError, KeyError or TypeError for what is no budget."""
+    since = kept.get("burnsSince")
+    offset, short, long, spent = (float(kept[name]) for name in ("offset", "short", "long", "spentSeconds"))
+    if not all(isfinite(each) for each in (offset, short, long, spent)):
+        raise ValueError(f"a budget of {kept}")
+    return BudgetMemory(
+        offset,
+        short,
+        long,
+        spent,
+        known_until_seconds=seconds_of(kept["knownUntil"]),
+        until_seconds=seconds_of(kept["until"]),
+        burns_since_seconds=None if since is None else seconds_of(since),
+    )
 
 
 def remembered_from(status: Mapping[str, Any], now_seconds: float) -> Remembered:
@@ -148,7 +186,7 @@ def remembered_from(status: Mapping[str, Any], now_seconds: float) -> Remembered
             events=tuple(ScaleEvent(seconds_of(each["time"]), int(each["by"])) for each in kept.get("changes") or ()),
         )
         changed, scaled, last = kept.get("changedByOthers"), kept.get("lastScale"), kept.get("lastReplicas")
-        lead, rung = kept.get("leadSeconds"), status.get("rung")
+        lead, rung, budget = kept.get("leadSeconds"), status.get("rung"), kept.get("budget")
         return Remembered(
             replicas=memory,
             target_uid=str(kept.get("targetUid", "")),
@@ -158,6 +196,7 @@ def remembered_from(status: Mapping[str, Any], now_seconds: float) -> Remembered
             last_scale_seconds=None if scaled is None else seconds_of(scaled),
             lead_seconds=None if lead is None else float(lead),
             rung=Rung(rung) if rung in set(Rung) else None,
+            budget=NO_VIOLATIONS if budget is None else _remembered_budget(budget),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return replace(NOTHING_REMEMBERED)
@@ -244,7 +283,7 @@ def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
         return True, Mode.OBSERVE.value, f"{wanted}; spec.mode Auto carries decisions out"
     return _first(
         decision.reasons,
-        (*STABILISED, ReasonCode.ROLLOUT, ReasonCode.DISRUPTION_BUDGET),
+        (*STABILISED, ReasonCode.ROLLOUT, ReasonCode.ERROR_BUDGET_BURNS, ReasonCode.DISRUPTION_BUDGET),
         (True, ReasonCode.READY_FOR_NEW_SCALE.value, "replicas can be changed"),
     )
 
@@ -276,21 +315,27 @@ def _is_command(plan: Plan) -> bool:
 
 def _decisions(plan: Plan, result: ActResult, before: list[JsonObject], now_seconds: float) -> list[JsonObject]:
     """The last changes with the newest in front; the same one decided again and not carried out counts once."""
-    decision = plan.decision
+    decision, target = plan.decision, plan.workload.target
+    if plan.untold_from is not None and not isinstance(target, Hold):
+        before = [_entry(plan.untold_from, target.replicas, UNTOLD, Outcome.APPLIED, now_seconds), *before]
     if not _is_command(plan):
-        return list(before)
-    entry: JsonObject = {
-        "time": as_time(now_seconds),
-        "from": decision.current,
-        "to": decision.desired,
-        "reason": decision.reason.code.value,
-        "message": decision.reason.message,
-        "outcome": result.outcome.value,
-    }
+        return before[:DECISIONS_KEPT]
+    entry = _entry(decision.current, decision.desired, decision.reason, result.outcome, now_seconds)
     same = ("from", "to", "reason", "outcome")
     if result.outcome is not Outcome.APPLIED and before and all(before[0].get(k) == entry[k] for k in same):
-        return list(before)
+        return before[:DECISIONS_KEPT]
     return [entry, *before][:DECISIONS_KEPT]
+
+
+def _entry(current: int, desired: int, reason: Reason, outcome: Outcome, now_seconds: float) -> JsonObject:
+    return {
+        "time": as_time(now_seconds),
+        "from": current,
+        "to": desired,
+        "reason": reason.code.value,
+        "message": reason.message,
+        "outcome": outcome.value,
+    }
 
 
 def _essence(status: Mapping[str, Any]) -> JsonObject:
@@ -306,8 +351,16 @@ def _essence(status: Mapping[str, Any]) -> JsonObject:
             kept.get("changes"),
             *(kept.get(name) for name in ("targetUid", "lastReplicas", "changedByOthers")),
         ],
+        "budget": _budget_essence(status),
         "sizing": sizing_essence(status),
     }
+
+
+def _budget_essence(status: Mapping[str, Any]) -> list[object]:
+    """Whether the budget burns and how far the level has moved, by halves: not each step of the way back."""
+    told, kept = status.get("errorBudget") or {}, (status.get("stabilization") or {}).get("budget")
+    offset = kept.get("offset") if isinstance(kept, Mapping) else None
+    return [told.get("burnsFast"), ceil(2 * offset) if isinstance(offset, float | int) and isfinite(offset) else None]
 
 
 def _short(value: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from autoscaler.cluster.containers import SIZED, PodState
+from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts, PodState
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.advisor import Advice, ContainerAdvice, RequestAdvisor
 from autoscaler.controller.autoscalers import ContainerPolicy, VerticalMode, as_time, seconds_of
@@ -24,10 +24,11 @@ from autoscaler.decisions.requests import (
     OutOfMemory,
     RequestRange,
     after_out_of_memory,
+    as_limit,
     capped,
     with_floor,
 )
-from autoscaler.decisions.resizes import PodResize, PodsReview, ResizeRules, review_pods
+from autoscaler.decisions.resizes import GUARANTEED, PodResize, PodsReview, ResizeRules, review_pods
 from autoscaler.settings import VerticalSettings
 from predictor.serving.bundle import Bundle
 from predictor.usage.containers import ContainerName
@@ -95,15 +96,16 @@ class VerticalScaling:
         by_container = advice.by_container if advice is not None else {}
         is_fresh = advice is not None and now - advice.until_seconds <= FRESH_SECONDS
         requests = []
-        in_use: dict[str, float | None] = {}
+        in_use: dict[str, Amounts] = {}
+        is_guaranteed = any(pod.is_running and pod.qos == GUARANTEED for pod in target.pods)
         for name in _container_names(target, by_container):
             policy = vertical.policy(name)
             if policy.is_off or not policy.controlled:
                 continue
             known = by_container.get(ContainerName(target.name, name))
-            in_use[name] = known.memory_in_use_bytes if known is not None and is_fresh else None
+            in_use[name] = known.in_use if known is not None and is_fresh else NO_AMOUNTS
             killed = self._out_of_memory(plan, target.pods, name, known, now)
-            requests.append(_request(name, policy, known, hold or NO_MEASUREMENT, killed))
+            requests.append(_request(name, policy, known, hold or NO_MEASUREMENT, killed, is_guaranteed=is_guaranteed))
         until = advice.until_seconds if advice is not None else None
         sizing = Sizing(plan, tuple(requests), until, hold, last_resize_seconds=self._last_resize(plan))
         if vertical.mode is not VerticalMode.IN_PLACE or hold is not None:
@@ -130,7 +132,7 @@ class VerticalScaling:
         """The last kill of a container for want of memory; each raises the floor once, from what it had then."""
         key = (plan.autoscaler.uid, container)
         last = self._killed.get(key) or _recorded_kill(plan.autoscaler.status, container)
-        used = known.memory_highest_bytes if known is not None else 0.0
+        used = (known.highest.memory_bytes if known is not None else None) or 0.0
         kills = sorted(
             (each.out_of_memory_at_seconds, each.requests.memory_bytes or 0.0)
             for pod in pods
@@ -215,7 +217,13 @@ def _container_names(target: TargetWorkload, by_container: Mapping[ContainerName
 
 
 def _request(
-    name: str, policy: ContainerPolicy, known: ContainerAdvice | None, hold: Hold, killed: OutOfMemory | None
+    name: str,
+    policy: ContainerPolicy,
+    known: ContainerAdvice | None,
+    hold: Hold,
+    killed: OutOfMemory | None,
+    *,
+    is_guaranteed: bool,
 ) -> ContainerRequest:
     wanted: dict[Resource, RequestRange | Hold] = {}
     for resource in SIZED:
@@ -225,6 +233,8 @@ def _request(
         if isinstance(each, RequestRange):
             if resource is Resource.MEMORY and killed is not None:
                 each = with_floor(each, killed)
+            if resource is Resource.CPU and is_guaranteed and known is not None:
+                each = as_limit(each, known.highest.cpu_cores or 0.0)
             each = capped(each, resource, policy.least.of(resource), policy.most.of(resource))
         wanted[resource] = each
     return ContainerRequest(name, wanted, killed)

@@ -1,6 +1,8 @@
 """What replicas carry while the share of late responses stays within the SLO: from the M/M/c queue, or as learned."""
 
-from autoscaler.cluster.capacity import Capacity
+import numpy as np
+
+from autoscaler.cluster.capacity import ROUNDING, Capacity
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from models.capacity import LearnedCapacity, Refusal
 from models.forecast import FloatArray
@@ -22,6 +24,21 @@ def queue_capacity(
     if loads[-1] <= 0.0:
         return None
     return Capacity(service_rate * servers_per_replica, tuple(load * service_rate for load in loads))
+
+
+def exceeded_by(demand: FloatArray, capacity: Capacity, fewest: int, most: int) -> FloatArray:
+    """What readiness must exceed to be enough for each demand: what one replica fewer than it needs carries.
+
+    0 where the fewest replicas that there may be are enough, and no more than the most can do is asked. NaN is NaN.
+    """
+    carried = np.array([0.0, *capacity.curve])
+    known, asked = carried.size - 1, np.where(np.isnan(demand), 0.0, demand) * (1.0 - ROUNDING)
+    beyond = known + np.ceil(np.maximum(asked - carried[-1], 0.0) / capacity.per_replica)
+    needed = np.minimum(np.where(asked <= carried[-1], np.searchsorted(carried, asked), beyond), most)
+    fewer = needed - 1.0
+    on_curve = carried[np.clip(fewer, 0, known).astype(np.intp)]
+    made = on_curve + np.maximum(fewer - known, 0.0) * capacity.per_replica
+    return np.where(np.isnan(demand), np.nan, np.where(needed > fewest, made, 0.0))
 
 
 def as_learned(learned: LearnedCapacity | Refusal) -> Capacity | Hold:

@@ -1,30 +1,17 @@
 """How much more than its allocatable may be requested on a node pool: as much as the predicted peak allows.
 
-What counts is the quantile of the *maximum over the horizon of the sum* of usages, each capped at its limit. The sum
-of every task's own quantile overstates it (peaks seldom coincide), the maximum of each step's quantile understates it
-(one of many steps is exceeded far more often than a given one). It is estimated from what the sum really did: one
-maximum per past block of one horizon, aligned on the same instants, so that the dependence between tasks and between
-steps is the true one. Method: the 24-hour peak of EuroSys'21 "Take it to the limit", with a split-conformal quantile
-in place of a percentile plus margin. A pool is treated as one large node: that pods fit the single nodes is the
-scheduler's part.
+The peak is told as a node's is (`models.node_peak`): a pool counts as one large node. That pods fit the single nodes is
+the scheduler's part.
 """
 
 from dataclasses import dataclass
-from math import ceil, inf, log, pi, sqrt
-
-import numpy as np
+from math import inf
 
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
-from models.forecast import FloatArray
+from models.forecast import FloatArray, last_samples
+from models.node_peak import NoPeak, node_past
 
-COLD_SAMPLES = 24
-"""A task with fewer samples is cold and counts in full (two hours at 5 minutes; EuroSys'21)."""
-MINIMUM_BLOCKS = 7
-"""With fewer past horizons nothing is oversold: not every weekday was seen."""
-SEEN_SHARE = 0.5
-"""A past horizon in which nobody was watching for longer than this share is no evidence."""
-SMALLEST_SCALE = 0.05
-"""Least spread of block maxima that is believed, as a share of the highest, where the level must be extrapolated."""
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,72 +62,27 @@ def node_peak_quantile(
     """The quantile at `level` of the highest total usage of some tasks within the next `horizon_steps`.
 
     `usage` is [tasks, steps] in a base unit, ending now, NaN where there is no sample. `limits` is [tasks], or
-    [tasks, steps] where they changed; NaN or infinite is no limit. `requests` is [tasks] and stands in for a missing
-    limit of a cold task. The newest whole blocks of `horizon_steps` are used.
-
-    total(t) = Σ_i min(usage_i(t), limit_i(t)) ;  M_b = max of total over block b, b = 1…n
-    With k = ceil((n + 1) · level) ≤ n the answer is the k-th smallest M: the next block stays under it with
-    probability ≥ level if blocks are exchangeable (split conformal). Otherwise n blocks cannot support the level, and
-    the highest is widened along an exponential tail,
-        max M + scale · ln( 1 / ((n + 1)(1 − level)) ),  scale = max(√6/π · sd(M), 5 % of max M)   (Gumbel),
-    but never beyond Σ limits where every task has one. A missing sample of a warm task counts as in `capped_totals`; a
-    cold task counts at its limit, else its request, throughout. Hold where there are fewer than 7 blocks, or a cold
-    task has neither.
+    [tasks, steps], of which the newest known are in force; NaN or infinite is no limit. `requests` is [tasks] and
+    stands in for a missing limit of a cold task. How it is told: `models.node_peak`. Hold where that has no answer.
     """
-    steps = usage.shape[1] if usage.ndim == 2 else 0
-    blocks = steps // horizon_steps
-    if usage.ndim != 2 or usage.shape[0] == 0 or blocks < MINIMUM_BLOCKS:
-        return _no_evidence(f"{blocks} past horizons of usage, need {MINIMUM_BLOCKS}: nothing is oversold")
-    limit_steps = np.broadcast_to(limits[:, None] if limits.ndim == 1 else limits, usage.shape)
-    bounds = np.where(np.isnan(limit_steps), inf, limit_steps)
-    cold = np.count_nonzero(~np.isnan(usage), axis=1) < COLD_SAMPLES
-    reserved = _reserved_for_cold(bounds[cold, -1], None if requests is None else requests[cold])
-    if isinstance(reserved, Hold):
-        return reserved
-    totals = capped_totals(
-        usage[~cold, -blocks * horizon_steps :], bounds[~cold, -blocks * horizon_steps :], horizon_steps
-    )
-    seen = np.count_nonzero(~np.isnan(totals), axis=1) >= horizon_steps * SEEN_SHARE
-    maxima = np.sort(np.fmax.reduce(totals[seen], axis=1)) + reserved
-    blocks = len(maxima)
-    if blocks < MINIMUM_BLOCKS:
-        return _no_evidence(f"{blocks} past horizons with samples, need {MINIMUM_BLOCKS}: nothing is oversold")
+    if usage.ndim != 2 or usage.size == 0:
+        return _no_evidence("no usage is known: nothing is oversold")
+    in_force = limits if limits.ndim == 1 else last_samples(limits)
+    past = node_past(usage, in_force, horizon_steps, requests)
+    if isinstance(past, NoPeak):
+        return _no_evidence(past.reason)
     reasons: list[Reason] = []
-    cold_tasks = int(cold.sum())
-    if cold_tasks:
-        reasons.append(Reason(ReasonCode.COLD_WORKLOADS, f"{cold_tasks} cold workloads count at their limit"))
-    rank = ceil((blocks + 1) * level * (1 - 1e-12))
-    if rank <= blocks:
-        return PeakEstimate(float(maxima[rank - 1]), level, blocks, False, cold_tasks, tuple(reasons))
-    highest = float(maxima[-1])
-    scale = max(sqrt(6) / pi * float(maxima.std(ddof=1)), SMALLEST_SCALE * highest)
-    ceiling = float(bounds.max(axis=1).sum())
-    value = max(highest, min(highest + scale * log(1 / ((blocks + 1) * (1 - level))), ceiling))
-    reasons.append(
-        Reason(
-            ReasonCode.LEVEL_NOT_SUPPORTED,
-            f"{blocks} past horizons cannot support level {level:g}: the highest peak was widened by "
-            f"{(value / highest - 1) if highest > 0 else 0:.1%}",
-        )
-    )
-    return PeakEstimate(value, level, blocks, True, cold_tasks, tuple(reasons))
-
-
-def capped_totals(usage: FloatArray, limits: FloatArray, horizon_steps: int) -> FloatArray:
-    """Total usage of tasks capped at their limits (both [tasks, steps]; infinite is no limit) as [blocks, steps].
-
-    Where other tasks have a sample, a missing one counts as the task's highest of the block, or its highest ever where
-    it has none in the block, so that a gap never looks like idle time. Where no task has one nobody was watching: NaN.
-    """
-    tasks, steps = usage.shape
-    shape = (tasks, steps // horizon_steps, horizon_steps)
-    by_block = usage.reshape(shape)
-    missing = np.isnan(by_block)
-    highest = np.fmax.reduce(by_block, axis=2, keepdims=True)
-    ever = np.fmax.reduce(highest, axis=1, keepdims=True)
-    filled = np.where(missing, np.nan_to_num(np.where(np.isnan(highest), ever, highest)), by_block)
-    totals = np.minimum(filled, limits.reshape(shape)).sum(axis=0)
-    return np.asarray(np.where(missing.all(axis=0) & (tasks > 0), np.nan, totals))
+    if past.cold_tasks:
+        reasons.append(Reason(ReasonCode.COLD_WORKLOADS, f"{past.cold_tasks} cold workloads count at their limit"))
+    maxima, blocks = past.maxima, len(past.maxima)
+    value = float(past.quantiles([1 - level])[0])
+    is_extrapolated = (blocks + 1) * (1 - level) < 1 - ROUNDING
+    if is_extrapolated:
+        highest = float(maxima[-1]) + past.reserved
+        text = f"the highest peak was widened by {(value / highest - 1) if highest > 0 else 0:.1%}"
+        words = f"{blocks} past horizons cannot support level {level:g}: {text}"
+        reasons.append(Reason(ReasonCode.LEVEL_NOT_SUPPORTED, words))
+    return PeakEstimate(value, level, blocks, is_extrapolated, past.cold_tasks, tuple(reasons))
 
 
 def oversubscription_ratio(
@@ -167,13 +109,6 @@ def oversubscription_ratio(
     else:
         reason = Reason(ReasonCode.PREDICTED_PEAK, f"{shares}: {ratio:.3g} times the allocatable may be requested")
     return RateDecision(min(max(ratio, 1.0), max_ratio), peak.value, requested, allocatable, (*reasons, reason))
-
-
-def _reserved_for_cold(limits: FloatArray, requests: FloatArray | None) -> float | Hold:
-    amounts = limits if requests is None else np.where(np.isfinite(limits), limits, requests)
-    if not np.isfinite(amounts).all():
-        return _no_evidence("a cold workload has neither limit nor request: nothing is oversold")
-    return float(amounts.sum())
 
 
 def _no_evidence(message: str) -> Hold:

@@ -37,6 +37,8 @@ OBSERVED_MARGIN = 1.1
 OOM_RATIO, OOM_LEAST_BYTES = 1.2, 100 * 2**20
 """How much more memory a container gets after it was killed for want of it."""
 OOM_KEPT_SECONDS = 86_400.0
+LIMIT_MARGIN = 1.15
+"""A CPU limit is at least so many times what was used: the safety margin of the VerticalPodAutoscaler."""
 LEAST = {Resource.CPU: 0.01, Resource.MEMORY: 16 * 2**20}
 """Smallest request in cores and bytes: one of nothing would change how a pod is treated by its node."""
 GRAIN = {Resource.CPU: 0.001, Resource.MEMORY: 2**20}
@@ -180,6 +182,21 @@ def with_floor(memory: RequestRange, out_of_memory: OutOfMemory) -> RequestRange
         upper=max(memory.upper, floor),
         because=because,
     )
+
+
+def as_limit(cpu: RequestRange, highest_cores: float) -> RequestRange:
+    """The CPU request where it is the limit too: what exceeds it is throttled, so that it holds the peak.
+
+    `highest_cores` its busiest pod used in the last day. A request that leaves less than a tenth above that is out of
+    bounds, so that a container that is held back by its limit grows until it is not.
+    """
+    floor = LIMIT_MARGIN * highest_cores
+    if floor <= cpu.target:
+        return cpu
+    added = f"{LIMIT_MARGIN - 1:.0%}"
+    because = f"its limit is its request, and it used {highest_cores:.4g} cores within the last day; {added} is added"
+    lower = max(cpu.lower, OBSERVED_MARGIN * highest_cores)
+    return replace(cpu, target=floor, lower=lower, upper=max(cpu.upper, floor), because=because)
 
 
 def capped(wanted: RequestRange, resource: Resource, least: float | None, most: float | None) -> RequestRange:

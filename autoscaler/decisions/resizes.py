@@ -1,15 +1,16 @@
 """Which running pods are resized in place to what is recommended, and why others are left alone.
 
 A pod is resized where a container requests more than the tolerance away from the target or lies outside the bounds.
-Limits stay as they are: a request never exceeds one, and memory is never cut below what is used and a tenth. What a
-node answered that it cannot do now is not asked again for a while. Pods that would change their quality of service
-class are left alone, as the API server refuses that, and containers that would be restarted are too.
+Memory is never cut below what is used and a tenth. No pod may change its quality of service class, as the API server
+refuses that: limits stay as they are and a request never exceeds one, but for Guaranteed pods, whose limits move with
+their requests; there CPU is not cut below what is used either, as a limit throttles. What a node answered that it
+cannot do now is not asked again for a while. Containers that would be restarted are left alone.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autoscaler.cluster.containers import SIZED, Amounts, ContainerState, PodState
+from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts, ContainerState, PodState
 from autoscaler.decisions.requests import OBSERVED_MARGIN, RequestRange, rounded_up
 from predictor.usage.panel import Resource
 
@@ -39,6 +40,8 @@ class ContainerResize:
     name: str
     before: Amounts
     after: Amounts
+    with_limits: bool = False
+    """Whether the limits become the same."""
 
     @property
     def growth(self) -> float:
@@ -80,11 +83,11 @@ class PodsReview:
 def review_pods(
     pods: Sequence[PodState],
     recommended: Recommended,
-    memory_in_use: Mapping[str, float | None],
+    in_use: Mapping[str, Amounts],
     rules: ResizeRules,
     now_seconds: float,
 ) -> PodsReview:
-    """What is to become of the running pods; `memory_in_use` is what a container uses in its largest pod, in bytes."""
+    """What is to become of the running pods; `in_use` is the most that a container uses now in any pod."""
     resizes: list[PodResize] = []
     pending: list[PodState] = []
     left_alone: list[tuple[str, str]] = []
@@ -97,7 +100,7 @@ def review_pods(
             pending.append(pod)
             if waits.reason == IN_PROGRESS or now_seconds - waits.since_seconds < rules.retry_seconds:
                 continue
-        changes, why = _changes(pod, recommended, memory_in_use, rules)
+        changes, why = _changes(pod, recommended, in_use, rules)
         if changes or why:
             why = _refused_class(pod, changes) or why
         if why:
@@ -111,15 +114,17 @@ def review_pods(
 
 
 def _changes(
-    pod: PodState, recommended: Recommended, memory_in_use: Mapping[str, float | None], rules: ResizeRules
+    pod: PodState, recommended: Recommended, in_use: Mapping[str, Amounts], rules: ResizeRules
 ) -> tuple[tuple[ContainerResize, ...], str]:
     """What would change in a pod; where nothing can and something should, why not."""
     changes: list[ContainerResize] = []
     reasons: list[str] = []
+    is_guaranteed = pod.qos == GUARANTEED
     for container in pod.containers:
         after = Amounts()
         for resource, wanted in recommended.get(container.name, {}).items():
-            target, why = _target(container, resource, wanted, memory_in_use.get(container.name))
+            used = in_use.get(container.name, NO_AMOUNTS).of(resource)
+            target, why = _target(container, resource, wanted, used, is_guaranteed=is_guaranteed)
             if not _is_away(container.requests.of(resource), target, wanted, rules.tolerance):
                 if why and _is_away(container.requests.of(resource), wanted.target, wanted, rules.tolerance):
                     reasons.append(why)
@@ -127,24 +132,27 @@ def _changes(
             if resource in container.restarts_for:
                 reasons.append(f"its resizePolicy restarts container {container.name} for {resource.value}")
                 continue
+            if is_guaranteed and container.requests.of(resource) != container.limits.of(resource):
+                reasons.append(f"it is a Guaranteed pod by what the pod requests, not by container {container.name}")
+                continue
             after = after.having(resource, target)
         if after != Amounts():
-            changes.append(ContainerResize(container.name, container.requests, after))
+            changes.append(ContainerResize(container.name, container.requests, after, with_limits=is_guaranteed))
     return tuple(changes), "" if changes else "; ".join(reasons)
 
 
 def _target(
-    container: ContainerState, resource: Resource, wanted: RequestRange, in_use: float | None
+    container: ContainerState, resource: Resource, wanted: RequestRange, in_use: float | None, *, is_guaranteed: bool
 ) -> tuple[float, str]:
     """What can be requested now instead of the target, and why it is another amount."""
     target, why = wanted.target, ""
     current, limit = container.requests.of(resource), container.limits.of(resource)
-    if resource is Resource.MEMORY and current is not None and target < current:
+    if (resource is Resource.MEMORY or is_guaranteed) and current is not None and target < current:
         least = current if in_use is None else rounded_up(OBSERVED_MARGIN * in_use, resource)
         if target < least:
             target = min(least, current)
-            why = f"container {container.name} uses too much memory to cut its request"
-    if limit is not None and target > limit:
+            why = f"container {container.name} uses too much {resource.value} to cut its request"
+    if limit is not None and target > limit and not is_guaranteed:
         target, why = limit, f"the {resource.value} limit of container {container.name} is below its target"
     return target, why
 
@@ -160,14 +168,14 @@ def _is_away(current: float | None, target: float, wanted: RequestRange, toleran
 
 
 def _refused_class(pod: PodState, changes: Sequence[ContainerResize]) -> str:
-    """Why the API server would refuse: requests alone cannot change without the class of some pods changing."""
+    """Why the API server would refuse: the change would make another class of the pod."""
     if pod.qos == BURSTABLE:
         after = {each.name: each.after for each in changes}
         if pod.is_rest_guaranteed and all(_is_guaranteed(c, after.get(c.name, Amounts())) for c in pod.containers):
             return "all its requests would equal their limits, which would make it a Guaranteed pod"
         return ""
     if pod.qos == GUARANTEED:
-        return "it is a Guaranteed pod: its requests must equal their limits, which are left as they are"
+        return ""
     return "it requests nothing, and a resize may not make another class of it"
 
 

@@ -241,6 +241,8 @@ class KubeClient:
                 return ObjectGone(f"{what}: not found (404): {message}")
             case 409:
                 return CommandConflict(f"{what}: {message or 'the object has changed (409)'}")
+            case 429 if path.endswith("/eviction"):
+                return CommandConflict(f"a disruption budget does not allow it now: {message}")
             case 410:
                 return HistoryExpired(f"{self.server} could not answer {what} (410): {message}")
             case 422 if "metadata.uid" in message and "immutable" in message:
@@ -320,6 +322,8 @@ def our_role(path: str) -> str:
         return "bind foresize-resize (kubectl apply -f deploy/binding-inplace.yaml), or "
     if part == "scale" or "/horizontalpodautoscalers/" in path:
         return "bind foresize-scale (kubectl apply -f deploy/binding-auto.yaml), or "
+    if part == "eviction" or (part == "status" and path.startswith("/api/v1/nodes/")):
+        return "bind foresize-nodes (kubectl apply -f deploy/binding-nodes.yaml), or "
     if part in ("status", "events"):
         return "bind foresize-tell (deploy/rbac.yaml), or "
     return "bind foresize-lease (deploy/rbac.yaml), or " if "/leases" in path else ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from autoscaler.cluster.containers import SIZED, Amounts, PodState
+from autoscaler.cluster.containers import SIZED, PodState
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.autoscalers import (
     API_VERSION,
@@ -24,7 +24,7 @@ from autoscaler.controller.autoscalers import (
 )
 from autoscaler.controller.ports import ClusterObservation, Event, ManagedWorkload, Scale, TargetWorkload
 from autoscaler.controller.quantities import amount_text
-from autoscaler.decisions.resizes import PodResize
+from autoscaler.decisions.resizes import ContainerResize, PodResize
 from autoscaler.errors import ClusterRefused, ClusterUnavailable, ObjectGone
 from autoscaler.kube.client import JsonObject, KubeClient
 from autoscaler.kube.clocks import seconds_since_boot
@@ -175,11 +175,7 @@ class KubeCluster:
         pod = resize.pod
         changes: JsonObject = {
             "metadata": {"uid": pod.uid, "resourceVersion": pod.resource_version},
-            "spec": {
-                "containers": [
-                    {"name": each.name, "resources": {"requests": _requests(each.after)}} for each in resize.containers
-                ]
-            },
+            "spec": {"containers": [{"name": each.name, "resources": _resources(each)} for each in resize.containers]},
         }
         path = f"{_in_namespace(PODS, pod.namespace)}/{pod.name}/resize"
         try:
@@ -367,9 +363,10 @@ def _scale(answer: JsonObject, replicas: int) -> Scale:
     return Scale(str(metadata.get("uid", "")), str(metadata.get("resourceVersion", "")), replicas)
 
 
-def _requests(amounts: Amounts) -> dict[str, str]:
-    given = ((resource, amounts.of(resource)) for resource in SIZED)
-    return {resource.value: amount_text(resource, amount) for resource, amount in given if amount is not None}
+def _resources(resize: ContainerResize) -> JsonObject:
+    given = ((resource, resize.after.of(resource)) for resource in SIZED)
+    amounts = {resource.value: amount_text(resource, amount) for resource, amount in given if amount is not None}
+    return {"requests": amounts} | ({"limits": amounts} if resize.with_limits else {})
 
 
 def _hpa_path(hpa: Rival) -> str:

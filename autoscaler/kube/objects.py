@@ -13,8 +13,11 @@ from autoscaler.controller.autoscalers import (
     Actuator,
     ContainerPolicy,
     GivenRules,
+    Indicator,
+    IndicatorKind,
     Mode,
     PredictiveAutoscaler,
+    Prices,
     Rival,
     RivalKind,
     ScheduledFloor,
@@ -25,6 +28,7 @@ from autoscaler.controller.autoscalers import (
 )
 from autoscaler.controller.ports import DisruptionBudget, TargetWorkload
 from autoscaler.controller.quantities import quantity
+from autoscaler.decisions.budget import priced_level
 from autoscaler.decisions.guardrails import PolicyKind, ScalingPolicy, Select
 from predictor.usage.panel import Resource
 
@@ -66,7 +70,8 @@ def autoscaler_of(item: JsonObject) -> PredictiveAutoscaler:
 
 def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
     target, behaviour = horizontal.get("target") or {}, horizontal.get("behavior") or {}
-    percentile, utilisation = (spec.get("sla") or {}).get("percentile"), target.get("averageUtilization")
+    sla = spec.get("sla") or {}
+    percentile, utilisation = sla.get("percentile"), target.get("averageUtilization")
     value = target.get("averageValue")
     metric = horizontal.get("metric") or {}
     query = str(metric.get("query", ""))
@@ -80,6 +85,8 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
         "mode": Mode(spec.get("mode", Mode.OBSERVE)),
         "actuator": Actuator(spec.get("actuator", Actuator.SCALE)),
         "percentile": None if percentile is None else float(percentile),
+        "prices": _prices(sla.get("prices")),
+        "indicator": _indicator(sla),
         "min_replicas": int(horizontal.get("minReplicas", 1)),
         "max_replicas": int(horizontal["maxReplicas"]) if scales else 1,
         "scales": scales,
@@ -101,6 +108,34 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
         ),
         "vertical": vertical,
     }
+
+
+def _prices(given: JsonObject | None) -> Prices | None:
+    if given is None:
+        return None
+    prices = Prices(float(given["replicaHour"]), float(given["violatedMinute"]))
+    level = priced_level(prices.replica_hour, prices.violated_minute)
+    if level <= 0.5:
+        raise ValueError(
+            f"sla.prices say a percentile of {100 * level:.3g}; violatedMinute is too low against replicaHour"
+        )
+    return prices
+
+
+def _indicator(sla: JsonObject) -> Indicator | None:
+    latency, availability = sla.get("latency"), sla.get("availability")
+    if latency is not None and availability is not None:
+        raise ValueError("sla.latency and sla.availability cannot both count; give one of them")
+    if availability is not None:
+        share = float(availability["targetPercent"]) / 100
+        return Indicator(IndicatorKind.AVAILABILITY, share, query=str(availability["query"]))
+    if latency is None:
+        return None
+    query, histogram = str(latency.get("query", "")), str(latency.get("histogram", ""))
+    if bool(query) == bool(histogram):
+        raise ValueError("sla.latency needs exactly one of query and histogram")
+    threshold, percentile = float(latency["thresholdSeconds"]), float(latency.get("percentile", 99))
+    return Indicator(IndicatorKind.LATENCY, threshold, query, histogram, percentile)
 
 
 def _vertical(given: JsonObject) -> Vertical:

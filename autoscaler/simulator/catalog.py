@@ -1,9 +1,10 @@
 """Name → policy: what a replay can be asked for, with the knob that a sweep turns and the values that it takes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
+from autoscaler.decisions.budget import LADDER, BudgetRules
 from autoscaler.decisions.replicas import ReplicaRules
 from autoscaler.simulator.outcome import ReplayError
 from autoscaler.simulator.peers.catalog import PEERS, UTILISATIONS, Peer
@@ -12,7 +13,8 @@ from autoscaler.simulator.policies import ForesizePolicy, Policy
 from models.forecast import FloatArray
 
 FORESIZE, HPA = "foresize", "hpa"
-LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
+BUDGETED = "foresize_budget"
+LEVELS = (*LADDER, 0.9999)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class Given:
     past: FloatArray
     """Demand before the replay, [workloads, past steps], NaN where it is not known."""
     peaks: Mapping[float, FloatArray]
-    """By quantile level: forecasts of the peak in the lead window that begins with each step, [workloads, steps]."""
+    """By level: the demand to be ready for in each step, [workloads, steps]."""
     level: float
     """Foresize's level, unless a sweep turns it; one of those in `peaks`."""
     lead_seconds: float
@@ -31,6 +33,10 @@ class Given:
     model_version: str
     hpa_utilisation: float
     """That the HPA aims at, and foresize where it has no forecast."""
+    relaxation: float | None = None
+    """Of foresize's error budget, as `BudgetRules` has it; None: foresize has none, unless it is asked for."""
+    target_utilisation: float | None = None
+    """Share of what replicas carry within the SLO that foresize fills; None: each workload's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +61,28 @@ def named(name: str) -> Entry:
 
 
 def _foresize(given: Given, level: float | None) -> Policy:
-    """A swept level is all the margin that a forecast gets: replicas are then filled up to the SLO at that quantile.
+    return _of_level(given, level, given.relaxation if level is None else None, FORESIZE)
 
-    With a target below it beside, even the lowest level would be too careful to be compared with a tight peer.
-    """
-    policy = ForesizePolicy(
-        peaks=given.peaks[given.level if level is None else level],
-        level=given.level if level is None else level,
+
+def _budgeted(given: Given, level: float | None) -> Policy:
+    """The same with an error budget whatever the settings say; a sweep turns the level that is stated."""
+    return _of_level(given, level, given.relaxation or 1.0, BUDGETED)
+
+
+def _of_level(given: Given, level: float | None, relaxation: float | None, name: str) -> Policy:
+    stated = given.level if level is None else level
+    budget = None if relaxation is None else BudgetRules(stated, relaxation)
+    return ForesizePolicy(
+        peaks=given.peaks[stated],
+        level=stated,
         lead_seconds=given.lead_seconds,
         rules=given.rules,
+        target_utilisation=given.target_utilisation,
+        budget=budget,
+        rungs={} if budget is None else {rung: given.peaks[rung] for rung in budget.rungs},
         model_version=given.model_version,
-        name=FORESIZE,
+        name=name,
     )
-    if level is None:
-        return policy
-    return replace(policy, target_utilisation=1.0, rules=replace(given.rules, reactive_share=given.hpa_utilisation))
 
 
 def _hpa(given: Given, utilisation: float | None) -> Policy:
@@ -90,7 +103,8 @@ REACTIVE = frozenset({HPA, "hpa_requests", "keda", "kpa"})
 
 CATALOG: Mapping[str, Entry] = MappingProxyType(
     {
-        FORESIZE: Entry(make=_foresize, knob="quantile level at full utilisation", values=LEVELS, is_reactive=False),
+        FORESIZE: Entry(make=_foresize, knob="SLA level", values=LEVELS, is_reactive=False),
+        BUDGETED: Entry(make=_budgeted, knob="stated SLA level", values=LEVELS, is_reactive=False),
         HPA: Entry(make=_hpa, knob="target utilisation", values=UTILISATIONS, is_reactive=True),
         **{name: _peer(peer, is_reactive=name in REACTIVE) for name, peer in PEERS.items() if name != HPA},
     }

@@ -8,12 +8,12 @@ from autoscaler.cluster.capacity import ROUNDING
 from autoscaler.cluster.pools import PoolHistory
 from autoscaler.decisions.oversubscription import (
     RateDecision,
-    capped_totals,
     node_peak_quantile,
     oversubscription_ratio,
 )
 from autoscaler.simulator.outcome import ReplayError
 from models.forecast import FloatArray
+from models.node_peak import capped_totals
 from predictor.usage.panel import Resource
 
 

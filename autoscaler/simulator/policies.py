@@ -1,11 +1,13 @@
 """What a replayed policy is and sees, and foresize as one: it calls the controller's own decision function."""
 
-from dataclasses import dataclass
-from math import isnan
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isnan, nan
 from typing import Protocol
 
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
-from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, WorkloadSnapshot
+from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, WorkloadSnapshot
+from autoscaler.decisions.budget import NO_VIOLATIONS, Budget, BudgetRules, StepVerdict, budget_after, shares_of_rungs
 from autoscaler.decisions.guardrails import NO_MEMORY, Recommendation, ReplicaMemory, remembered_scale
 from autoscaler.decisions.hpa import CPU_INITIALISATION_SECONDS
 from autoscaler.decisions.replicas import ReplicaRules, decide_replicas
@@ -33,6 +35,10 @@ class Tick:
     usage_per_pod: float = 0.0
     """The same per Ready replica."""
     measured_at_seconds: float = 0.0
+    violated: float = nan
+    """Share of the newest whole step that was in violation; NaN where demand was not known."""
+    violated_until_seconds: float = 0.0
+    """When that step ended; 0 before the first."""
 
 
 class Run(Protocol):
@@ -71,9 +77,19 @@ class ForesizePolicy:
     rules: ReplicaRules
     target_utilisation: float | None = None
     """Share of what replicas carry within the SLO that demand may be at its quantile; None: the workload's own."""
+    budget: BudgetRules | None = None
+    """Moves the level by the violations that the run meets, as in the controller; None: the level stays."""
+    rungs: Mapping[float, FloatArray] = field(default_factory=dict)
+    """With a budget: like `peaks`, at each of its rungs."""
     forecaster: str = ""
     model_version: str = ""
     name: str = "foresize"
+
+    def __post_init__(self) -> None:
+        missing = set() if self.budget is None else {*self.budget.rungs} - self.rungs.keys()
+        if missing:
+            named = ", ".join(f"{each:g}" for each in sorted(missing))
+            raise ReplayError(f"{self.name}: its error budget needs forecasts at the levels {named} as well")
 
     def start(self, row: int, workload: ReplayWorkload, settings: ReplaySettings) -> "ForesizeRun":
         """A fresh run for the workload in this row of `peaks`."""
@@ -89,6 +105,8 @@ class ForesizeRun:
         target = policy.target_utilisation or workload.target_utilisation
         self._capacity = workload.within_slo.scaled(target)
         self._peaks: list[float] = policy.peaks[row].tolist()
+        self._rungs: dict[float, list[float]] = {level: each[row].tolist() for level, each in policy.rungs.items()}
+        self._budget: Budget | None = budget_after(NO_VIOLATIONS, (), policy.budget) if policy.budget else None
         self._step_seconds = settings.step_seconds
         self._step = -1
         self._forecast: DemandForecast | Hold = _NO_PEAK
@@ -103,11 +121,14 @@ class ForesizeRun:
         time of the newest recommendation would differ, and that is brought up to date before the next one.
         """
         now = tick.now_seconds
-        if tick.step != self._step:
+        has_news = self._budget is not None and self._counted(self._budget, tick)
+        if tick.step != self._step or has_news:
             self._step = tick.step
             self._forecast = self._forecast_for(tick.step)
         age = now - tick.step * self._step_seconds
-        inputs = (tick.usage, tick.step, tick.replicas, age > self._policy.rules.stale_after_seconds)
+        veto = None if self._budget is None else self._budget.veto
+        is_stale = age > self._policy.rules.stale_after_seconds
+        inputs = (tick.usage, tick.step, tick.replicas, is_stale, self._forecast, veto)
         if inputs == self._settled:
             self._last_seconds = now
             return tick.replicas
@@ -123,6 +144,7 @@ class ForesizeRun:
             workload.resource,
             self._capacity,
             ObservedDemand(tick.usage, tick.measured_at_seconds),
+            removal=RemovalLimit(0, veto) if veto is not None else None,
         )
         decision, self._memory = decide_replicas(snapshot, self._forecast, self._memory, rules, now)
         change = decision.desired - tick.replicas
@@ -134,13 +156,25 @@ class ForesizeRun:
             self._last_seconds = now
         return decision.desired
 
+    def _counted(self, budget: Budget, tick: Tick) -> bool:
+        """Takes the newest whole step into the budget; whether there was one."""
+        rules = self._policy.budget
+        if rules is None or tick.violated_until_seconds <= budget.memory.until_seconds:
+            return False
+        violated = None if isnan(tick.violated) else tick.violated
+        verdict = StepVerdict(tick.violated_until_seconds, self._step_seconds, violated)
+        self._budget = budget_after(budget.memory, (verdict,), rules)
+        return True
+
     def _forecast_for(self, step: int) -> DemandForecast | Hold:
-        peak = self._peaks[step]
+        policy, level, peak = self._policy, self._policy.level, self._peaks[step]
+        if self._budget is not None and policy.budget is not None:
+            level = self._budget.level
+            peak = sum(share * self._rungs[rung][step] for rung, share in shares_of_rungs(policy.budget.rungs, level))
         if isnan(peak):
             return _NO_PEAK
-        policy = self._policy
         return DemandForecast(
-            peak, policy.level, policy.lead_seconds, step * self._step_seconds, policy.forecaster, policy.model_version
+            peak, level, policy.lead_seconds, step * self._step_seconds, policy.forecaster, policy.model_version
         )
 
 
@@ -156,8 +190,10 @@ def settling_seconds(settings: ReplaySettings) -> float:
 
 def checked_peaks(policy: Policy, shape: tuple[int, ...]) -> None:
     """Raises ReplayError where a policy's forecasts do not match the demand's shape."""
-    if isinstance(policy, ForesizePolicy) and policy.peaks.shape != shape:
-        raise ReplayError(f"{policy.name}: peaks are {policy.peaks.shape}, but demand is {shape}")
+    if isinstance(policy, ForesizePolicy):
+        for peaks in (policy.peaks, *policy.rungs.values()):
+            if peaks.shape != shape:
+                raise ReplayError(f"{policy.name}: peaks are {peaks.shape}, but demand is {shape}")
 
 
 def _is_settled(memory: ReplicaMemory, replicas: int) -> bool:

@@ -6,11 +6,11 @@ pods first, then those Ready for the shortest time, as a ReplicaSet does; what i
 Ready replicas share demand evenly and serve at most their request each; what is beyond that is lost, not queued. The
 SLO is violated where demand exceeds what the Ready replicas carry within it, which is no more than they serve. So usage
 saturates at the requests, which every policy sees: as a mean over the metric window that ended one delay ago. Before
-the start, demand was the first known one for long.
+the start, demand was the first known one for long. The share of a step in violation is seen one delay later.
 """
 
 from collections.abc import Callable, Sequence
-from math import isnan
+from math import isnan, nan
 
 import numpy as np
 
@@ -78,6 +78,8 @@ def _replayed(
     usage_per_pod = [served / current] * (window + delay)
     readies: list[int] = []
     replicas: list[int] = []
+    needed: list[int] = workload.needed_replicas(demand).tolist()
+    per_step = settings.ticks_per_step
     seen = Tick()
     number = 0
     for step, wanted in enumerate(demand.tolist()):
@@ -92,6 +94,12 @@ def _replayed(
             seen.usage = sum(usage[number : number + window]) / window
             seen.offered = sum(offered[number : number + window]) / window
             seen.usage_per_pod = sum(usage_per_pod[number : number + window]) / window
+
+            ended, into_next = divmod(number - delay, per_step)
+            if ended > 0 and into_next == 0:
+                short = sum(each < needed[ended - 1] for each in readies[(ended - 1) * per_step : ended * per_step])
+                seen.violated = nan if isnan(demand[ended - 1]) else short / per_step
+                seen.violated_until_seconds = float(ended * settings.step_seconds)
 
             desired = run.replicas(seen)
             if desired > current:

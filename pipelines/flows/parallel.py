@@ -1,5 +1,8 @@
 """`map` over processes, here or on a Dask cluster: the same answers in the same order, however many there are."""
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,10 +10,15 @@ from typing import Any
 from pipelines.errors import ClusterUnavailable
 from pipelines.steps.plan import Answered, Asked, Mapped
 
+LOOK_SECONDS = 1.0
+"""How often a worker looks whether its parent is still there."""
+
 
 @contextmanager
 def mapped_over(jobs: int, *, dask: str | None = None) -> Iterator[Mapped]:
     """A `map` over so many processes, each of which keeps BLAS and OpenMP to one thread; over none for one job.
+
+    They end soon after this one, however it ends.
 
     `dask` is the address of a Dask scheduler, whose workers have foresize installed: they all work then, whatever
     `jobs` says. Raises ClusterUnavailable.
@@ -25,10 +33,21 @@ def mapped_over(jobs: int, *, dask: str | None = None) -> Iterator[Mapped]:
     from joblib import Parallel, parallel_config
 
     with (
-        parallel_config(backend="loky", inner_max_num_threads=1),
+        parallel_config(backend="loky", inner_max_num_threads=1, initializer=_end_after, initargs=(os.getpid(),)),
         Parallel(n_jobs=jobs, return_as="generator") as workers,
     ):
         yield _mapped_by(workers)
+
+
+def _end_after(parent: int) -> None:
+    """Ends this worker once its parent is gone: a parent that is killed tells nobody."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 @contextmanager

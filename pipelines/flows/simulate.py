@@ -10,9 +10,11 @@ from datetime import timedelta
 import numpy as np
 
 from autoscaler.controller.autoscalers import NO_RULES
+from autoscaler.controller.demand import SIGNAL_LEVELS
 from autoscaler.controller.policy import behaviour_of, level_of, replica_rules
+from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
-from autoscaler.simulator.catalog import FORESIZE, HPA, Given, named
+from autoscaler.simulator.catalog import BUDGETED, FORESIZE, HPA, Given, named
 from autoscaler.simulator.comparison import Comparison
 from autoscaler.simulator.outcome import Replay, ReplaySettings
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
@@ -24,7 +26,14 @@ from pipelines.flows.replays import replayed, tried
 from pipelines.settings import Settings
 from pipelines.steps.plan import peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
-from pipelines.steps.replay import NothingToReplay, ReplayPlan, lead_peaks, pool_replays, replay_plan
+from pipelines.steps.replay import (
+    NothingToReplay,
+    ReplayPlan,
+    lead_peaks,
+    pool_replays,
+    replay_plan,
+    safe_peaks,
+)
 from pipelines.steps.split import observed_times
 from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
 from predictor.serving.bundle import Bundle
@@ -105,9 +114,16 @@ def simulate(
         )
     bundle, model, remarks = _bundle(settings, panel, start, store, clock)
     level = level_of(scaling.sla_percentile)
-    levels = tuple(sorted({level, *(entries[FORESIZE].values if asked.sweep else ())}))
+    relaxation = scaling.error_budget_relaxation if scaling.error_budget else None
+    rungs = BudgetRules(level, scaling.error_budget_relaxation).rungs if relaxation or BUDGETED in entries else ()
+    levels = tuple(sorted({level, *rungs, *(entries[FORESIZE].values if asked.sweep else ())}))
     with clock.step("forecast") as progress:
-        peaks = lead_peaks(bundle, panel, plan, levels=levels, past_steps=question.past_steps, progress=progress)
+        asked_levels = sorted({*levels, *SIGNAL_LEVELS})
+        forecasts = lead_peaks(
+            bundle, panel, plan, levels=asked_levels, past_steps=question.past_steps, progress=progress
+        )
+    with clock.step("margins") as progress:
+        peaks = safe_peaks(plan, forecasts, levels, progress=progress)
     given = Given(
         past=plan.past,
         peaks=peaks,
@@ -116,6 +132,7 @@ def simulate(
         rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
         model_version=model,
         hpa_utilisation=scaling.reactive_utilisation,
+        relaxation=relaxation,
     )
     policies = [entry.make(given, None) for entry in entries.values()]
     comparison = None

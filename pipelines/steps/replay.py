@@ -5,17 +5,21 @@ replayed days.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autoscaler.cluster.pools import WHOLE_POOL, pool_history
+from autoscaler.controller.demand import SIGNAL_LEVELS, SIGNAL_NAMES
+from autoscaler.decisions.capacity import exceeded_by
 from autoscaler.settings import OversubscriptionSettings, ScalingSettings
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
 from autoscaler.simulator.oversubscription import OversubscriptionReplay, replay_oversubscription
 from models.forecast import FloatArray, Target
+from models.margins import DemandMargins
 from pipelines.errors import NotEnoughHistory
+from pipelines.steps.plan import untold
 from predictor.serving.bundle import Bundle
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
@@ -150,6 +154,51 @@ def lead_peaks(
         peaks[:, :, step] = np.max([each.forecast.values.max(axis=2) for each in counted], axis=0).T
         progress(step + 1, plan.steps)
     return dict(zip(levels, peaks, strict=True))
+
+
+def safe_peaks(
+    plan: ReplayPlan,
+    forecasts: Mapping[float, FloatArray],
+    levels: Sequence[float],
+    *,
+    target_utilisation: float | None = None,
+    learned_steps: int | None = None,
+    progress: Callable[[int, int], None] = untold,
+) -> dict[float, FloatArray]:
+    """By level: the demand to be ready for in each replayed step, [workloads, steps].
+
+    That is the cheapest signal times the margin which keeps the SLO in so large a share of time, as the controller
+    learns them from one step to the next: from the past first, then from what is replayed. Where nothing was learned
+    yet it is the forecast at the level. `forecasts` holds those of SIGNAL_LEVELS and of the levels, from `lead_peaks`.
+    `target_utilisation` is the share of what replicas carry within the SLO that they should carry; None: each
+    workload's own. `learned_steps` is how much of the past is learned from; None: all of it.
+    """
+    step_seconds, lead = plan.settings.step_seconds, lead_steps(plan.settings) - 1
+    usage = np.concatenate([plan.past, plan.demand], axis=1)
+    first, total = plan.past.shape[1], usage.shape[1]
+    exceeded = np.stack(
+        [_exceeded(row, each, target_utilisation) for row, each in zip(usage, plan.workloads, strict=True)]
+    )
+    margins = DemandMargins(len(plan.workloads), SIGNAL_NAMES, step_seconds=step_seconds, longest_lead_steps=lead)
+    leads = np.full(len(plan.workloads), lead)
+    unknown = np.full((len(plan.workloads), len(SIGNAL_LEVELS)), np.nan)
+    safe = {level: forecasts[level].copy() for level in levels}
+    allowed = np.tile(1.0 - np.array([*safe]), (len(plan.workloads), 1))
+    for step in range(1 if learned_steps is None else max(1, first - learned_steps + 1), total):
+        at = step - first
+        asked = unknown if at < 0 else np.stack([forecasts[level][:, at] for level in SIGNAL_LEVELS], axis=1)
+        margins.step(usage[:, :step], asked, exceeded[:, step - 1], leads)
+        if at >= 0:
+            demand = margins.advised(allowed).demand.T
+            for made, advised in zip(safe.values(), demand, strict=True):
+                made[:, at] = np.where(np.isnan(advised), made[:, at], advised)
+        progress(step + 1, total)
+    return safe
+
+
+def _exceeded(demand: FloatArray, workload: ReplayWorkload, target_utilisation: float | None) -> FloatArray:
+    capacity = workload.within_slo.scaled(target_utilisation or workload.target_utilisation)
+    return exceeded_by(demand, capacity, workload.min_replicas, workload.max_replicas)
 
 
 def pool_replays(

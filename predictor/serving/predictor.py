@@ -196,6 +196,21 @@ class Forecasts:
             self.panel.start_seconds + (column + 1) * self.panel.step_seconds,
         )
 
+    def steps_since(self, key: SeriesKey, seconds: float) -> tuple[tuple[int, float], ...]:
+        """End, in epoch seconds, and value of each observed step of a series that ended after then, oldest first.
+
+        NaN is no sample; nothing is returned of a series that was not observed.
+        """
+        row = self._rows.get(key)
+        if self.panel is None or row is None:
+            return ()
+        step, last = self.panel.step_seconds, self.panel.end_seconds + self.panel.step_seconds
+        count = min(max(0, int(-((seconds - last) // step))), self.panel.steps)
+        if not count:
+            return ()
+        values = self.panel.usage[row, -count:].tolist()
+        return tuple((last - (count - 1 - place) * step, value) for place, value in enumerate(values))
+
     def of(self, key: SeriesKey) -> ServedForecast | NoForecast:
         """The forecast of a series, or why there is none."""
         observed = self.observed(key)

@@ -5,6 +5,7 @@ workloads there are, whose a Service's requests are, in which pool most pods ran
 (`assembled_panel`) or many that were read one after the other (`predictor.sources.window`).
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -25,15 +26,19 @@ from predictor.sources.promql import (
     THROTTLED,
     UNMEASURED,
     capacity_of,
+    pods_of,
 )
 from predictor.usage.bounds import CUT_OFF
 from predictor.usage.containers import ContainerName, ContainerUsage
 from predictor.usage.kin import Kin, kin_by_workload, repositories
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
+from predictor.usage.placed import NodeUsage, Placed
 
 Answers = Mapping[str, Matrix]
 """Answers by the name of what was asked."""
+PLACED = (Resource.CPU, Resource.MEMORY)
+"""What is told by node."""
 ANSWER_WITH = {
     Resource.CPU: "containers",
     Resource.MEMORY: "containers",
@@ -216,6 +221,75 @@ def assembled_containers(
         return UsagePanel(keys, start_seconds, step_seconds, _stacked([rows[key] for key in keys], points))
 
     return ContainerUsage(panel(((BUSIEST, Resource.CPU), (LARGEST, Resource.MEMORY))), panel(((MEAN, Resource.CPU),)))
+
+
+@dataclass
+class PlacedHistory:
+    """Collects, one stretch of time after the other, what the mean pod of workloads on nodes used."""
+
+    names: tuple[Placed, ...]
+    steps: int
+
+    def __post_init__(self) -> None:
+        self._row = {name: row for row, name in enumerate(self.names)}
+        self.usage = {each: np.full((len(self.names), self.steps), np.nan, np.float32) for each in PLACED}
+
+    def add(self, matrix: Matrix, first: int) -> None:
+        """The answer to `Queries.placed` for the steps from `first` on."""
+        stretch = slice(first, first + matrix.points)
+        for resource in PLACED:
+            used, pods = (_by_placed(matrix, what) for what in (resource.value, pods_of(resource)))
+            everywhere = _mean_pods_anywhere(used, pods, {each.workload for each in self.names})
+            rows = self.usage[resource]
+            for name, row in self._row.items():
+                mean = everywhere.get(name.workload)
+                if mean is None:
+                    continue
+                here = used[name] / pods[name] if name in used and name in pods else mean
+                rows[row, stretch] = np.where(np.isnan(here), mean, here)
+
+
+def _mean_pods_anywhere(
+    used: Mapping[Placed, FloatArray], pods: Mapping[Placed, FloatArray], workloads: Collection[str]
+) -> dict[str, FloatArray]:
+    """What the mean pod of each workload used, on whatever node; NaN where it had none that was measured."""
+    sums: dict[str, list[FloatArray]] = {}
+    for name in used.keys() & pods.keys():
+        if name.workload in workloads:
+            both = sums.setdefault(name.workload, [np.zeros_like(used[name]), np.zeros_like(used[name])])
+            both[0] += np.nan_to_num(used[name])
+            both[1] += np.nan_to_num(pods[name])
+    return {workload: each / np.where(count > 0, count, np.nan) for workload, (each, count) in sums.items()}
+
+
+def assembled_node_usage(matrix: Matrix, since_seconds: int, measured_at_seconds: int) -> NodeUsage:
+    """The newest point of the answer to `Queries.placed`, which is about that time."""
+
+    def newest(what: str) -> dict[Placed, float]:
+        rows = _by_placed(matrix, what)
+        return {name: float(values[-1]) for name, values in rows.items() if not np.isnan(values[-1])}
+
+    running, missing = Counter[str](), Counter[str]()
+    for what, counted in ((RUNNING, running), (UNMEASURED, missing)):
+        for name, count in newest(what).items():
+            counted[name.node] += int(count)
+    return NodeUsage(
+        since_seconds,
+        measured_at_seconds,
+        {each: newest(each.value) for each in PLACED},
+        {each: newest(pods_of(each)) for each in PLACED},
+        frozenset(node for node, count in missing.items() if count > MAX_UNMEASURED_FRACTION * running[node]),
+    )
+
+
+def _by_placed(matrix: Matrix, what: str) -> dict[Placed, FloatArray]:
+    rows: dict[Placed, FloatArray] = {}
+    for labels, values in zip(matrix.labels, matrix.values, strict=True):
+        named = dict(labels)
+        workload, node = _workload(named), named.get("node", "")
+        if named.get("what") == what and workload is not None and node:
+            rows[Placed(node, workload)] = values
+    return rows
 
 
 def assembled_pools(

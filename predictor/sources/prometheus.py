@@ -12,7 +12,9 @@ from predictor.serving.ports import Progress
 from predictor.sources.assembly import (
     Answers,
     Part,
+    PlacedHistory,
     assembled_containers,
+    assembled_node_usage,
     assembled_panel,
     assembled_part,
     assembled_pools,
@@ -25,10 +27,11 @@ from predictor.sources.discovery import MetricsFound, find_metrics
 from predictor.sources.held import held_to_namespace
 from predictor.sources.http import PrometheusClient, PrometheusEndpoint
 from predictor.sources.matrix import Matrix, joined_in_time
-from predictor.sources.promql import METRICS, POOL_METRICS, ClusterLabels, Queries
+from predictor.sources.promql import METRICS, PLACED_METRICS, POOL_METRICS, ClusterLabels, Queries
 from predictor.usage.containers import ContainerUsage
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
+from predictor.usage.placed import MeanPods, NodeUsage, Placed
 from predictor.usage.table import checked_series
 
 DAY = 86_400
@@ -195,6 +198,45 @@ class PrometheusSource:
         )
         return ContainerUsage(highest, mean)
 
+    def fetch_mean_pods(
+        self, names: Collection[Placed], *, start_seconds: int, end_seconds: int, step_seconds: int
+    ) -> MeanPods:
+        """What the mean pods of workloads on nodes used, on the grid start, start+step, … up to end (inclusive).
+
+        Read day after day, so that of others' pods no more than a day is in memory at a time. Raises SourceUnavailable,
+        SourceRefused or MalformedAnswer.
+        """
+        grid = checked_grid(start_seconds, end_seconds, step_seconds)
+        text = self._queries(step_seconds).placed()
+        kept = PlacedHistory(tuple(sorted(names)), grid.steps)
+        findings: dict[str, Finding] = {}
+        size = max(DAY // step_seconds, 1)
+        # Days are whole, so that they are found in the cache.
+        first = -(start_seconds % DAY // step_seconds) if start_seconds % step_seconds == 0 else 0
+        has_any = False
+        for begin in range(first, grid.steps, size):
+            start = max(begin, 0)
+            stop = min(begin + size, grid.steps)
+            part = Grid(start_seconds + start * step_seconds, start_seconds + (stop - 1) * step_seconds, step_seconds)
+            answers = self._ask({"placed": (text, part)}, None)
+            has_any = has_any or bool(answers["placed"].labels)
+            kept.add(answers["placed"], start)
+            findings |= {str(each): each for each in remarks(answers)}
+        if not has_any:
+            raise SourceRefused(self._nothing_matched(["pods on nodes"], PLACED_METRICS, grid))
+        said = (*findings.values(), *self.cache_problem())
+        return MeanPods(kept.names, start_seconds, step_seconds, kept.usage, said)
+
+    def fetch_node_usage(self, now_seconds: float) -> NodeUsage:
+        """What is used on each node now: over the least time that always holds two scrapes.
+
+        Raises SourceUnavailable, SourceRefused or MalformedAnswer.
+        """
+        step = 2 * self._scrape_interval_seconds
+        end = int(now_seconds) - step
+        answers = self._ask({"placed": (self._queries(step).placed(), Grid(end, end, step))}, None)
+        return assembled_node_usage(answers["placed"], end, end + step)
+
     def fetch_queries(
         self,
         queries: Mapping[SeriesKey, str],
@@ -205,6 +247,26 @@ class PrometheusSource:
         within_seconds: float | None = None,
     ) -> UsagePanel:
         """The value of each query, as `QuerySource.fetch_queries` promises."""
+        panel = self.fetch_values(
+            queries,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            step_seconds=step_seconds,
+            within_seconds=within_seconds,
+        )
+        kept, found = checked_series(panel)
+        return replace(kept, findings=(*panel.findings, *self.cache_problem(), *found))
+
+    def fetch_values(
+        self,
+        queries: Mapping[SeriesKey, str],
+        *,
+        start_seconds: int,
+        end_seconds: int,
+        step_seconds: int,
+        within_seconds: float | None = None,
+    ) -> UsagePanel:
+        """The same without a look at whether the values can be demand: a few of anything, negative and infinite too."""
         grid = checked_grid(start_seconds, end_seconds, step_seconds)
         asked: dict[SeriesKey, str] = {}
         answers: dict[SeriesKey, Matrix | PredictorError] = {}
@@ -214,9 +276,7 @@ class PrometheusSource:
             except QueryRefused as refusal:
                 answers[key] = refusal
         answers |= self._ask_each(asked, grid, within_seconds)
-        panel = assembled_queries(answers, grid.steps, start_seconds=start_seconds, step_seconds=step_seconds)
-        kept, found = checked_series(panel)
-        return replace(kept, findings=(*panel.findings, *self.cache_problem(), *found))
+        return assembled_queries(answers, grid.steps, start_seconds=start_seconds, step_seconds=step_seconds)
 
     def _ask_each(
         self, asked: Mapping[SeriesKey, str], grid: Grid, within_seconds: float | None

@@ -38,6 +38,8 @@ there is none, the label `app.kubernetes.io/part-of` stands for it, which kube-s
 the sums, and by their owners' names in the look-up of owners. A pair of both that nobody named comes along and is left
 out afterwards. Of memory it is the highest working set within a step, as a peak between two steps kills too.
 
+**Who is on a node** is read from `kube_pod_info`, over the same range as the usage.
+
 **Ingress.** ingress-nginx counts by Service, not by workload. `predictor.sources.prometheus` maps a Service to the
 workload of the same name in its namespace unless it is told otherwise.
 """
@@ -78,6 +80,8 @@ BUSIEST, MEAN, LARGEST = "busiest", "mean", "largest"
 """What `what` says of single containers: CPU of the pod that used most and of the mean one, memory of the largest."""
 NAME_CHARACTERS = 8_000
 """Most characters of workloads' names in one query; more are asked for by several."""
+NAMED_NODE = 'node!=""'
+PLACED_METRICS = ("container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "kube_pod_info")
 POOL_METRICS = ("kube_node_status_allocatable", "kube_node_info", "kube_node_labels")
 
 
@@ -119,12 +123,7 @@ class Queries:
 
     def containers(self) -> str:
         """CPU and memory usage of each workload, and what hid demand for them, told apart by the label `what`."""
-        counter = self._select("container_cpu_usage_seconds_total", 'container!=""', 'container!="POD"')
-        gauge = self._select("container_memory_working_set_bytes", 'container!=""', 'container!="POD"')
-        # A restarted container has a new id and both may be in range: they are different CPU time, so both count.
-        cpu = f"max by (namespace, pod, container, id) (rate({counter}[{self.counter_range}]))"
-        # But it frees the memory it held: the larger of both incarnations, not their sum.
-        memory = f"max by (namespace, pod, container) (avg_over_time({gauge}[{self.gauge_range}]))"
+        cpu, memory = self._cpu_of_containers(), self._memory_of_containers()
         running = self._running_throughout()
         return self._by_workload(
             {
@@ -137,6 +136,24 @@ class Queries:
                 UNMEASURED: f"{running} unless on (namespace, pod) {cpu}",
             }
         )
+
+    def placed(self) -> str:
+        """CPU and memory usage of each workload on each node, and of how many pods, told apart by `what`."""
+        cpu, memory = self._cpu_of_containers(), self._memory_of_containers()
+        running = self._running_throughout()
+        per_pod = {
+            Resource.CPU: f"sum by (namespace, pod) ({cpu})",
+            Resource.MEMORY: f"sum by (namespace, pod) ({memory})",
+            pods_of(Resource.CPU): f"group by (namespace, pod) ({cpu})",
+            pods_of(Resource.MEMORY): f"group by (namespace, pod) ({memory})",
+            RUNNING: running,
+            UNMEASURED: f"{running} unless on (namespace, pod) {cpu}",
+        }
+        each = " or ".join(_set(f"({vector})", "what", what) for what, vector in per_pod.items())
+        info = f"max_over_time({self._select('kube_pod_info', NAMED_NODE)}[{self.counter_range}])"
+        node = f"topk by (namespace, pod) (1, max by (namespace, pod, node) ({info}))"
+        owned = f"({each}) * on (namespace, pod) group_left (owner_kind, owner_name) {self._owners()}"
+        return f"sum by ({WORKLOAD}, node, what) ({owned} * on (namespace, pod) group_left (node) {node})"
 
     def single_containers(self, workloads: Collection[str]) -> Iterator[str]:
         """CPU and memory of each container in one pod of those workloads, told apart by the label `what`."""
@@ -207,7 +224,7 @@ class Queries:
 
     def pods_by_pool(self) -> str:
         """How many pods each workload has in each node pool, with the label `node_pool`."""
-        info = self._select("kube_pod_info", 'node!=""')
+        info = self._select("kube_pod_info", NAMED_NODE)
         node = f"topk by (namespace, pod) (1, max by (namespace, pod, node) ({info}))"
         return (
             f"sum by ({WORKLOAD}, node_pool) ({self._owners()}"
@@ -248,6 +265,16 @@ class Queries:
 
     def _select(self, metric: str, *matchers: str) -> str:
         return selector(metric, *matchers, matchers=self.labels.matchers)
+
+    def _cpu_of_containers(self) -> str:
+        # A restarted container has a new id and both may be in range: they are different CPU time, so both count.
+        counter = self._select("container_cpu_usage_seconds_total", 'container!=""', 'container!="POD"')
+        return f"max by (namespace, pod, container, id) (rate({counter}[{self.counter_range}]))"
+
+    def _memory_of_containers(self) -> str:
+        # But it frees the memory it held: the larger of both incarnations, not their sum.
+        gauge = self._select("container_memory_working_set_bytes", 'container!=""', 'container!="POD"')
+        return f"max by (namespace, pod, container) (avg_over_time({gauge}[{self.gauge_range}]))"
 
     def _per_gpu(self, metric: str) -> str:
         """One series per device (or MIG slice) and pod. A device that no pod holds is left out."""
@@ -340,6 +367,11 @@ def selector(metric: str, *conditions: str, matchers: Mapping[str, str]) -> str:
 def capacity_of(resource: Resource) -> str:
     """What `what` says of the capacity for a resource."""
     return f"{resource.value}_capacity"
+
+
+def pods_of(resource: Resource) -> str:
+    """What `what` says of how many pods were measured for the resource."""
+    return f"{resource.value}_pods"
 
 
 def _through(pods: str, middle: str, label: str) -> str:

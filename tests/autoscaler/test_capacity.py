@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoscaler.cluster.capacity import Capacity, proportional
 from autoscaler.cluster.reasons import Hold
-from autoscaler.decisions.capacity import as_learned, queue_capacity, surely_carried
+from autoscaler.decisions.capacity import as_learned, exceeded_by, queue_capacity, surely_carried
 from models.capacity import LearnedCapacity, Refusal
 
 steps = st.lists(st.floats(0.01, 10), min_size=1, max_size=30).map(lambda each: tuple(accumulate(each)))
@@ -74,3 +74,23 @@ def test_what_cannot_be_learned_is_held_with_its_reason() -> None:
     for hold in (as_learned(Refusal("load never varies")), surely_carried(Refusal("load never varies"))):
         assert isinstance(hold, Hold)
         assert "load never varies" in hold.reason.message
+
+
+@given(
+    st.floats(0.0, 60.0),
+    st.floats(0.1, 5.0),
+    st.lists(st.floats(0.1, 3.0), max_size=6),
+    st.integers(0, 4),
+    st.integers(4, 40),
+)
+def test_what_readiness_must_exceed_is_what_one_replica_fewer_carries(
+    demand: float, each: float, more: list[float], fewest: int, most: int
+) -> None:
+    """By the curve and beyond it, within the bounds; as the replicas for it are worked out one by one."""
+    capacity = Capacity(each, tuple(np.cumsum(more).tolist()))
+    needed = min(capacity.replicas_for(demand), most)
+
+    made = exceeded_by(np.array([demand, np.nan]), capacity, fewest, most)
+
+    assert made[0] == pytest.approx(capacity.demand_at(needed - 1) if needed > fewest else 0.0)
+    assert np.isnan(made[1])

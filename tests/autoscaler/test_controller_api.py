@@ -137,12 +137,15 @@ def test_an_explanation_shows_the_whole_way_to_the_number() -> None:
         "  guardrails   TooManyReplicas: 7 replicas wanted, the maximum is 5",
         "  bounds       1 to 5 replicas",
         "  lead time    10 min (scaling.lead_time, as only 0 pods were seen)",
-        f"  reason       {lines[11].removeprefix('  reason       ')}",
+        "  level        0.99 (scaling.sla_percentile)",
+        "  budget       100.0% left, violated 0 times as often as allowed lately",
+        "               level 0.99, as stated",
+        f"  reason       {lines[14].removeprefix('  reason       ')}",
         "  outcome      carried out",
         "  decided      2025-10-18T12:01:00Z with 3 of 3 replicas ready",
         "  asked by     PredictiveAutoscaler shop/cart, mode Auto, actuator Scale",
     ]
-    assert "ForecastPeak" in lines[11]
+    assert "ForecastPeak" in lines[14]
 
 
 def test_an_explanation_without_a_forecast_shows_the_capacity_it_relied_on() -> None:

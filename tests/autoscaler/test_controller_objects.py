@@ -312,6 +312,11 @@ def test_a_change_that_a_copy_made_and_could_not_tell_is_nobody_elses() -> None:
     told = [event.note for event in parts.cluster.events if event.reason == "SuccessfulRescale"]
     assert sum(f"from {raised} to {raised + 2} replicas" in each for each in told) == 1
     assert sum(f"from {raised + 2} to {raised} replicas" in each for each in told) == 1
+    for _ in range(2):
+        shown = [(d["from"], d["to"], d["reason"], d["outcome"]) for d in parts.status()["decisions"]]
+        assert shown[1:2] == [(raised, raised + 2, "UntoldChange", "applied")]
+        assert [(was, to) for was, to, *_ in shown] == [(raised + 2, raised), (raised, raised + 2), (3, raised)]
+        parts.controller().cycle()  # the next leader finds it told
 
 
 def test_a_rollout_keeps_its_pods() -> None:

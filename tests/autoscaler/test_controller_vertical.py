@@ -210,6 +210,22 @@ def test_an_explanation_shows_the_requests() -> None:
 # --- resizing in place
 
 
+def test_a_guaranteed_pod_that_its_limit_holds_back_grows_until_it_does_not() -> None:
+    """Its usage is never above its limit, so it is what the limit is; each step adds 15 %, whatever the tolerance."""
+    pod = a_pod(cpu=0.5, memory_mib=220, qos="Guaranteed", limits=Amounts(0.5, 220 * MIB))
+    parts = SizingParts(pods=(pod,), vertical_settings=VerticalSettings(tolerance=0.5))
+    controller = parts.controller()
+
+    controller.cycle()
+    (container,) = parts.cluster.targets[CART].pods[0].containers
+    assert container.requests.cpu_cores == pytest.approx(0.575)
+    assert container.limits == container.requests
+    notes = [event.note for event in parts.cluster.events if event.reason == "ResizedPods"]
+    assert notes == ["1 pods: cart-1 (app cpu 500m -> 575m, its limit too)"]
+    controller.cycle()
+    assert len(parts.cluster.resizes) == 1, "0.5 cores are used, which its new limit does not hold back"
+
+
 def test_pods_are_resized_to_the_target() -> None:
     """Said in an Event, counted in the status; the next cycle has nothing to do."""
     parts = SizingParts()
@@ -353,7 +369,7 @@ def test_a_vpa_that_changes_the_same_requests_is_a_conflict() -> None:
 
 def test_writes_are_within_the_budget() -> None:
     """One write a cycle: one pod, and the status waits."""
-    settings = ScalingSettings(writes_per_second=1 / 30)
+    settings = ScalingSettings(writes_per_second=1 / 30, learned_margins=False)
 
     parts = after_one_cycle(settings=settings)
 

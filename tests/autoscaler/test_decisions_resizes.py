@@ -35,9 +35,14 @@ def wanted(cpu: float = 0.5, memory_mib: float = 200) -> dict[str, dict[Resource
 
 
 def reviewed(
-    *pods: PodState, in_use_mib: float | None = 10, now: float = NOW, to: Any = None, **targets: float
+    *pods: PodState,
+    in_use_mib: float | None = 10,
+    in_use_cores: float | None = 0.01,
+    now: float = NOW,
+    to: Any = None,
+    **targets: float,
 ) -> PodsReview:
-    in_use = {"app": None if in_use_mib is None else in_use_mib * MIB}
+    in_use = {"app": Amounts(in_use_cores, None if in_use_mib is None else in_use_mib * MIB)}
     return review_pods(pods, to or wanted(**targets), in_use, ResizeRules(), now)
 
 
@@ -104,7 +109,7 @@ def test_a_container_that_would_be_restarted_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("pod", "said"),
     [
-        (a_pod("a", qos="Guaranteed"), "Guaranteed pod"),
+        (a_pod("a", qos="Guaranteed"), "Guaranteed pod by what the pod requests"),
         (a_pod("a", a_container(None, None), qos="BestEffort"), "requests nothing"),
         (a_pod("a", a_container(0.5, 64, limits=Amounts(2.0, 64 * MIB))), "make it a Guaranteed pod"),
     ],
@@ -115,6 +120,43 @@ def test_no_pod_changes_its_class(pod: PodState, said: str) -> None:
 
     assert not review.resizes
     assert said in review.left_alone[0][1]
+
+
+def a_guaranteed_pod(cpu: float = 0.5, memory_mib: float = 200) -> PodState:
+    return a_pod("a", a_container(cpu, memory_mib, limits=Amounts(cpu, memory_mib * MIB)), qos="Guaranteed")
+
+
+@pytest.mark.parametrize(("cpu", "memory_mib"), [(2.0, 400), (0.1, 50), (2.0, 50)])
+def test_the_limits_of_a_guaranteed_pod_move_with_its_requests(cpu: float, memory_mib: float) -> None:
+    """Up and down, so that it stays Guaranteed."""
+    review = reviewed(a_guaranteed_pod(), cpu=cpu, memory_mib=memory_mib)
+
+    (change,) = review.resizes[0].containers
+    assert (change.after, change.with_limits) == (Amounts(cpu, memory_mib * MIB), True)
+
+
+def test_no_other_pods_limits_move() -> None:
+    """A Burstable pod keeps them."""
+    limited = a_container(limits=Amounts(0.8, None))
+
+    (change,) = reviewed(a_pod("a", limited), cpu=0.7).resizes[0].containers
+
+    assert not change.with_limits
+
+
+@pytest.mark.parametrize(("in_use", "expected"), [(0.1, 0.2), (0.3, 0.33), (0.6, None), (None, None)])
+def test_the_cpu_of_a_guaranteed_pod_is_not_cut_below_what_is_used(
+    in_use: float | None, expected: float | None
+) -> None:
+    """A tenth stays free, as its limit throttles; where nothing is known of what is used, nothing is cut."""
+    review = reviewed(a_guaranteed_pod(), cpu=0.2, in_use_cores=in_use)
+
+    if expected is None:
+        assert not review.resizes
+        assert review.left_alone == (("a", "container app uses too much cpu to cut its request"),)
+    else:
+        (found,) = after(review)
+        assert found.cpu_cores == pytest.approx(expected)
 
 
 def test_what_does_not_run_is_not_looked_at() -> None:
@@ -153,6 +195,23 @@ def test_no_resize_breaks_a_rule(
     for found in after(reviewed(a_pod("a", container), in_use_mib=used, cpu=target, memory_mib=memory)):
         assert found.cpu_cores is None or found.cpu_cores <= limit
         assert found.memory_bytes is None or found.memory_bytes >= min(held * MIB, used * MIB)
+
+
+@given(amounts, amounts, amounts, st.tuples(*[st.floats(1.0, 4096)] * 3))
+def test_a_guaranteed_pod_stays_so_and_is_never_cut_below_what_is_used(
+    cpu: float, target: float, used_cores: float, mebibytes: tuple[float, float, float]
+) -> None:
+    """Whatever is asked for, and of both resources: what is above a limit is throttled or killed."""
+    held, memory, used = mebibytes
+    review = reviewed(
+        a_guaranteed_pod(cpu, held), in_use_mib=used, in_use_cores=used_cores, cpu=target, memory_mib=memory
+    )
+
+    for resize in review.resizes:
+        for change in resize.containers:
+            assert change.with_limits
+            assert change.after.cpu_cores is None or change.after.cpu_cores >= min(cpu, used_cores)
+            assert change.after.memory_bytes is None or change.after.memory_bytes >= min(held, used) * MIB
 
 
 @given(amounts, amounts)

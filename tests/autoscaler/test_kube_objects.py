@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from autoscaler.controller.autoscalers import Actuator, Mode, RivalKind, TargetRef
+from autoscaler.controller.autoscalers import (
+    Actuator,
+    Indicator,
+    IndicatorKind,
+    Mode,
+    PredictiveAutoscaler,
+    Prices,
+    RivalKind,
+    TargetRef,
+)
 from autoscaler.controller.quantities import quantity
 from autoscaler.decisions.guardrails import PolicyKind, ScalingPolicy, Select
 from autoscaler.kube.objects import (
@@ -290,3 +299,35 @@ def test_demand_can_be_the_value_of_a_query() -> None:
 def test_a_query_that_an_older_schema_let_in_by_half_is_not_followed(horizontal: dict[str, Any]) -> None:
     """Without what one replica carries, or beside a resource, nothing can be decided from it."""
     assert autoscaler_of(an_object({"targetRef": REF, "horizontal": {"maxReplicas": 9} | horizontal})).problem
+
+
+def test_an_sla_may_be_prices_and_an_indicator() -> None:
+    """In base units: seconds, shares."""
+
+    def read(**sla: Any) -> PredictiveAutoscaler:
+        return autoscaler_of(an_object({"targetRef": REF, "sla": sla, "horizontal": {"maxReplicas": 9}}))
+
+    by_query = read(latency={"query": "slow", "thresholdSeconds": 0.25}, prices={"replicaHour": 1, "violatedMinute": 2})
+    assert by_query.indicator == Indicator(IndicatorKind.LATENCY, 0.25, query="slow")
+    assert by_query.prices == Prices(1.0, 2.0)
+    by_histogram = read(latency={"histogram": "took", "percentile": 95, "thresholdSeconds": 1}).indicator
+    assert by_histogram == Indicator(IndicatorKind.LATENCY, 1.0, histogram="took", percentile=95.0)
+    available = read(availability={"query": "good", "targetPercent": 99.5}).indicator
+    assert available is not None
+    assert available.kind is IndicatorKind.AVAILABILITY
+    assert available.bound == pytest.approx(0.995)
+
+
+@pytest.mark.parametrize(
+    ("sla", "named"),
+    [
+        ({"latency": {"thresholdSeconds": 1}}, "exactly one of query and histogram"),
+        ({"latency": {"query": "a"}}, "thresholdSeconds"),
+        ({"latency": {"query": "a", "thresholdSeconds": 1}, "availability": {"query": "b"}}, "give one of them"),
+        ({"prices": {"replicaHour": 0, "violatedMinute": 1}}, "prices must be above 0"),
+        ({"prices": {"replicaHour": 100, "violatedMinute": 1}}, "a percentile of 37.5"),
+    ],
+)
+def test_an_sla_that_cannot_be_followed_is_a_problem(sla: dict[str, Any], named: str) -> None:
+    """Where an older schema let it in."""
+    assert named in autoscaler_of(an_object({"targetRef": REF, "sla": sla, "horizontal": {"maxReplicas": 9}})).problem

@@ -9,8 +9,13 @@ from autoscaler.cluster.commands import Decision
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand
 from autoscaler.controller.autoscalers import NO_RULES
 from autoscaler.controller.policy import behaviour_of, replica_rules
+from autoscaler.controller.records import DecisionRecord
+from autoscaler.decisions.budget import BudgetRules
+from autoscaler.settings import ScalingSettings
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
 from autoscaler.simulator.policies import ForesizePolicy, Tick
+from predictor.serving.predictor import ServedForecast
+from predictor.usage.panel import Resource, SeriesKey
 from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, noon_rush
 from tests.support.serving import STEP_SECONDS, ManualClock
 
@@ -48,7 +53,60 @@ def test_one_decision_log_replayed_through_both_is_identical(bursts: bool) -> No
         lead_seconds=scaling.lead_time.total_seconds(),
         rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
     )
-    workload = ReplayWorkload(
+    run = policy.start(0, _workload(scaling), ReplaySettings(step_seconds=STEP_SECONDS))
+    replayed = [run.replicas(_seen(step, each)) for step, each in enumerate(log)]
+
+    assert replayed == [each.desired for each in log]
+    assert len({each.desired for each in log}) > 1
+    assert all(after.current == before.desired for before, after in pairwise(log))
+
+
+def test_a_controller_that_tightens_is_replayed_to_the_replica() -> None:
+    """The same with pods that never turn Ready in time: fed its violations, the replay moves the level as it did."""
+    usage = noon_rush(2.0, 5.6) * np.random.default_rng(3).choice([1.0, 1.0, 1.3], 9 * 288)
+    # Looked at once a step: what was Ready within it is known all the same.
+    settings = ScalingSettings.model_validate({"interval": "5m", "learned_margins": False})
+    parts = ScalingParts(usage_by_workload={CART: usage}, settings=settings, clock=ManualClock(float(NOON_SECONDS)))
+    rules = BudgetRules(settings.sla_percentile / 100)
+    controller = parts.controller()
+    log: list[DecisionRecord] = []
+    peaks: dict[float, list[float]] = {rung: [] for rung in rules.rungs}
+    for step in range(STEPS):
+        now = parts.clock.now = float(NOON_SECONDS + step * STEP_SECONDS)
+        report = controller.cycle()
+        log += report.records
+        assert report.forecasts is not None
+        served = report.forecasts.of(SeriesKey(CART, Resource.CPU))
+        assert isinstance(served, ServedForecast)
+        for rung, found in peaks.items():
+            found.append(served.peak(rung, now + settings.lead_time.total_seconds()))
+    standings = [each.plan.standing for each in log]
+    assert all(each is not None for each in standings)
+    budgets = [each.budget for each in standings if each is not None]
+    spent = np.diff([0.0, *(each.memory.spent_seconds for each in budgets)])
+
+    policy = ForesizePolicy(
+        peaks=np.array([peaks[rules.level]]),
+        level=rules.level,
+        lead_seconds=settings.lead_time.total_seconds(),
+        rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, settings), settings),
+        budget=rules,
+        rungs={rung: np.array([found]) for rung, found in peaks.items()},
+    )
+    run = policy.start(0, _workload(settings), ReplaySettings(step_seconds=STEP_SECONDS))
+    replayed = []
+    for step, record in enumerate(log):
+        tick = _seen(step, record.plan.decision)
+        tick.violated, tick.violated_until_seconds = float(spent[step] > 0), step * STEP_SECONDS
+        replayed.append(run.replicas(tick))
+
+    assert replayed == [each.plan.decision.desired for each in log]
+    assert len({each.level for each in budgets}) > 2
+    assert len(set(replayed)) > 2
+
+
+def _workload(scaling: ScalingSettings) -> ReplayWorkload:
+    return ReplayWorkload(
         name=CART,
         request_per_replica=1.0,
         cores_per_replica=1.0,
@@ -56,12 +114,6 @@ def test_one_decision_log_replayed_through_both_is_identical(bursts: bool) -> No
         min_replicas=1,
         max_replicas=20,
     )
-    run = policy.start(0, workload, ReplaySettings(step_seconds=STEP_SECONDS))
-    replayed = [run.replicas(_seen(step, each)) for step, each in enumerate(log)]
-
-    assert replayed == [each.desired for each in log]
-    assert len({each.desired for each in log}) > 1
-    assert all(after.current == before.desired for before, after in pairwise(log))
 
 
 def _seen(step: int, decision: Decision) -> Tick:

@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 
 from autoscaler.cluster.reasons import Hold, ReasonCode
 from autoscaler.decisions.oversubscription import (
-    MINIMUM_BLOCKS,
     PeakEstimate,
-    capped_totals,
     node_peak_quantile,
     oversubscription_ratio,
 )
 from models.forecast import FloatArray
+from models.node_peak import LEAST_BLOCKS, capped_totals
 
 NO_LIMIT = np.array([np.nan])
 
@@ -43,17 +42,17 @@ def test_the_quantile_is_the_conformal_rank_of_the_daily_maxima() -> None:
 
 
 def test_too_few_days_for_the_level_widen_the_highest_and_say_so() -> None:
-    """9 days at 10, level 0.99: 10 × (1 + 0.05 × ln(1 / (10 × 0.01))) = 10 × 1.115."""
+    """9 days at 10, level 0.99: 10 × (1 + 0.01 × ln(1 / (10 × 0.01))) = 10 × 1.023."""
     peak = estimate(days([10.0] * 9), level=0.99)
 
     assert peak.is_extrapolated
-    assert peak.value == pytest.approx(10.0 * (1 + 0.05 * np.log(10)))
+    assert peak.value == pytest.approx(10.0 * (1 + 0.01 * np.log(10)))
     assert [r.code for r in peak.reasons] == [ReasonCode.LEVEL_NOT_SUPPORTED]
 
 
 def test_widening_never_goes_beyond_the_sum_of_limits() -> None:
     """A task cannot use more than its limit."""
-    assert estimate(days([10.0] * 9), np.array([10.5]), level=0.99).value == 10.5
+    assert estimate(days([10.0] * 9), np.array([10.1]), level=0.99).value == 10.1
 
 
 def test_it_is_the_peak_of_the_sum_not_the_sum_of_peaks() -> None:
@@ -120,7 +119,7 @@ def test_a_cold_task_counts_at_its_limit_else_at_its_request() -> None:
     assert isinstance(with_nothing, Hold)
 
 
-@pytest.mark.parametrize("shape", [(0, 0), (0, 240), (3, 0), (3, 24 * (MINIMUM_BLOCKS - 1))])
+@pytest.mark.parametrize("shape", [(0, 0), (0, 240), (3, 0), (3, 24 * (LEAST_BLOCKS - 1))])
 def test_an_empty_or_short_history_never_oversubscribes(shape: tuple[int, int]) -> None:
     """No evidence, no oversubscription: 1.0, with the reason."""
     peak = node_peak_quantile(np.ones(shape), np.ones(shape[0]), level=0.99, horizon_steps=24)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, WorkloadSnapshot
+from autoscaler.decisions.budget import BudgetRules
 from autoscaler.decisions.capacity import queue_capacity
 from autoscaler.decisions.guardrails import (
     DOWN_DEFAULT,
@@ -433,3 +434,45 @@ def test_what_cannot_be_replayed_is_refused_with_the_reason() -> None:
         replace(a_replay_workload(), pod_ready_seconds=(-1.0,))
     with pytest.raises(ReplayError, match="by its SLO 2 replicas carry 3, but by their requests they serve at most 2"):
         replace(a_replay_workload(), slo=Capacity(0.5, (1.0, 3.0)))
+
+
+def test_a_policy_sees_what_share_of_each_step_was_in_violation() -> None:
+    """Once its end is as old as anything that is measured, and nothing of a step whose demand is not known."""
+    seen: list[Tick] = []
+    ticks = ReplaySettings(step_seconds=60, tick_seconds=15, pod_ready_seconds=30, metric_delay_seconds=15)
+    run_one(Scripted((1,) * 4 + (2,) * 12, seen), [1.0, 2.0, np.nan, 1.0], a_replay_workload(initial_replicas=1), ticks)
+
+    news = {each.violated_until_seconds: (each.now_seconds, each.violated) for each in reversed(seen)}
+    assert list(reversed(news))[:1] == [0.0]
+    assert news[60.0] == (75.0, 0.0)
+    assert news[120.0] == (135.0, 0.5)
+    assert news[180.0][0] == 195.0
+    assert np.isnan(news[180.0][1])
+
+
+def test_a_budget_tightens_until_what_is_violated_is_allowed() -> None:
+    """A peak every ten minutes, higher than what is forecast at the stated level and known at a higher one."""
+    demand = np.where(np.arange(720) % 10 == 9, 6.0, 4.0)[None, :]
+    rungs = {level: np.full(demand.shape, peak) for level, peak in ((0.99, 4.0), (0.995, 5.0), (0.999, 7.0))}
+    plain = ForesizePolicy(peaks=rungs[0.99], level=0.99, lead_seconds=120, rules=RULES, target_utilisation=1.0)
+    budgeted = replace(plain, budget=BudgetRules(0.99), rungs=rungs, name="budgeted")
+
+    made = replay(demand, [a_replay_workload(initial_replicas=4)], [plain, budgeted], minute_settings())
+    (without,), (with_budget,) = made.of("foresize"), made.of("budgeted")
+    assert without.violation_share == pytest.approx(0.1)
+    assert with_budget.violation_share < 0.02
+    assert with_budget.core_hours > without.core_hours
+
+
+def test_a_budget_needs_forecasts_at_its_rungs() -> None:
+    """It says which levels are missing."""
+    peaks = np.ones((1, 3))
+    with pytest.raises(ReplayError, match=r"levels 0\.999 as well"):
+        ForesizePolicy(
+            peaks=peaks,
+            level=0.99,
+            lead_seconds=120,
+            rules=RULES,
+            budget=BudgetRules(0.99),
+            rungs={0.99: peaks, 0.995: peaks},
+        )

@@ -1,6 +1,7 @@
 """A cluster in memory and a real API server behave alike to the controller: one contract, both."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -311,6 +312,23 @@ def test_the_pods_of_an_object_that_asks_for_requests_are_seen_and_resized(stage
         stage.cluster.resize_pod(replace(stale, pod=running_pods(resized)[0]._replace(uid="another")))
     with pytest.raises(ObjectGone):
         stage.cluster.resize_pod(replace(stale, pod=pod._replace(name="nobody", uid="nobody")))
+
+
+def test_limits_are_written_where_they_move_with_requests(stage: Stage) -> None:
+    """Of the resource that changes, and of no other."""
+    stage.create(1)
+    stage.until(lambda seen: len(running_pods(seen)) == 1, "a running pod")
+
+    def is_resized(seen: ManagedWorkload) -> bool:
+        (pod,) = running_pods(seen)
+        (container,) = pod.containers
+        if container.requests.cpu_cores != 0.75:
+            change = ContainerResize("app", container.requests, Amounts(0.75, None), with_limits=True)
+            with suppress(CommandConflict):
+                stage.cluster.resize_pod(PodResize(pod, (change,)))
+        return container == ContainerState("app", Amounts(0.75, 2.0**26), Amounts(0.75, None))
+
+    stage.until(is_resized, "the new request and limit")
 
 
 def test_a_status_takes_the_place_of_the_one_before(stage: Stage) -> None:

@@ -14,6 +14,7 @@ import pytest
 from autoscaler.api.app import build_app as build_controller_app
 from autoscaler.api.server import start_server
 from autoscaler.controller.pools import PoolWatch
+from autoscaler.metrics import NodeGauges, PolicyGauges
 from autoscaler.settings import OversubscriptionSettings
 from pipelines.demo.local_prometheus import find_prometheus, local_prometheus
 from predictor.api.app import build_app
@@ -65,6 +66,19 @@ class Ask:
         return [number for number in numbers if not math.isnan(number)]
 
 
+A_POLICY = PolicyGauges(policy="general", resource="cpu", rate=1.2, violations=1, budget_used=0.4)
+A_NODE = NodeGauges(
+    node="n1",
+    resource="cpu",
+    predicted_peak=4.0,
+    reclaimable=9.0,
+    offered=9.0,
+    sold=6.0,
+    is_suspended=False,
+    is_stale=False,
+)
+
+
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """A Prometheus with the rules that has scraped both services through hours of a demo history.
@@ -95,6 +109,9 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         # The cluster in memory is asked without a wire, and has no pods.
         controller.metrics.api_requests.labels("PATCH", "200").inc()
         controller.metrics.resizes.labels("applied").inc()
+        # Nodes have a loop of their own, with tests of its own.
+        controller.metrics.evictions.labels("applied").inc()
+        controller.metrics.publish_nodes([A_POLICY], [A_NODE])
 
     for step in range(72):
         parts.source.is_down = step == 10

@@ -92,6 +92,12 @@ def test_a_leader_killed_amid_its_writes_is_replaced_and_nothing_is_lost(
         wait_until(lambda: len(events(scene, "SuccessfulRescale")) >= len(names), SOON_SECONDS, "an Event for each")
         assert sorted(events(scene, "SuccessfulRescale")) == names, "one Event for one change"
         assert not events(scene, "FailedRescale")
+        told = {name: [(d["from"], d["to"], d["outcome"]) for d in scene.status(name)["decisions"]] for name in names}
+        assert told == {name: [(1, 3, "applied")] for name in names}, "one entry for one change"
+        by_dead = {name for name in names if scene.status(name)["decisions"][0]["reason"] == "UntoldChange"}
+        by_next = {d["autoscaler"].rpartition("/")[2] for d in second.decisions() if d["outcome"] == "applied"}
+        assert set(by_first) <= by_dead
+        assert by_dead == set(names) - by_next
 
 
 def test_a_leader_that_slept_through_its_lease_does_not_act_when_it_wakes(

@@ -12,7 +12,16 @@ from tests.support.controlplane import ControlPlane
 
 pytestmark = pytest.mark.e2e
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-FILES = ("namespace.yaml", "crd.yaml", "rbac.yaml", "controller.yaml", "binding-auto.yaml", "binding-inplace.yaml")
+FILES = (
+    "namespace.yaml",
+    "crd.yaml",
+    "crd-oversubscriptionpolicies.yaml",
+    "rbac.yaml",
+    "controller.yaml",
+    "binding-auto.yaml",
+    "binding-inplace.yaml",
+    "binding-nodes.yaml",
+)
 
 
 def manifests() -> Iterator[dict[str, Any]]:

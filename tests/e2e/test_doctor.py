@@ -1,14 +1,17 @@
-"""The doctor against a real API server: it names exactly the permissions that a role lacks."""
+"""The doctor against a real API server: it names exactly the permissions that a role lacks, and what objects lack."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from foresize.doctor import cluster_checks
+from foresize.doctor import Check, cluster_checks
 from foresize.settings import load_settings
-from tests.support.controlplane import ControlPlane
+from tests.support.controlplane import ControlPlane, JsonObject, deployment
+from tests.support.prometheus import STEP, a_prometheus, a_series
+from tests.support.running import an_object
 
 pytestmark = pytest.mark.e2e
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -29,7 +32,7 @@ def checked(plane: ControlPlane, *roles: str, without: str = "") -> list[tuple[s
             ("scaling", "lease_namespace"): namespace,
         }
         kubeconfig = plane.kubeconfig_for("doctor", rules, namespace)
-        checks = cluster_checks(load_settings(None, {}, chosen), kubeconfig, None)
+        checks = cluster_checks(load_settings(None, {}, chosen), kubeconfig, None, asks_queries=True)
         return [(check.status, check.message.replace(namespace, "NS")) for check in checks]
 
 
@@ -57,9 +60,117 @@ def test_the_reading_role_lacks_what_only_writing_needs(control_plane: ControlPl
     ]
 
 
+def test_what_oversubscription_policies_need_is_checked_where_there_are_any(control_plane: ControlPlane) -> None:
+    """In the whole cluster, as nodes are in no namespace."""
+    control_plane.apply(yaml.safe_load((DEPLOY / "crd.yaml").read_text()))
+    control_plane.apply(yaml.safe_load((DEPLOY / "crd-oversubscriptionpolicies.yaml").read_text()))
+    spec = {"nodeSelector": {"pool": "none"}, "resources": [{"name": "cpu"}]}
+    policy = {"apiVersion": "foresize.io/v1alpha1", "kind": "OversubscriptionPolicy", "spec": spec}
+    control_plane.apply(policy | {"metadata": {"name": "looked-at"}})
+
+    def said(user: str, *roles: str) -> list[tuple[str, str]]:
+        kubeconfig = control_plane.kubeconfig_for(user, [rule for role in roles for rule in ROLES[role]])
+        checks = cluster_checks(load_settings(None, {}, {}), kubeconfig, None, asks_queries=False)
+        return [
+            (c.status, c.message)
+            for c in checks
+            if "nodes" in c.message or "eviction" in c.message or "Over" in c.message
+        ]
+
+    try:
+        assert said("reads", "foresize-read", "foresize-tell") == [
+            ("WARN", "may not patch nodes/status in the cluster"),
+            ("WARN", "may not create pods/eviction in the cluster"),
+        ]
+        assert said("sells", *ROLES) == [("OK", "may do everything that 1 OversubscriptionPolicies can ask for")]
+    finally:
+        control_plane.api.delete("/apis/foresize.io/v1alpha1/oversubscriptionpolicies/looked-at")
+
+
 def test_what_even_a_dry_run_needs_fails(control_plane: ControlPlane) -> None:
     """Without pods nothing can be learned of how long they take; no object is looked for then."""
     checks = checked(control_plane, *ROLES, without="pods")
 
     assert ("FAIL", "may not list, watch pods in namespace NS") in checks
     assert not any("PredictiveAutoscalers" in message for _, message in checks)
+
+
+DAY = 86_400 // STEP
+QUERY = "metric.query "
+
+
+def of_objects(plane: ControlPlane, namespace: str, url: str, *, asks_queries: bool = True) -> dict[str, Check]:
+    """What the doctor says of each object of the namespace, by its name."""
+    chosen: dict[tuple[str, ...], Any] = {
+        ("scaling", "namespaces"): (namespace,),
+        ("scaling", "lease_namespace"): namespace,
+        ("prometheus", "url"): url,
+    }
+    checks = cluster_checks(load_settings(None, {}, chosen), plane.kubeconfig, None, asks_queries=asks_queries)
+    start = f"PredictiveAutoscaler {namespace}/"
+    about = [check for check in checks if check.message.startswith(start)]
+    named = {check.message.removeprefix(start).partition(":")[0]: check for check in about}
+    assert len(named) == len(about), "one check for each"
+    return named
+
+
+def test_each_query_is_asked_and_what_is_wrong_with_it_is_said(control_plane: ControlPlane, tmp_path: Path) -> None:
+    """By the name of its object, with what to do; a day of values is enough, an hour is not."""
+    queries = {
+        "fine": "sum(jobs_waiting)",
+        "young": "sum(jobs_young)",
+        "ended": "sum(jobs_ended)",
+        "nothing": "sum(jobs_nobody_knows)",
+        "many": "jobs_waiting",
+        "other": 'sum(jobs_waiting{namespace="bank"})',
+        "wrong": "summ(jobs_waiting)",
+    }
+    control_plane.apply(yaml.safe_load((DEPLOY / "crd.yaml").read_text()))
+    start = int(time.time()) // STEP * STEP - (DAY + 2) * STEP
+    with control_plane.namespace("doctor") as namespace:
+        ids = {"namespace": namespace}
+        # Two steps that are yet to come, so that none is missing when one begins meanwhile.
+        series = [
+            *(a_series("jobs_waiting", [21.0] * (DAY + 4), **ids, queue=queue) for queue in ("mail", "bills")),
+            a_series("jobs_young", [7.0] * 14, DAY - 10, **ids),
+            a_series("jobs_ended", [7.0] * (DAY - 12), **ids),
+        ]
+        for name, query in queries.items():
+            control_plane.apply(deployment(name, namespace, 0))
+            control_plane.apply(an_object(namespace, name, metric={"query": query}))
+        with a_prometheus(tmp_path, series, start_seconds=start) as prometheus:
+            found = of_objects(control_plane, namespace, prometheus.url)
+            unasked = of_objects(control_plane, namespace, prometheus.url, asks_queries=False)
+
+    assert {name: check.status for name, check in found.items()} == dict.fromkeys(queries, "WARN") | {"fine": "OK"}
+    said = {name: check.message.partition(QUERY)[2] for name, check in found.items()}
+    assert said["fine"] == f"answers 42 now, {DAY} of {DAY} points of the last day"
+    assert said["young"].startswith("answers 7 now, but has only ")
+    assert said["ended"].startswith("has no value now (")
+    assert said["nothing"] == "matches nothing in its own namespace"
+    assert said["many"].startswith("has 2 series, such as ")
+    assert said["other"].startswith("is refused: ")
+    assert f'reads what is not namespace="{namespace}"' in said["other"]
+    assert said["wrong"].startswith("is refused: not PromQL as foresize knows it")
+    assert all(check.advice for name, check in found.items() if name != "fine")
+    assert unasked["fine"].message.endswith("is accepted; not asked")
+    assert unasked["other"].status == "WARN"
+
+
+def test_objects_that_cannot_be_followed_are_named(control_plane: ControlPlane) -> None:
+    """A target that is not there, and pods that request none of what demand is measured by; one that is well is not."""
+    control_plane.apply(yaml.safe_load((DEPLOY / "crd.yaml").read_text()))
+    share: JsonObject = {"metric": {"resource": "cpu"}, "target": {"averageUtilization": 80}}
+    with control_plane.namespace("doctor") as namespace:
+        control_plane.apply(deployment("bare", namespace, 0, requests={"memory": "64Mi"}))
+        control_plane.apply(deployment("well", namespace, 0, requests={"cpu": "100m"}))
+        for name in ("bare", "well", "gone"):
+            control_plane.apply(an_object(namespace, name, **share))
+        found = of_objects(control_plane, namespace, "http://127.0.0.1:9")
+
+    assert sorted(found) == ["bare", "gone"]
+    assert found["bare"].message.endswith(": its containers request no cpu")
+    assert found["bare"].advice == "set a cpu request or spec.horizontal.target.averageValue"
+    assert found["gone"].message.endswith(f": there is no Deployment gone in namespace {namespace}")
+    assert found["gone"].advice == "create it, or mend spec.targetRef"
+    assert {check.status for check in found.values()} == {"WARN"}

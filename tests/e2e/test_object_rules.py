@@ -15,6 +15,10 @@ from tests.support.running import API, CRD, an_object
 pytestmark = pytest.mark.e2e
 EVENT = {"name": "sale", "start": "0 8 * * FRI", "durationSeconds": 3600, "minReplicas": 5}
 HORIZONTAL = "spec.horizontal"
+PRICES = {"replicaHour": 0.2, "violatedMinute": 1.5}
+LATENCY = {"query": "max(latency_seconds)", "thresholdSeconds": 0.25}
+HISTOGRAM = {"histogram": "http_request_duration_seconds", "thresholdSeconds": 0.25}
+AVAILABILITY = {"query": "sum(good) / sum(all)", "targetPercent": 99.9}
 POLICY = {"type": "Pods", "value": 4, "periodSeconds": 15}
 UP, DOWN = f"{HORIZONTAL}.behavior.scaleUp", f"{HORIZONTAL}.behavior.scaleDown"
 
@@ -64,6 +68,23 @@ def a_schedule(**changes: Any) -> list[JsonObject]:
         ("spec.sla.percentile", 50, "spec.sla.percentile"),
         ("spec.sla.percentile", 100, "spec.sla.percentile"),
         ("spec.sla.percentile", "abc", "spec.sla.percentile"),
+        ("spec.sla", {"percentile": 99, "prices": PRICES}, "spec.sla.prices"),
+        ("spec.sla.prices", {"replicaHour": 1}, "spec.sla.prices.violatedMinute"),
+        ("spec.sla.prices", PRICES | {"replicaHour": 0}, "spec.sla.prices.replicaHour"),
+        ("spec.sla.prices", PRICES | {"violatedMinute": -1}, "spec.sla.prices.violatedMinute"),
+        ("spec.sla.prices", {"replicaHour": 60, "violatedMinute": 1}, "spec.sla.prices.violatedMinute"),
+        ("spec.sla", {"latency": LATENCY, "availability": AVAILABILITY}, "spec.sla.availability"),
+        ("spec.sla.latency", {"query": "up"}, "spec.sla.latency.thresholdSeconds"),
+        ("spec.sla.latency", LATENCY | {"thresholdSeconds": 0}, "spec.sla.latency.thresholdSeconds"),
+        ("spec.sla.latency", {"thresholdSeconds": 1}, "spec.sla.latency"),
+        ("spec.sla.latency", LATENCY | {"histogram": "http_seconds"}, "spec.sla.latency"),
+        ("spec.sla.latency", LATENCY | {"percentile": 99}, "spec.sla.latency.percentile"),
+        ("spec.sla.latency", HISTOGRAM | {"percentile": 100}, "spec.sla.latency.percentile"),
+        ("spec.sla.latency", HISTOGRAM | {"histogram": "a) or vector(0"}, "spec.sla.latency.histogram"),
+        ("spec.sla.latency", LATENCY | {"query": ""}, "spec.sla.latency.query"),
+        ("spec.sla.availability", {"query": "up"}, "spec.sla.availability.targetPercent"),
+        ("spec.sla.availability", AVAILABILITY | {"targetPercent": 101}, "spec.sla.availability.targetPercent"),
+        ("spec.sla.availability", AVAILABILITY | {"query": "x" * 2001}, "spec.sla.availability.query"),
         ("spec.horizontal", None, "spec.horizontal"),
         (f"{HORIZONTAL}.maxReplicas", None, f"{HORIZONTAL}.maxReplicas"),
         (f"{HORIZONTAL}.maxReplicas", 0, f"{HORIZONTAL}.maxReplicas"),
@@ -164,6 +185,12 @@ def test_the_target_of_an_object_stays_its_target(control_plane: ControlPlane, n
     ("path", "value"),
     [
         ("spec.sla.percentile", 99.9),
+        ("spec.sla", {"prices": PRICES, "availability": AVAILABILITY}),
+        ("spec.sla", {"percentile": 99, "latency": LATENCY}),
+        ("spec.sla.latency", HISTOGRAM),
+        ("spec.sla.latency", HISTOGRAM | {"histogram": 'http_seconds{service="web"}', "percentile": 99.9}),
+        ("spec.sla.prices", {"replicaHour": 1, "violatedMinute": 1}),
+        ("spec.sla.availability", AVAILABILITY | {"targetPercent": 100}),
         (f"{HORIZONTAL}.target", {"averageValue": "500m"}),
         (f"{HORIZONTAL}.metric", {"query": "sum(jobs_waiting)"}),
         (f"{HORIZONTAL}.metric", None),
@@ -195,7 +222,13 @@ def test_an_object_may_size_containers_alone(control_plane: ControlPlane, namesp
         assert "horizontal" not in made["spec"]
 
     alone = with_value(with_value(an_object(namespace, "not"), HORIZONTAL, None), "spec.vertical.mode", "Recommend")
-    for path, value in (("spec.schedule", [EVENT]), ("spec.actuator", "HPAMinReplicas")):
+    named = (
+        ("spec.schedule", [EVENT]),
+        ("spec.actuator", "HPAMinReplicas"),
+        ("spec.sla", {"latency": LATENCY}),
+        ("spec.sla", {"prices": PRICES}),
+    )
+    for path, value in named:
         with pytest.raises(ApiError) as refusal:
             control_plane.apply(with_value(alone, path, value))
         assert path in refusal.value.message

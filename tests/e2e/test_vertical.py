@@ -39,6 +39,8 @@ CORES, MEBIBYTES = 0.4, 300
 MIB = 2**20
 CPU, MEMORY = "400m", "330Mi"
 """What such a container should request: all its CPU time is at 0.4 cores, and a tenth is added to its memory."""
+GUARANTEED_CPU = "460m"
+"""Where its CPU request is its limit too: 15 % more."""
 
 
 def usage(namespace: str, start: int, now: int) -> list[RawSeries]:
@@ -229,13 +231,15 @@ def test_memory_is_never_cut_below_what_is_used(shop: Shop) -> None:
 
 
 def test_a_request_stays_within_its_limit(shop: Shop) -> None:
-    """Limits are left as they are."""
+    """Limits are left as they are, and the status says that one is in the way."""
     shop.deploy(requests={"cpu": "100m", "memory": "64Mi"}, limits={"cpu": "300m", "memory": "1Gi"})
     shop.ask({"mode": "InPlace"})
 
     shop.until(lambda: shop.requests() == [{"cpu": "300m", "memory": MEMORY}] * 2, "resized pods")
 
     assert {pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] for pod in shop.pods()} == {"300m"}
+    shop.until(lambda: "message" in shop.status()["resize"], "a status that tells it")
+    assert "the cpu limit of container app is below its target" in shop.status()["resize"]["message"]
 
 
 def test_a_container_killed_for_want_of_memory_gets_more(shop: Shop) -> None:
@@ -274,15 +278,34 @@ def test_a_resize_that_a_node_can_never_do_is_told(shop: Shop) -> None:
     assert shop.requests() == [{"cpu": "100m", "memory": "64Mi"}]
 
 
+@pytest.mark.parametrize("same", [{"cpu": "100m", "memory": "64Mi"}, {"cpu": "2", "memory": "1Gi"}])
+def test_a_guaranteed_pod_is_resized_and_stays_guaranteed(shop: Shop, same: dict[str, str]) -> None:
+    """Requests and limits together, up or down, to the day's highest CPU usage and 15 %; no new pod, no restart."""
+    (before,) = shop.deploy(1, requests=same, limits=same)
+    assert before["status"]["qosClass"] == "Guaranteed"
+    shop.ask({"mode": "InPlace"}, replicas=1)
+
+    resized = {"cpu": GUARANTEED_CPU, "memory": MEMORY}
+    shop.until(lambda: shop.requests() == [resized], "a resized pod")
+    shop.until(lambda: shop.status()["resize"]["upToDate"] == 1, "a status that counts it")
+
+    (pod,) = shop.pods()
+    assert pod["spec"]["containers"][0]["resources"] == {"requests": resized, "limits": resized}
+    assert (pod["metadata"]["uid"], pod["status"]["qosClass"]) == (before["metadata"]["uid"], "Guaranteed")
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    assert shop.recommended()["target"] == resized
+    assert "its limit is its request" in shop.recommended()["reason"]
+    assert "ResizedPods" in shop.events()
+
+
 def test_pods_that_the_api_would_refuse_are_left_alone(shop: Shop) -> None:
-    """Of the class Guaranteed: no request may differ from its limit."""
-    same = {"cpu": "100m", "memory": "64Mi"}
-    shop.deploy(1, requests=same, limits=same)
+    """Burstable ones whose requests would all reach their limits, which would make them Guaranteed."""
+    shop.deploy(1, requests={"cpu": "100m", "memory": "64Mi"}, limits={"cpu": "300m", "memory": "128Mi"})
     shop.ask({"mode": "InPlace"}, replicas=1)
 
     shop.until(lambda: shop.status().get("resize", {}).get("leftAlone") == 1, "a status that tells it")
 
-    assert "Guaranteed" in shop.status()["resize"]["message"]
+    assert "make it a Guaranteed pod" in shop.status()["resize"]["message"]
     assert shop.controller.report is not None
     assert not shop.controller.report.has_failed_command
 

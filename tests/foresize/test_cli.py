@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from foresize.cli import main_group
 
 FORESIZE = Path(sys.executable).parent / "foresize"
-COMMANDS = ("demo", "train", "backtest", "forecast", "simulate", "run", "serve", "explain", "doctor")
+COMMANDS = ("demo", "train", "backtest", "forecast", "simulate", "oversubscribe", "run", "serve", "explain", "doctor")
 
 
 def foresize(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -183,6 +183,34 @@ def _asked(number: int) -> tuple[int, int, str | None]:
     return number, os.getpid(), os.environ.get("OMP_NUM_THREADS")
 
 
+WORKERS_AT_WORK = """
+import os, time
+from pipelines.flows.parallel import mapped_over
+
+def work(number):
+    os.write(1, b"at work\\n")
+    time.sleep(600)
+
+with mapped_over(2) as mapped:
+    list(mapped(work, range(2)))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_outlives_a_stopped_process(how: signal.Signals) -> None:
+    """Killed amid their work: what they print into is closed once the last of them is gone."""
+    command = [sys.executable, "-c", WORKERS_AT_WORK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == [b"at work\n"] * 2
+        process.send_signal(how)
+
+        rest, _ = process.communicate(timeout=60)
+
+    assert rest == b""
+    assert process.returncode == -how
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_process_is_continued_by_the_same_command(tmp_path: Path, how: signal.Signals) -> None:
     """Killed without a word, or told to stop; the folder is gone when the result is there."""

@@ -182,7 +182,7 @@ def test_what_is_replayed_can_be_named_by_its_time() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--policies", "hpa,hap"], "no policy is called 'hap'; there are: foresize, hpa"),
+        (["--policies", "hpa,hap"], "no policy is called 'hap'; there are: foresize, foresize_budget, hpa"),
         (["--from", "2026-06-03", "--days", "2"], "--days and --from exclude each other"),
         (["--from", "2026-06-03", "--to", "2026-06-02"], "is not before --to"),
         (["--from", "2036-06-03"], "--from"),

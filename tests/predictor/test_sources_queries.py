@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autoscaler.controller.autoscalers import Indicator, IndicatorKind
 from pipelines.demo.local_prometheus import LocalPrometheus
 from predictor.sources.http import PrometheusEndpoint
 from predictor.sources.prometheus import PrometheusSource
@@ -31,6 +32,10 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPromet
         a_series("jobs_waiting", WAITING * 2, namespace="shop", queue="bills"),
         a_series("jobs_waiting", WAITING * 1000, namespace="bank", queue="mail"),
         *a_pod("cart-0", cores=[2.0] * STEPS),
+        *(
+            a_series("took_seconds_bucket", np.arange(STEPS) * STEP * below, namespace="shop", service="web", le=le)
+            for le, below in (("0.1", 0.0), ("0.5", 9.0), ("+Inf", 10.0))
+        ),
     ]
     with a_prometheus(tmp_path_factory.mktemp("queries"), series, start_seconds=START) as running:
         yield running
@@ -109,3 +114,29 @@ def test_training_reads_both_from_one_source(prometheus: LocalPrometheus) -> Non
     np.testing.assert_array_equal(read.usage[read.row(custom("mailer"))], WAITING * 3)
     assert "bad" in why_not(read)
     assert {f.resource for f in read.findings} >= {"gpu", "custom"}
+
+
+def test_a_value_is_read_as_it_is(prometheus: LocalPrometheus) -> None:
+    """One step of anything, which as demand would be refused: below 0, infinite, no number."""
+    end = {"start_seconds": END, "end_seconds": END, "step_seconds": STEP}
+    queries = {custom("a"): "-sum(jobs_waiting)", custom("b"): "sum(jobs_waiting) / 0", custom("c"): "jobs_waiting"}
+
+    read = a_source(prometheus).fetch_values(queries, **end)
+
+    assert read.usage[read.row(custom("a"))].tolist() == [-3 * WAITING[-1]]
+    assert np.isinf(read.usage[read.row(custom("b"))]).all()
+    assert "series, such as" in why_not(read)["c"]
+
+
+def test_a_histogram_gives_the_latency_at_its_percentile(prometheus: LocalPrometheus) -> None:
+    """Of the object's namespace and the matchers given: nine of ten requests took 0.1 to 0.5 s."""
+    end = {"start_seconds": END, "end_seconds": END, "step_seconds": STEP}
+    asked = Indicator(IndicatorKind.LATENCY, 0.25, histogram='took_seconds{service="web"}', percentile=45.0)
+    other = Indicator(IndicatorKind.LATENCY, 0.25, histogram='took_seconds{service="other"}')
+
+    read = a_source(prometheus).fetch_values(
+        {custom("web"): asked.promql(2 * STEP), custom("other"): other.promql(2 * STEP)}, **end
+    )
+
+    assert read.usage[read.row(custom("web"))][0] == pytest.approx(0.3, rel=1e-3)
+    assert "other" in why_not(read)

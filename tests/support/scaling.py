@@ -111,7 +111,8 @@ class ScalingParts:
     targets: tuple[TargetWorkload, ...] = field(default_factory=lambda: (a_target(),))
     autoscalers: tuple[PredictiveAutoscaler, ...] | None = None
     """By default one of each target."""
-    settings: ScalingSettings = field(default_factory=ScalingSettings)
+    settings: ScalingSettings = field(default_factory=lambda: ScalingSettings(learned_margins=False))
+    """By default without learned margins, so that what is decided on is the forecast's own quantile."""
     clock: ManualClock = field(default_factory=lambda: ManualClock(float(NOON_SECONDS)))
     resource: Resource = Resource.CPU
     is_dry_run: bool = False

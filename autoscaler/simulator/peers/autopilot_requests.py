@@ -74,6 +74,8 @@ class _AutopilotRun:
         self._statistic = policy.statistic or (Statistic.P98 if is_memory else Statistic.P95)
         # Memory counts by its peak within the 5 minutes, CPU by its mean.
         self._is_memory = is_memory
+        self._least = BUCKETS[workload.resource][0]
+        """The end of the first bucket: what never uses anything is still given something."""
         self._samples = DecayingSamples(*BUCKETS[workload.resource], RATIO, HALF_LIFE_SECONDS[workload.resource])
         self._steps = max(1, AGGREGATED_SECONDS // step_seconds)
         self._pending: list[float] = []
@@ -111,7 +113,7 @@ class _AutopilotRun:
         self._window.append((at_seconds, sample))
         while self._window[0][0] <= at_seconds - self._window_seconds:
             self._window.popleft()
-        self._recommended.append(self._recommendation() * (1.0 + self._margin))
+        self._recommended.append(max(self._recommendation(), self._least) * (1.0 + self._margin))
 
     def _recommendation(self) -> float:
         statistic, maximum = self._statistic, self._window[0][1]

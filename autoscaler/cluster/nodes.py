@@ -1,0 +1,70 @@
+"""Nodes and the pods on them, as far as selling what will not be used needs them: compact, as pods are many. Pure."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from autoscaler.cluster.containers import NO_AMOUNTS, Amounts
+from predictor.usage.panel import Resource
+
+RECLAIMED = {Resource.CPU: "foresize.io/reclaimed-cpu", Resource.MEMORY: "foresize.io/reclaimed-memory"}
+"""Extended resources under which it is sold what ordinary pods will not use."""
+UNITS_PER_BASE_UNIT = {Resource.CPU: 1000, Resource.MEMORY: 1}
+"""Extended resources are whole numbers: milli-cores, and bytes."""
+
+
+class NodePod(NamedTuple):
+    """A pod that is assigned to a node and not done."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    workload: str
+    """`namespace/kind/name`; of a pod of its own `namespace/Pod/name`."""
+    requests: Amounts = NO_AMOUNTS
+    limits: Amounts = NO_AMOUNTS
+    """Of a resource only where every container has one."""
+    reclaimed: Amounts = NO_AMOUNTS
+    """What it asks for of the resources in RECLAIMED, in base units."""
+    priority: int = 0
+    created_seconds: float = 0.0
+    is_evictable: bool = False
+    """Whether its owner has opted in to its eviction."""
+    is_leaving: bool = False
+    """Whether it is being deleted."""
+
+    @property
+    def is_reclaimed(self) -> bool:
+        """Whether it runs on what others do not use, of some resource."""
+        return self.reclaimed != NO_AMOUNTS
+
+    def is_ordinary(self, resource: Resource) -> bool:
+        """Whether it uses the resource on ordinary terms; it may run on reclaimed CPU and ordinary memory."""
+        return self.reclaimed.of(resource) is None
+
+
+class NodeState(NamedTuple):
+    """A node."""
+
+    name: str
+    uid: str
+    labels: frozenset[tuple[str, str]] = frozenset()
+    allocatable: Amounts = NO_AMOUNTS
+    offered: Amounts = NO_AMOUNTS
+    """What its status offers of the resources in RECLAIMED, in base units; None where it offers none."""
+    has_memory_pressure: bool = False
+
+
+def total_of(resource: Resource, amounts: Iterable[Amounts]) -> float:
+    """The sum of what is given of a resource."""
+    return float(sum(each.of(resource) or 0.0 for each in amounts))
+
+
+def in_whole_units(resource: Resource, amount: float) -> int:
+    """An amount in base units as the extended resource's whole number, rounded down."""
+    return int(amount * UNITS_PER_BASE_UNIT[resource] + 1e-6)
+
+
+def shown(resource: Resource, amount: float) -> str:
+    """An amount in base units for a person: `1.5 cores`, `12.3 GiB`."""
+    return f"{amount:.4g} cores" if resource is Resource.CPU else f"{amount / 2**30:.4g} GiB"

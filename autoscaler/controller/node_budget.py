@@ -1,0 +1,102 @@
+"""How often what was told of nodes was wrong, beside how often it may be: a policy's budget. Values in, values out.
+
+What counts is a node in one horizon: it is a violation where usage of its ordinary pods exceeded the peak that was told
+(and what had come since), or where the guard had to step in. It counts once, however often that was.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autoscaler.controller.autoscalers import as_time, seconds_of
+
+HORIZONS_KEPT = 28
+"""The window of the budget, in horizons: the present one and those before it."""
+NAMES_KEPT = 1000
+"""Most names of violated nodes of the present horizon that a status holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastHorizon:
+    """One that is over."""
+
+    start_seconds: float
+    nodes: int
+    violations: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRecord:
+    """Of one policy and resource."""
+
+    start_seconds: float = 0.0
+    """Of the present horizon; horizons begin at multiples of their length."""
+    nodes: int = 0
+    """Most nodes in it of which a peak was told."""
+    violated: frozenset[str] = frozenset()
+    """Those of them where it was exceeded, or the guard stepped in."""
+    past: tuple[PastHorizon, ...] = ()
+    """Newest first."""
+
+    @property
+    def node_horizons(self) -> int:
+        """Over the window."""
+        return self.nodes + sum(each.nodes for each in self.past)
+
+    @property
+    def violations(self) -> int:
+        """Over the window."""
+        return len(self.violated) + sum(each.violations for each in self.past)
+
+    def budget(self, violation_probability: float) -> float:
+        """How many violations the window may have; not a whole number."""
+        return violation_probability * self.node_horizons
+
+    def used_share(self, violation_probability: float) -> float:
+        """Share of the budget that is used up; above 1 where it is overdrawn. 0 before any node was watched."""
+        budget = self.budget(violation_probability)
+        return self.violations / budget if budget > 0 else 0.0
+
+    def after(
+        self, told: Collection[str], violated: Collection[str], horizon_seconds: float, now_seconds: float
+    ) -> "BudgetRecord":
+        """With what one cycle has seen."""
+        start = now_seconds // horizon_seconds * horizon_seconds
+        known = self
+        if start != self.start_seconds:
+            ended = PastHorizon(self.start_seconds, self.nodes, len(self.violated))
+            past = (ended, *self.past) if self.nodes else self.past
+            oldest = start - (HORIZONS_KEPT - 1) * horizon_seconds
+            known = BudgetRecord(start, past=tuple(each for each in past if each.start_seconds >= oldest))
+        both = known.violated | (frozenset(violated) & frozenset(told))
+        return replace(known, nodes=max(known.nodes, len(told), len(both)), violated=both)
+
+    def as_json(self) -> dict[str, Any]:
+        """As a status keeps it."""
+        return {
+            "start": as_time(self.start_seconds),
+            "nodes": self.nodes,
+            "violated": sorted(self.violated)[:NAMES_KEPT],
+            "past": [
+                {"start": as_time(each.start_seconds), "nodes": each.nodes, "violations": each.violations}
+                for each in self.past
+            ],
+        }
+
+
+def record_from(kept: Mapping[str, Any] | None) -> BudgetRecord:
+    """What a status kept; what cannot be read begins anew."""
+    if not kept:
+        return BudgetRecord()
+    try:
+        return BudgetRecord(
+            seconds_of(kept["start"]),
+            int(kept["nodes"]),
+            frozenset(str(name) for name in kept["violated"]),
+            tuple(
+                PastHorizon(seconds_of(each["start"]), int(each["nodes"]), int(each["violations"]))
+                for each in kept["past"]
+            ),
+        )
+    except (KeyError, TypeError, ValueError):
+        return BudgetRecord()

@@ -1,0 +1,515 @@
+"""Oversells nodes as OversubscriptionPolicies say: after each cycle of the loop, with its lease and its pause.
+
+Observe → decide → guard → write → tell. In mode Observe nothing is written but the policies' statuses and Events. What
+a node offers is in its status, so that a new leader finds it there; suspended nodes and the record of violations are in
+the policies' statuses.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import inf
+
+import structlog
+
+from autoscaler.cluster.containers import SIZED
+from autoscaler.cluster.nodes import UNITS_PER_BASE_UNIT, NodePod, NodeState, in_whole_units, total_of
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.controller.loop import Controller, CycleReport
+from autoscaler.controller.node_budget import BudgetRecord, record_from
+from autoscaler.controller.node_peaks import Asked, NodePeaks, PeakTeller, in_full
+from autoscaler.controller.node_ports import NodeCluster, NodeObservation, PlacedSource
+from autoscaler.controller.node_status import (
+    NodeReading,
+    PolicyReading,
+    ShelfReading,
+    is_worth_a_write,
+    policy_status,
+    resource_readings,
+)
+from autoscaler.controller.notices import Throttle
+from autoscaler.controller.policies import NodeTerms, OversubscriptionPolicy, rivals_of, terms_of
+from autoscaler.controller.writing import WriteBudget, side_by_side
+from autoscaler.decisions.node_guard import UNGUARDED, Guard, GuardDecision, NodeUse, guarded, in_order_of_eviction
+from autoscaler.decisions.reclaiming import Shelf, ToldPeak, offer, reclaimable
+from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
+from autoscaler.metrics import NodeGauges, PolicyGauges
+from autoscaler.settings import OversubscriptionSettings
+from predictor.errors import PredictorError
+from predictor.usage.panel import Resource
+from predictor.usage.placed import NodeUsage, Placed
+
+log = structlog.get_logger("autoscaler.nodes")
+
+PAUSED = "the controller is paused (scaling.paused): what was offered is taken back"
+DRY_RUN = "the controller runs with --dry-run"
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What one look at one node came to."""
+
+    reading: NodeReading
+    guard: GuardDecision
+    pods: tuple[NodePod, ...]
+    exceeded: frozenset[Resource]
+    """Of which ordinary pods use more than was told."""
+
+
+@dataclass(slots=True)
+class _Offer:
+    """What is to be written to one node."""
+
+    node: NodeState
+    amounts: dict[Resource, int | None] = field(default_factory=dict)
+    is_more: bool = False
+
+
+@dataclass
+class NodeControl:
+    """Keeps what nodes offer, and steps in where they get too full."""
+
+    cluster: NodeCluster
+    source: PlacedSource
+    settings: OversubscriptionSettings
+    controller: Controller
+    peaks: PeakTeller
+
+    def __post_init__(self) -> None:
+        gathering = max(self.controller.settings.interval.total_seconds(), 1.0)
+        self._budget = WriteBudget(self.controller.settings.writes_per_second, gathering)
+        self._throttle = Throttle()
+        self._said: dict[str, str] = {}
+        """What was last logged of each thing that can go wrong."""
+        self._usage: NodeUsage | None = None
+        self._used: dict[str, dict[Resource, dict[str, float]]] = {}
+        self._refusal = ""
+        self._forget()
+
+    def _forget(self) -> None:
+        """Leaves nothing of an own leadership: the next one starts from what the cluster says."""
+        self._term = self.controller.leadership.transitions
+        self._guards: dict[str, Guard] | None = None
+        self._records: dict[tuple[str, Resource], BudgetRecord] = {}
+        self._changed_at: dict[tuple[str, Resource], float] = {}
+        self._statuses: dict[str, tuple[Mapping[str, object], float]] = {}
+
+    def after_cycle(self, report: CycleReport) -> None:
+        """One look at the nodes. What cannot be seen or written now is tried again after the next cycle."""
+        if report.problem is not None or self.controller.stop.is_set():
+            return
+        if report.is_standby or self._term != self.controller.leadership.transitions:
+            self._forget()
+        if report.is_standby:
+            return
+        try:
+            with self.controller.metrics.timed("nodes"):
+                self._look(self.controller.clock())
+            self._say("nodes not seen", "")
+        except (ClusterUnavailable, ClusterRefused) as problem:
+            self._count("kubernetes", problem)
+            self._say("nodes not seen", str(problem))
+
+    def _look(self, now: float) -> None:
+        seen = self.cluster.observe_nodes()
+        if self.controller.settings.paused:
+            # Nobody would watch what goes on being sold.
+            seen = replace(seen, policies=tuple(replace(policy, is_paused=True) for policy in seen.policies))
+        by_node: dict[str, list[NodePod]] = {}
+        for pod in seen.pods:
+            by_node.setdefault(pod.node, []).append(pod)
+        terms = {node.name: terms_of(node, seen.policies) for node in seen.nodes}
+        guards = self._known_guards(seen, now)
+        looked: dict[str, _Looked] = {}
+        if any(terms.values()):
+            self._measure(now)
+            peaks = self.peaks.peaks(_wanted(terms), seen.pods, now)
+            if self.peaks.problem is not None:
+                self._say("peaks not told", str(self.peaks.problem))
+            for node in seen.nodes:
+                if terms[node.name]:
+                    guard = guards.get(node.name, UNGUARDED)
+                    pods = tuple(by_node.get(node.name, ()))
+                    looked[node.name] = self._looked(node, terms[node.name], pods, guard=guard, peaks=peaks, now=now)
+        self._guards = {name: each.guard.guard for name, each in looked.items()}
+        self._record(seen.policies, looked, now)
+        self._budget.begin(self._passing())
+        written = self._write_offers(seen.nodes, terms, looked, now)
+        for name, each in looked.items():
+            self._step_in(each, [p for p in seen.policies if p.sells and p.selects(each.reading.node)], now)
+            if name in written:
+                looked[name] = replace(each, reading=_offering(each.reading, written[name]))
+        readings = [self._policy_reading(policy, seen, looked) for policy in seen.policies]
+        self._tell(readings, now)
+        self._publish(readings, looked.values())
+
+    # --- observe and decide
+
+    def _known_guards(self, seen: NodeObservation, now: float) -> Mapping[str, Guard]:
+        """What is remembered of nodes; at first, those that the statuses say are suspended."""
+        if self._guards is not None:
+            return self._guards
+        names = {str(name) for policy in seen.policies for name in policy.status.get("suspendedNodes") or ()}
+        return {name: Guard(suspended_since_seconds=now) for name in names}
+
+    def _measure(self, now: float) -> None:
+        """Reads what is used now; the last reading stays where that fails, and grows old."""
+        try:
+            self._usage = self.source.fetch_node_usage(now)
+            self._used = _by_node(self._usage)
+            self._say("usage of nodes not read", "")
+        except PredictorError as problem:
+            self._count("prometheus", problem)
+            self._say("usage of nodes not read", str(problem))
+
+    def _is_measured(self, node: str, now: float) -> bool:
+        usage = self._usage
+        if usage is None or node in usage.partial or Resource.MEMORY not in self._used.get(node, {}):
+            return False
+        return now - usage.measured_at_seconds <= self.settings.stale_after.total_seconds()
+
+    def _looked(
+        self,
+        node: NodeState,
+        terms: Mapping[Resource, NodeTerms],
+        pods: tuple[NodePod, ...],
+        *,
+        guard: Guard,
+        peaks: NodePeaks,
+        now: float,
+    ) -> _Looked:
+        usage, used = self._usage, self._used.get(node.name, {})
+        is_stale = bool(pods) and not self._is_measured(node.name, now)
+        shelves: dict[Resource, ShelfReading] = {}
+        exceeded = set()
+        for resource, held in terms.items():
+            shelf = _shelf(node, _asked(resource, held), pods, peaks, now)
+            decision = reclaimable(shelf, usable_share=self.settings.usable_share, max_rate=held.terms.max_rate)
+            shelves[resource] = ShelfReading(shelf, decision, node.offered.of(resource) or 0.0)
+            if not is_stale and _is_exceeded(shelf, used.get(resource, {}), pods):
+                exceeded.add(resource)
+        sold_on = [each for each, held in terms.items() if held.sells]
+        if not sold_on or is_stale:
+            # Who sells nothing has nothing to stop; blind, nothing more is sold than was, and nobody is evicted.
+            step = GuardDecision(guard if sold_on else UNGUARDED)
+        else:
+            use = NodeUse(
+                {each: sum(used.get(each, {}).values()) for each in sold_on},
+                {each: self.settings.usable_share * (node.allocatable.of(each) or 0.0) for each in sold_on},
+                now if usage is None else usage.since_seconds,
+                now if usage is None else usage.measured_at_seconds,
+                node.has_memory_pressure,
+            )
+            step = guarded(
+                guard,
+                use,
+                pods,
+                usage_of_pod=_usage_of_pods(pods, usage),
+                release_seconds=self.settings.guard_release.total_seconds(),
+                now_seconds=now,
+            )
+        return _Looked(NodeReading(node, shelves, is_stale, step.guard), step, pods, frozenset(exceeded))
+
+    def _record(self, policies: Sequence[OversubscriptionPolicy], looked: Mapping[str, _Looked], now: float) -> None:
+        """Counts nodes of which a peak was told, and those where it was exceeded or the guard stepped in."""
+        records: dict[tuple[str, Resource], BudgetRecord] = {}
+        for policy in policies:
+            mine = [each for each in looked.values() if policy.selects(each.reading.node)]
+            for resource, terms in policy.terms.items():
+                told, violated = [], []
+                for each in mine:
+                    shelf = each.reading.shelves[resource].shelf
+                    if isinstance(shelf.peak, ToldPeak):
+                        told.append(each.reading.node.name)
+                        if resource in each.exceeded or (each.guard.is_intervention and policy.sells):
+                            violated.append(each.reading.node.name)
+                known = self._records.get((policy.uid, resource)) or _kept_record(policy, resource)
+                records[policy.uid, resource] = known.after(told, violated, terms.horizon_seconds, now)
+        self._records = records
+
+    # --- act
+
+    def _write_offers(
+        self,
+        nodes: Iterable[NodeState],
+        terms: Mapping[str, Mapping[Resource, NodeTerms]],
+        looked: Mapping[str, _Looked],
+        now: float,
+    ) -> dict[str, Mapping[Resource, int | None]]:
+        """What was written, by node; less before more, as it is the urgent one."""
+        self._refusal = ""
+        if self.controller.is_dry_run:
+            return {}
+        offers = []
+        for node in nodes:
+            wanted = self._wanted_offer(node, terms[node.name], looked.get(node.name), now)
+            if wanted.amounts:
+                offers.append(wanted)
+        offers.sort(key=lambda each: each.is_more)
+        results = side_by_side(lambda each: self._written(each, now), offers)
+        return {each.node.name: each.amounts for each, is_done in zip(offers, results, strict=True) if is_done}
+
+    def _wanted_offer(
+        self, node: NodeState, terms: Mapping[Resource, NodeTerms], looked: _Looked | None, now: float
+    ) -> _Offer:
+        wanted = _Offer(node)
+        for resource in SIZED:
+            held, offered = terms.get(resource), node.offered.of(resource)
+            if held is None or not held.sells or looked is None:
+                if offered is not None:
+                    wanted.amounts[resource] = None
+                continue
+            reading = looked.reading.shelves[resource]
+            before = None if offered is None else in_whole_units(resource, offered)
+            amount = offer(
+                in_whole_units(resource, reading.decision.amount),
+                sold=in_whole_units(resource, reading.shelf.sold),
+                offered=before,
+                is_held=looked.reading.is_stale or looked.guard.guard.suspended_since_seconds is not None,
+                since_change_seconds=now - self._changed_at.get((node.name, resource), -inf),
+            )
+            if amount is not None:
+                wanted.amounts[resource] = int(amount) or None
+                wanted.is_more = wanted.is_more or amount > (before or 0)
+        return wanted
+
+    def _written(self, wanted: _Offer, now: float) -> bool:
+        """Whether it was written; several threads are here at a time, each with another node."""
+        if not self._may_write() or self._refusal:
+            return False
+        outcome, problem = self._outcome(lambda: self.cluster.set_offer(wanted.node, wanted.amounts))
+        self.controller.metrics.node_writes.labels(outcome).inc()
+        if isinstance(problem, ClusterRefused):
+            self._refusal = str(problem)
+        self._say("node not written", "" if problem is None else str(problem))
+        if problem is not None:
+            return False
+        for resource in wanted.amounts:
+            self._changed_at[wanted.node.name, resource] = now
+        return True
+
+    def _step_in(self, looked: _Looked, policies: Sequence[OversubscriptionPolicy], now: float) -> None:
+        """Evicts whom the guard chose, and says what it did."""
+        node, step = looked.reading.node.name, looked.guard
+        if self.controller.is_dry_run:
+            return
+        cause = step.guard.reason.message if step.guard.reason else ""
+        if step.is_intervention and not step.evict:
+            self.controller.metrics.node_suspensions.inc()
+            log.warning("node suspended", node=node, message=cause)
+            self._event(policies, "NodeSuspended", f"{node}: {cause}; nothing more is sold on it", now, is_warning=True)
+        if step.has_resumed:
+            log.info("node resumed", node=node)
+            self._event(policies, "NodeResumed", f"{node} has been calm: it is sold again", now)
+        if not step.evict:
+            return
+        gone = 0
+        chosen = {pod.uid for pod in step.evict}
+        others = [pod for pod in in_order_of_eviction(looked.pods) if pod.uid not in chosen]
+        for pod in (*step.evict, *others):
+            if gone == len(step.evict) or not self._may_write():
+                break
+            outcome, problem = self._outcome(partial(self.cluster.evict, pod))
+            self.controller.metrics.evictions.labels(outcome).inc()
+            who = f"{pod.namespace}/{pod.name} (priority {pod.priority}) from {node}"
+            if problem is None:
+                gone += 1
+                log.warning("pod evicted", node=node, pod=f"{pod.namespace}/{pod.name}", message=cause)
+                self._event(policies, "PodEvicted", f"{who}: {cause}", now, is_warning=True)
+            elif isinstance(problem, CommandConflict):
+                self._event(policies, "EvictionBlocked", f"{who}: {problem}", now, is_warning=True)
+            elif isinstance(problem, ClusterRefused):
+                self._refusal = str(problem)
+                break
+        if not gone and self._guards is not None:
+            # Nobody went, so nothing has to be waited for.
+            self._guards[node] = replace(step.guard, evicted_at_seconds=None)
+
+    def _outcome(self, write: Callable[[], None]) -> tuple[str, AutoscalerError | None]:
+        """`applied`, `skipped` or `failed`, and why it was not applied."""
+        try:
+            write()
+        except (CommandConflict, ObjectGone) as change:
+            return "skipped", change
+        except (ClusterUnavailable, ClusterRefused) as problem:
+            self._count("kubernetes", problem)
+            return "failed", problem
+        return "applied", None
+
+    def _may_write(self) -> bool:
+        if self.controller.stop.is_set() or not self.controller.leadership.is_leader:
+            return False
+        return self._budget.take(self._passing())
+
+    def _passing(self) -> float:
+        return (self.controller.monotonic or self.controller.clock)()
+
+    # --- tell
+
+    def _policy_reading(
+        self, policy: OversubscriptionPolicy, seen: NodeObservation, looked: Mapping[str, _Looked]
+    ) -> PolicyReading:
+        mine = tuple(each.reading for each in looked.values() if policy.selects(each.reading.node))
+        records = {resource: self._records[policy.uid, resource] for resource in policy.terms}
+        rivals = rivals_of(policy, seen.policies, seen.nodes)
+        note = PAUSED if self.controller.settings.paused else DRY_RUN if self.controller.is_dry_run else ""
+        refusal = self._refusal if policy.sells else ""
+        return PolicyReading(policy, mine, records, rivals, refusal, note)
+
+    def _tell(self, readings: Sequence[PolicyReading], now: float) -> None:
+        """Writes statuses that have something to say, and Events about conflicts that came."""
+        self._throttle.keep_only({each.policy.uid for each in readings})
+        self._statuses = {uid: kept for uid, kept in self._statuses.items() if uid in {r.policy.uid for r in readings}}
+        if self.controller.is_dry_run:
+            return
+        for reading in readings:
+            policy = reading.policy
+            before, at = self._statuses.get(policy.uid, (policy.status, -inf))
+            status = policy_status(reading, before, now)
+            if not is_worth_a_write(before, status, now - at) or not self._may_write():
+                continue
+            _, problem = self._outcome(partial(self.cluster.set_policy_status, policy, status))
+            self._say(f"status of {policy.name} not written", "" if problem is None else str(problem))
+            if problem is not None:
+                continue
+            self._statuses[policy.uid] = (status, now)
+            if _holds(status, "Conflict") and not _holds(before, "Conflict"):
+                words = next(c["message"] for c in status["conditions"] if c["type"] == "Conflict")
+                self._event([policy], "Conflict", words, now, is_warning=True)
+
+    def _event(
+        self,
+        policies: Iterable[OversubscriptionPolicy],
+        reason: str,
+        note: str,
+        now: float,
+        *,
+        is_warning: bool = False,
+    ) -> None:
+        for policy in policies:
+            if not self._throttle.allows(policy.uid, now):
+                self.controller.metrics.events_held_back.inc()
+                continue
+            self._outcome(partial(self.cluster.publish_about, policy, reason, note, now, is_warning=is_warning))
+
+    def _publish(self, readings: Iterable[PolicyReading], looked: Iterable[_Looked]) -> None:
+        self.controller.metrics.publish_nodes(
+            (
+                PolicyGauges(
+                    policy=each.policy,
+                    resource=each.resource.value,
+                    rate=each.rate,
+                    violations=each.violations,
+                    budget_used=each.budget_used,
+                )
+                for reading in readings
+                for each in resource_readings(reading)
+            ),
+            (
+                NodeGauges(
+                    node=each.reading.node.name,
+                    resource=resource.value,
+                    predicted_peak=shelf.shelf.peak.value if isinstance(shelf.shelf.peak, ToldPeak) else None,
+                    reclaimable=shelf.decision.amount,
+                    offered=shelf.offered,
+                    sold=shelf.shelf.sold,
+                    is_suspended=each.guard.guard.suspended_since_seconds is not None,
+                    is_stale=each.reading.is_stale,
+                )
+                for each in looked
+                for resource, shelf in each.reading.shelves.items()
+            ),
+        )
+
+    def _count(self, dependency: str, problem: Exception) -> None:
+        self.controller.metrics.errors.labels(dependency, type(problem).__name__).inc()
+
+    def _say(self, what: str, said: str) -> None:
+        """Logs what went wrong when it begins and when it changes."""
+        if said and self._said.get(what) != said:
+            log.warning(what, message=said)
+        self._said[what] = said
+
+
+def _asked(resource: Resource, held: NodeTerms) -> Asked:
+    return resource, held.terms.violation_probability, held.terms.horizon_seconds
+
+
+def _wanted(terms: Mapping[str, Mapping[Resource, NodeTerms]]) -> dict[Asked, list[str]]:
+    """The nodes of which each kind of peak is wanted."""
+    wanted: dict[Asked, list[str]] = {}
+    for node, by_resource in terms.items():
+        for resource, held in by_resource.items():
+            wanted.setdefault(_asked(resource, held), []).append(node)
+    return wanted
+
+
+def _shelf(node: NodeState, asked: Asked, pods: Sequence[NodePod], peaks: NodePeaks, now: float) -> Shelf:
+    resource = asked[0]
+    ordinary = [pod for pod in pods if pod.is_ordinary(resource)]
+    peak: ToldPeak | Hold = peaks.peak(node.name, asked, now)
+    allocatable = node.allocatable.of(resource)
+    if allocatable is None:
+        peak = Hold(Reason(ReasonCode.NO_EVIDENCE, f"the node does not say how much {resource.value} is allocatable"))
+    return Shelf(
+        resource=resource,
+        allocatable=allocatable or 0.0,
+        requested=total_of(resource, (pod.requests for pod in ordinary)),
+        newcomers=in_full([pod for pod in ordinary if pod.uid not in peaks.counted], resource),
+        sold=total_of(resource, (pod.reclaimed for pod in pods)),
+        peak=peak,
+    )
+
+
+def _by_node(usage: NodeUsage) -> dict[str, dict[Resource, dict[str, float]]]:
+    """Usage by node, resource and workload."""
+    found: dict[str, dict[Resource, dict[str, float]]] = {}
+    for resource, amounts in usage.usage.items():
+        for name, amount in amounts.items():
+            found.setdefault(name.node, {}).setdefault(resource, {})[name.workload] = amount
+    return found
+
+
+def _is_exceeded(shelf: Shelf, used: Mapping[str, float], pods: Iterable[NodePod]) -> bool:
+    """Whether ordinary pods use more than was told of them, and than what came since may."""
+    if isinstance(shelf.peak, Hold) or isinstance(shelf.newcomers, Hold):
+        return False
+    reclaimed = {pod.workload for pod in pods if not pod.is_ordinary(shelf.resource)}
+    ordinary = sum(amount for workload, amount in used.items() if workload not in reclaimed)
+    return ordinary > (shelf.peak.value + shelf.newcomers) * (1 + 1e-9)
+
+
+def _usage_of_pods(pods: Iterable[NodePod], usage: NodeUsage | None) -> dict[str, dict[Resource, float]]:
+    """What each pod that may go is thought to use, by uid: as much as the mean pod of its workload on its node."""
+    found: dict[str, dict[Resource, float]] = {}
+    for pod in pods if usage is not None else ():
+        name = Placed(pod.node, pod.workload)
+        for resource in SIZED:
+            assert usage is not None
+            used, count = usage.usage[resource].get(name), usage.pods[resource].get(name)
+            if used is not None and count:
+                found.setdefault(pod.uid, {})[resource] = used / count
+    return found
+
+
+def _kept_record(policy: OversubscriptionPolicy, resource: Resource) -> BudgetRecord:
+    for each in policy.status.get("resources") or ():
+        if each.get("name") == resource.value:
+            return record_from((each.get("violations") or {}).get("record"))
+    return BudgetRecord()
+
+
+def _offering(reading: NodeReading, written: Mapping[Resource, int | None]) -> NodeReading:
+    shelves = {
+        resource: replace(shelf, offered=(written[resource] or 0) / UNITS_PER_BASE_UNIT[resource])
+        if resource in written
+        else shelf
+        for resource, shelf in reading.shelves.items()
+    }
+    return replace(reading, shelves=shelves)
+
+
+def _holds(status: Mapping[str, object], kind: str) -> bool:
+    conditions = status.get("conditions")
+    found = conditions if isinstance(conditions, list) else []
+    return any(each.get("type") == kind and each.get("status") == "True" for each in found)

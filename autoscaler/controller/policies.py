@@ -1,0 +1,94 @@
+"""What OversubscriptionPolicies ask for, and what holds for a node that several select. Values; no client, no clock."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoscaler.cluster.nodes import NodeState
+from autoscaler.controller.autoscalers import Mode
+from predictor.usage.panel import Resource
+
+POLICY_KIND = "OversubscriptionPolicy"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which a resource may be oversold."""
+
+    violation_probability: float
+    """With which usage may exceed the predicted peak within the horizon."""
+    horizon_seconds: float
+    max_rate: float
+    """Σ requests, on whatever terms, ÷ allocatable may not exceed this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OversubscriptionPolicy:
+    """One object as the API server has it."""
+
+    name: str
+    uid: str
+    generation: int
+    selector: frozenset[tuple[str, str]] = frozenset()
+    """Labels that a node must carry; none selects every node."""
+    terms: Mapping[Resource, Terms] = field(default_factory=dict)
+    mode: Mode = Mode.OBSERVE
+    is_paused: bool = False
+    status: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+    """Why its spec cannot be followed."""
+
+    @property
+    def sells(self) -> bool:
+        """Whether anything is written to nodes for it."""
+        return self.mode is Mode.AUTO and not self.is_paused and not self.problem
+
+    def selects(self, node: NodeState) -> bool:
+        """Whether it is about the node."""
+        return not self.problem and self.selector <= node.labels
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTerms:
+    """What holds for one resource of one node."""
+
+    terms: Terms
+    sells: bool
+    """Whether all policies that name it are carried out."""
+
+
+def terms_of(node: NodeState, policies: Iterable[OversubscriptionPolicy]) -> dict[Resource, NodeTerms]:
+    """The terms for a node by resource; of several policies the strictest of each term, as if all had to be kept."""
+    found: dict[Resource, NodeTerms] = {}
+    for policy in policies:
+        if not policy.selects(node):
+            continue
+        for resource, terms in policy.terms.items():
+            known = found.get(resource)
+            found[resource] = NodeTerms(
+                terms if known is None else _strictest(known.terms, terms),
+                policy.sells and (known is None or known.sells),
+            )
+    return found
+
+
+def _strictest(one: Terms, other: Terms) -> Terms:
+    return Terms(
+        min(one.violation_probability, other.violation_probability),
+        max(one.horizon_seconds, other.horizon_seconds),
+        min(one.max_rate, other.max_rate),
+    )
+
+
+def rivals_of(
+    policy: OversubscriptionPolicy, policies: Sequence[OversubscriptionPolicy], nodes: Iterable[NodeState]
+) -> dict[str, int]:
+    """By name of other policies about a resource that this one is about too: how many nodes both select."""
+    counts: dict[str, int] = {}
+    others = [each for each in policies if each.uid != policy.uid and each.terms.keys() & policy.terms.keys()]
+    for node in nodes if others else ():
+        if policy.selects(node):
+            for other in others:
+                if other.selects(node):
+                    counts[other.name] = counts.get(other.name, 0) + 1
+    return counts

@@ -1,0 +1,142 @@
+"""When no more is sold on a node, and who has to go: what was predicted was wrong, or cannot be known to be right.
+
+In this order: nothing more is sold; if that was not enough at the next look, pods that opted in are evicted, the lowest
+priority first and of one priority the youngest, as the least is lost with it. Pure.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from autoscaler.cluster.nodes import NodePod, shown
+from autoscaler.cluster.reasons import Reason, ReasonCode
+from predictor.usage.panel import Resource
+
+CALM_SHARE = 0.95
+"""A node is calm while its usage is under this share of what is usable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What is remembered of one node."""
+
+    suspended_since_seconds: float | None = None
+    """Since when nothing more is sold on it; None where it is."""
+    calm_since_seconds: float | None = None
+    """Since when, while suspended, it has been calm."""
+    evicted_at_seconds: float | None = None
+    """When pods were last evicted from it."""
+    reason: Reason | None = None
+    """Why it was suspended."""
+
+
+UNGUARDED = Guard()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUse:
+    """What is measured of a node: usage of all its pods and what of it is usable, by resource in its base unit."""
+
+    usage: Mapping[Resource, float]
+    usable: Mapping[Resource, float]
+    since_seconds: float
+    """The usage is the mean from then …"""
+    measured_at_seconds: float
+    """… to then."""
+    has_memory_pressure: bool
+
+    def excess(self) -> Reason | None:
+        """Why the node is too full; None where it is not."""
+        if self.has_memory_pressure:
+            return Reason(ReasonCode.NODE_PRESSURE, "the node reports MemoryPressure")
+        for resource, used in self.usage.items():
+            usable = self.usable.get(resource, float("inf"))
+            if used >= usable:
+                text = f"{shown(resource, used)} are used, {shown(resource, usable)} are usable"
+                return Reason(ReasonCode.NODE_FULL, text)
+        return None
+
+    def is_calm(self) -> bool:
+        """Whether it is so far from being too full that it may be sold again."""
+        if self.has_memory_pressure:
+            return False
+        return all(used < CALM_SHARE * self.usable.get(each, float("inf")) for each, used in self.usage.items())
+
+
+@dataclass(frozen=True, slots=True)
+class GuardDecision:
+    """What the guard wants of one node now."""
+
+    guard: Guard
+    is_intervention: bool = False
+    """Whether selling has just been stopped, or pods go."""
+    has_resumed: bool = False
+    evict: tuple[NodePod, ...] = ()
+    """In the order in which they are to go."""
+
+
+def guarded(
+    guard: Guard,
+    use: NodeUse,
+    pods: Iterable[NodePod],
+    *,
+    usage_of_pod: Mapping[str, Mapping[Resource, float]],
+    release_seconds: float,
+    now_seconds: float,
+) -> GuardDecision:
+    """What becomes of a node: `pods` are those on it, `usage_of_pod` what each is thought to use, by uid.
+
+    As many go as bring what is measured under what is usable, and one where that is not known or memory is pressed.
+    After an eviction nothing is evicted until all of what is measured lies after it.
+    """
+    excess = use.excess()
+    if excess is None:
+        if guard.suspended_since_seconds is None:
+            return GuardDecision(guard)
+        if not use.is_calm():
+            return GuardDecision(replace(guard, calm_since_seconds=None))
+        since = now_seconds if guard.calm_since_seconds is None else guard.calm_since_seconds
+        if now_seconds - since >= release_seconds:
+            return GuardDecision(UNGUARDED, has_resumed=True)
+        return GuardDecision(replace(guard, calm_since_seconds=since))
+    if guard.suspended_since_seconds is None:
+        return GuardDecision(Guard(suspended_since_seconds=now_seconds, reason=excess), is_intervention=True)
+    tense = replace(guard, calm_since_seconds=None, reason=excess)
+    was_looked_at = use.measured_at_seconds > guard.suspended_since_seconds
+    # What went counts in the mean of any time in which it was still there.
+    shows_eviction = guard.evicted_at_seconds is None or use.since_seconds >= guard.evicted_at_seconds
+    if not was_looked_at or not shows_eviction:
+        return GuardDecision(tense)
+    victims = _victims(use, tuple(pods), usage_of_pod)
+    if not victims:
+        return GuardDecision(tense)
+    return GuardDecision(replace(tense, evicted_at_seconds=now_seconds), is_intervention=True, evict=victims)
+
+
+def in_order_of_eviction(pods: Iterable[NodePod]) -> tuple[NodePod, ...]:
+    """Those that may go, the cheapest first: pods on what was reclaimed whose owners opted in."""
+    able = (each for each in pods if each.is_evictable and each.is_reclaimed and not each.is_leaving)
+    return tuple(sorted(able, key=lambda each: (each.priority, -each.created_seconds, each.namespace, each.name)))
+
+
+def _victims(
+    use: NodeUse, pods: Sequence[NodePod], usage_of_pod: Mapping[str, Mapping[Resource, float]]
+) -> tuple[NodePod, ...]:
+    """Enough to bring down what is over, less what pods that are leaving already will free; one for want of memory."""
+    over = {}
+    for resource, used in use.usage.items():
+        leaving = sum(usage_of_pod.get(pod.uid, {}).get(resource, 0.0) for pod in pods if pod.is_leaving)
+        if used - leaving >= use.usable.get(resource, float("inf")):
+            over[resource] = used - leaving - use.usable[resource]
+    chosen: list[NodePod] = []
+    for pod in in_order_of_eviction(pods):
+        is_enough = not over and (chosen or not use.has_memory_pressure)
+        if is_enough:
+            break
+        frees = usage_of_pod.get(pod.uid, {})
+        if over and not use.has_memory_pressure and not any(frees.get(each, 1.0) > 0 for each in over):
+            continue  # it uses nothing of what is short
+        chosen.append(pod)
+        # What nobody knows is taken for enough: the next look will tell.
+        left = {each: amount - frees.get(each, amount + 1.0) for each, amount in over.items()}
+        over = {each: amount for each, amount in left.items() if amount >= 0}
+    return tuple(chosen)

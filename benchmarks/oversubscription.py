@@ -1,0 +1,234 @@
+"""What may be oversold of nodes on public traces, and how often that was too much: foresize, its peers, the oracle.
+
+    python -m benchmarks.oversubscription TRACES               all tasks; those with a stored result are skipped
+    python -m benchmarks.oversubscription TRACES --only bitbrains-july --again
+
+The set-up is that of EuroSys'21 "Take it to the limit". Bitbrains' 300 virtual machines are put on 33 nodes of 20 to 40
+each, three times all of them, so that nodes are no independent witnesses; a decision every four hours foretells the
+peak of the next 24 h from four weeks at most. July is what everything was chosen on; August, on nodes drawn anew, is
+scored from its first day, with July as its past. Tianchi's tasks are on the machines that they ran on, but a single
+day of them is known: a decision an hour foretells the peak of the next hour; the first half of the day is what
+was chosen on. Results go to benchmarks/results/oversubscription.json and oversubscription.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from autoscaler.simulator.node_peaks import (
+    NodeHistory,
+    PeakReplay,
+    foresize_peaks,
+    is_violated,
+    judged,
+    replay_node_peaks,
+    scaled_in_hindsight,
+)
+from autoscaler.simulator.peers.node_peaks import PEERS
+from benchmarks.running import run
+from benchmarks.traces import AUGUST, JULY
+from models.forecast import BoolArray, FloatArray, carried_forward
+from predictor.usage.panel import Resource
+
+PROBABILITIES = (0.01, 0.05)
+SHUFFLES, NODES, SMALLEST, LARGEST = 3, 11, 20, 40
+STEPS_A_DAY = 288
+DRAWS = 1000
+FORESIZE, ORACLE = "foresize", "oracle"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Nodes, the decisions about them, and which of these are scored."""
+
+    nodes: Sequence[NodeHistory]
+    step_seconds: int
+    horizon_steps: int
+    decided_at: range
+    scored_from: int
+    """The step of the first decision that is scored."""
+    past_steps: int
+    seed: int
+    is_tuned_on: bool
+
+
+def main() -> None:
+    """Run what is asked for."""
+    made = {}
+    for month in ("july", "august"):
+        for resource in (Resource.CPU, Resource.MEMORY):
+            made[f"bitbrains-{month}-{resource.value}"] = partial(_of_bitbrains, month, resource)
+    for half in ("first-half", "second-half"):
+        for resource in (Resource.CPU, Resource.MEMORY):
+            made[f"tianchi-{half}-{resource.value}"] = partial(_of_tianchi, half, resource)
+    run(__doc__, "oversubscription", made, table)
+
+
+def _of_bitbrains(month: str, resource: Resource, folder: Path) -> dict[str, Any]:
+    return measured(bitbrains(month, resource, folder), resource)
+
+
+def _of_tianchi(half: str, resource: Resource, folder: Path) -> dict[str, Any]:
+    return measured(tianchi(half, resource, folder), resource)
+
+
+def bitbrains(month: str, resource: Resource, folder: Path) -> Scene:
+    """The virtual machines on nodes that are made up; of July nothing later is read."""
+    first, last = (pd.Timestamp(each) for each in (JULY[0], (JULY if month == "july" else AUGUST)[1]))
+    conditions = [("resource", "==", resource.value), ("timestamp", "<", last)]
+    rows = pd.read_parquet(folder / "bitbrains_5min.parquet", filters=conditions)
+    times = pd.date_range(first, last, freq="5min", inclusive="left")
+    wide = {
+        name: rows.pivot(index="timestamp", columns="workload", values=name).reindex(times).to_numpy(np.float32).T
+        for name in ("usage", "capacity")
+    }
+    usage = np.maximum(wide["usage"], 0)
+    limits = carried_forward(wide["capacity"])
+    seed = 0 if month == "july" else 1
+    nodes = [
+        NodeHistory(node=f"node-{number}", usage=usage[tasks], limits=limits[tasks])
+        for number, tasks in enumerate(drawn_nodes(len(usage), np.random.default_rng(seed)))
+    ]
+    starts = {"july": JULY[0] + pd.Timedelta(days=10), "august": AUGUST[0]}
+    return Scene(
+        nodes,
+        step_seconds=300,
+        horizon_steps=STEPS_A_DAY,
+        decided_at=range(7 * STEPS_A_DAY, len(times) - STEPS_A_DAY + 1, 48),
+        scored_from=(starts[month] - JULY[0]) // pd.Timedelta(minutes=5),
+        past_steps=28 * STEPS_A_DAY,
+        seed=seed,
+        is_tuned_on=month == "july",
+    )
+
+
+def drawn_nodes(tasks: int, rng: np.random.Generator) -> list[np.ndarray[Any, Any]]:
+    """The tasks shuffled three times and dealt to eleven nodes of 20 to 40 each time; which are on each node."""
+    nodes: list[np.ndarray[Any, Any]] = []
+    while len(nodes) < SHUFFLES * NODES:
+        sizes = rng.integers(SMALLEST, LARGEST + 1, NODES)
+        if sizes.sum() == tasks:
+            nodes += np.split(rng.permutation(tasks), np.cumsum(sizes)[:-1])
+    return nodes
+
+
+def tianchi(half: str, resource: Resource, folder: Path) -> Scene:
+    """The machines that had tasks; every instance uses what the mean instance of its application does."""
+    rows = pd.read_parquet(folder / "tianchi2018_usage_15min.parquet", filters=[("resource", "==", resource.value)])
+    wide = rows.pivot(index="workload", columns="timestamp", values="usage")
+    capacity = rows.groupby("workload", observed=True)["capacity"].max().reindex(wide.index).to_numpy(np.float32)
+    usage = wide.to_numpy(np.float32)
+    place = {app: row for row, app in enumerate(wide.index)}
+    placed = pd.read_parquet(folder / "tianchi2018_instances.parquet").astype(str)
+    nodes = []
+    for machine, apps in placed.groupby("machine")["app"]:
+        tasks = [place[app] for app in apps]
+        nodes.append(NodeHistory(node=str(machine), usage=usage[tasks], limits=capacity[tasks]))
+    steps = usage.shape[1]
+    is_first = half == "first-half"
+    return Scene(
+        nodes,
+        step_seconds=900,
+        horizon_steps=4,
+        decided_at=range(28, (steps // 2 if is_first else steps) - 4 + 1, 4),
+        scored_from=28 if is_first else steps // 2,
+        past_steps=steps,
+        seed=0,
+        is_tuned_on=is_first,
+    )
+
+
+def measured(scene: Scene, resource: Resource) -> dict[str, Any]:
+    """What every method foretold and what came of it."""
+    replay = replay_node_peaks(
+        scene.nodes,
+        PEERS,
+        resource=resource,
+        step_seconds=scene.step_seconds,
+        horizon_steps=scene.horizon_steps,
+        decided_at=scene.decided_at,
+        past_steps=scene.past_steps,
+    )
+    columns = replay.decided_at >= scene.scored_from
+    methods = {name: _figures(foretold, replay, columns) for name, foretold in replay.predicted.items()}
+    methods[ORACLE] = _figures(replay.actual, replay, columns)
+    for probability in PROBABILITIES:
+        learning = foresize_peaks(replay, probability)
+        methods[f"{FORESIZE} {probability:.0%}"] = _figures(learning, replay, columns)
+        fixed = foresize_peaks(replay, probability, is_learning=False)
+        methods[f"{FORESIZE} {probability:.0%}, not learning"] = _figures(fixed, replay, columns)
+    return {
+        "nodes": len(scene.nodes),
+        "horizon_hours": scene.horizon_steps * scene.step_seconds / 3600,
+        "decisions": int(np.count_nonzero(~np.isnan(replay.actual[:, columns]))),
+        "tuned_on": scene.is_tuned_on,
+        "seed": scene.seed,
+        "methods": methods,
+    }
+
+
+def _figures(foretold: FloatArray, replay: PeakReplay, columns: BoolArray) -> dict[str, Any]:
+    outcome = judged(foretold, replay, columns)
+    low, high = violation_interval(foretold, replay, columns)
+    figures = {
+        "violations": outcome.violation_share,
+        "violations_interval": [low, high],
+        "worst_tenth": outcome.worst_tenth_share,
+        "severity": outcome.severity,
+        "savings": outcome.savings,
+    }
+    for probability in PROBABILITIES:
+        factor, scaled = scaled_in_hindsight(foretold, replay, probability, columns)
+        savings = judged(scaled, replay, columns).savings
+        figures[f"at_{probability:g}"] = {"factor": round(factor, 4), "savings": savings}
+    return figures
+
+
+def violation_interval(foretold: FloatArray, replay: PeakReplay, columns: BoolArray) -> tuple[float, float]:
+    """The middle 95 % of the violation share where other horizons might have come, by bootstrap.
+
+    Whole horizons are drawn, with all nodes and decisions in them: those are no independent witnesses.
+    """
+    actual, block = replay.actual[:, columns], replay.decided_at[columns] // replay.horizon_steps
+    known = ~np.isnan(actual)
+    violated = is_violated(foretold[:, columns], actual) & known
+    sums = np.array([[each[:, block == b].sum() for b in np.unique(block)] for each in (violated, known)])
+    drawn = np.random.default_rng(0).integers(0, sums.shape[1], (DRAWS, sums.shape[1]))
+    shares = sums[0][drawn].sum(axis=1) / np.maximum(sums[1][drawn].sum(axis=1), 1)
+    return float(np.quantile(shares, 0.025)), float(np.quantile(shares, 0.975))
+
+
+def table(stored: Mapping[str, Any]) -> str:
+    """The stored results as Markdown, a table a task; savings are shares of Σ limits."""
+    lines = []
+    for task, result in stored.items():
+        chosen = ", what was chosen on" if result["tuned_on"] else ""
+        lines += [
+            f"**{task}**: {result['nodes']} nodes, {result['decisions']} decisions, peak of "
+            f"{result['horizon_hours']:g} h{chosen}",
+            "",
+            "| method | violated | 95 % interval | worst tenth of nodes | severity | savings "
+            "| savings scaled in hindsight to 1 % violations | to 5 % |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for name, figures in sorted(result["methods"].items(), key=lambda item: -item[1]["at_0.01"]["savings"]):
+            low, high = figures["violations_interval"]
+            scaled = " | ".join(
+                f"{100 * figures[f'at_{p:g}']['savings']:.1f} (× {figures[f'at_{p:g}']['factor']:.2f})"
+                for p in PROBABILITIES
+            )
+            lines.append(
+                f"| {name} | {figures['violations']:.2%} | {low:.2%} to {high:.2%} | {figures['worst_tenth']:.1%} "
+                f"| {figures['severity']:.1%} | {100 * figures['savings']:.1f} | {scaled} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""How high the total usage of the tasks on one node will peak within a horizon: read off what their sum did before.
+
+What counts is the quantile of the maximum over the horizon of the *sum* of usages, each capped at its limit. The sum of
+the tasks' own quantiles overstates it (peaks seldom coincide), the maximum of each step's quantile understates it. The
+sum is therefore made of the past of just those tasks that are there now, aligned on the same instants, and cut into
+past horizons, one peak each: an empirical copula, so that the dependence between tasks and between steps is what it
+was. The newest horizon ends now, so that every one holds as much of the day and none overlaps another. Pure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from models.forecast import FloatArray, ForecastError
+
+COLD_SAMPLES = 24
+"""A task with fewer samples is cold and counts in full (two hours at 5 minutes; EuroSys'21)."""
+LEAST_BLOCKS = 7
+"""With fewer past horizons nothing is known: of days, not every weekday was seen."""
+SEEN_SHARE = 0.5
+"""A past horizon in which nobody was watching for longer than this share is no evidence."""
+COINCIDENCE = 0.07
+"""Scale of the tail beyond the highest peak, as a share of what would come on top if all tasks peaked at once."""
+SMALLEST_SCALE = 0.01
+"""Least scale of that tail, as a share of the highest peak: a task alone has nobody to coincide with."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoPeak:
+    """A node whose peak cannot be told, so that nothing on it may be oversold."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodePast:
+    """What the peak of one node's total usage is read off from; amounts in the resource's base unit."""
+
+    peaks: FloatArray
+    """Highest total of the tasks that are not cold in each past horizon, oldest first, [blocks]; NaN where nobody was
+    watching; at least `LEAST_BLOCKS` are known."""
+    gap: float
+    """By how much the sum of the tasks' own highest usages exceeds the highest total: they did not peak at once."""
+    reserved: float
+    """Limits or requests of the cold tasks, which come on top throughout."""
+    ceiling: float
+    """Σ limits, which the total cannot exceed; infinite where a task has none."""
+    cold_tasks: int
+
+    @property
+    def maxima(self) -> FloatArray:
+        """Highest total of each past horizon that was watched, ascending, [blocks]."""
+        return np.sort(self.peaks[~np.isnan(self.peaks)])
+
+    def as_of(self, horizons_ago: int) -> "NodePast | NoPeak":
+        """What was known of the same tasks some horizons ago, at least one; the tail beyond the highest is today's."""
+        known = replace(self, peaks=self.peaks[:-horizons_ago])
+        blocks = len(known.maxima)
+        if blocks < LEAST_BLOCKS:
+            return NoPeak(f"{blocks} past horizons with samples, need {LEAST_BLOCKS}: nothing is oversold")
+        return known
+
+    def quantiles(self, exceedances: Sequence[float] | FloatArray) -> FloatArray:
+        """Totals that the next horizon's peak exceeds with these probabilities, [exceedances]; falling along them.
+
+        Of n past horizons the k-th smallest peak is exceeded by the next with probability (n + 1 − k) / (n + 1) if
+        horizons are exchangeable (split conformal prediction); in between it is linear in the logarithm of the
+        probability. Rarer than 1 / (n + 1) it is the highest peak with an exponential tail,
+            max M + scale · ln( 1 / ((n + 1) p) ),  scale = max(7 % of `gap`, 1 % of max M),
+        as what was never seen is that tasks coincide which never did. Not beyond `ceiling`. Raises ForecastError for
+        probabilities outside (0, 1).
+        """
+        asked = np.asarray(exceedances, dtype=np.float64)
+        if asked.size == 0 or not ((asked > 0) & (asked < 1)).all():
+            raise ForecastError(f"probabilities of exceeding a peak must lie inside (0, 1), got {asked.tolist()}")
+        maxima = self.maxima
+        blocks = len(maxima)
+        rarity = -np.log(np.arange(blocks, 0, -1) / (blocks + 1))
+        within = np.interp(-np.log(asked), rarity, maxima)
+        scale = max(COINCIDENCE * self.gap, SMALLEST_SCALE * float(maxima[-1]))
+        beyond = scale * np.maximum(-np.log(asked * (blocks + 1)), 0.0)
+        return np.asarray(np.minimum(within + beyond + self.reserved, max(self.ceiling, self.reserved)))
+
+
+def node_past(
+    usage: FloatArray, limits: FloatArray, horizon_steps: int, requests: FloatArray | None = None
+) -> NodePast | NoPeak:
+    """What is known of the peaks of tasks' total usage over `horizon_steps`.
+
+    `usage` is [tasks, steps] in a base unit, ending now, NaN where there is no sample; `limits` is [tasks], those in
+    force now, NaN or infinite where there is none. A cold task counts at its limit, or its request [tasks] where it has
+    none; another did in horizons before it was there what it did since, over and over. How a missing sample counts:
+    `capped_totals`. Long memory is worth more than any formula: give four weeks. NoPeak where there are no tasks, fewer
+    than 7 past horizons, or a cold task has neither limit nor request. Raises ForecastError for arrays that do not
+    match.
+    """
+    if usage.ndim != 2 or limits.shape != usage.shape[:1] or horizon_steps < 1:
+        raise ForecastError(
+            f"needed: usage [tasks, steps], limits [tasks] and a horizon of at least one step; "
+            f"got {usage.shape}, {limits.shape} and {horizon_steps}"
+        )
+    tasks, steps = usage.shape
+    blocks = steps // horizon_steps
+    if tasks == 0 or blocks < LEAST_BLOCKS:
+        return NoPeak(f"{tasks} tasks with {blocks} past horizons of usage, need {LEAST_BLOCKS}: nothing is oversold")
+    bounds = np.where(np.isnan(limits), np.inf, limits).astype(usage.dtype, copy=False)
+    recent = usage[:, -blocks * horizon_steps :]
+    # A NaN anywhere makes the sum NaN: one pass where all is known, as it mostly is.
+    gappy = np.flatnonzero(np.isnan(usage.sum(axis=1)))
+    is_cold = np.zeros(tasks, dtype=np.bool_)
+    is_cold[gappy] = np.count_nonzero(~np.isnan(usage[gappy]), axis=1) < COLD_SAMPLES
+    reserved = bounds if requests is None else np.where(np.isfinite(bounds), bounds, requests)
+    if not np.isfinite(reserved[is_cold]).all():
+        return NoPeak("a cold task has neither limit nor request: nothing is oversold")
+    warm = np.flatnonzero(~is_cold)
+    known = _as_if_always_there(recent[warm], horizon_steps) if gappy.size else recent
+    totals = capped_totals(known, np.broadcast_to(bounds[warm, None], known.shape), horizon_steps)
+    seen = np.count_nonzero(~np.isnan(totals), axis=1) >= horizon_steps * SEEN_SHARE
+    peaks = np.where(seen, np.fmax.reduce(totals, axis=1), np.nan).astype(np.float64)
+    watched = int(np.count_nonzero(seen))
+    if watched < LEAST_BLOCKS:
+        return NoPeak(f"{watched} past horizons with samples, need {LEAST_BLOCKS}: nothing is oversold")
+    own = np.minimum(np.nan_to_num(np.fmax.reduce(known, axis=1)), bounds[warm])
+    return NodePast(
+        peaks=peaks,
+        gap=max(float(own.sum(dtype=np.float64)) - float(np.nanmax(peaks)), 0.0),
+        reserved=float(reserved[is_cold].sum(dtype=np.float64)),
+        ceiling=float(bounds.sum(dtype=np.float64)),
+        cold_tasks=int(is_cold.sum()),
+    )
+
+
+def _as_if_always_there(usage: FloatArray, horizon_steps: int) -> FloatArray:
+    """Tasks' usage [tasks, steps], with horizons in which others were watched filled by the task's own other ones."""
+    by_block = usage.reshape(len(usage), -1, horizon_steps)
+    is_seen = ~np.isnan(np.fmax.reduce(by_block, axis=2))
+    lacking = np.flatnonzero((~is_seen & is_seen.any(axis=0)).any(axis=1))
+    if lacking.size == 0:
+        return usage
+    filled = by_block.copy()
+    for task in lacking:
+        donors = np.flatnonzero(is_seen[task])
+        missing = np.flatnonzero(~is_seen[task] & is_seen.any(axis=0))
+        if donors.size:
+            filled[task, missing] = by_block[task, donors[missing % donors.size]]
+    return filled.reshape(usage.shape)
+
+
+def capped_totals(usage: FloatArray, limits: FloatArray, horizon_steps: int) -> FloatArray:
+    """Total usage of tasks capped at their limits (both [tasks, steps]; infinite is no limit) as [blocks, steps].
+
+    Where other tasks have a sample, a missing one counts as the task's highest of the block, or its highest ever where
+    it has none in the block, so that a gap never looks like idle time. Where no task has one nobody was watching: NaN.
+    """
+    tasks, steps = usage.shape
+    blocks = steps // horizon_steps
+    gappy = np.flatnonzero(np.isnan(usage.sum(axis=1)))
+    if gappy.size == 0:
+        return np.asarray(np.minimum(usage, limits).sum(axis=0).reshape(blocks, horizon_steps))
+    filled = usage[gappy].reshape(gappy.size, blocks, horizon_steps)
+    missing = np.isnan(filled)
+    highest = np.fmax.reduce(filled, axis=2)
+    ever = np.fmax.reduce(highest, axis=1, keepdims=True)
+    stand_in = np.nan_to_num(np.where(np.isnan(highest), ever, highest))
+    places = np.flatnonzero(missing)
+    filled.reshape(-1)[places] = stand_in.reshape(-1)[places // horizon_steps]
+    totals = np.minimum(filled, limits[gappy].reshape(filled.shape), out=filled).sum(axis=0)
+    if gappy.size == tasks:
+        return np.asarray(np.where(missing.all(axis=0), np.nan, totals))
+    whole = np.setdiff1d(np.arange(tasks), gappy)
+    return np.asarray(totals + np.minimum(usage[whole], limits[whole]).sum(axis=0).reshape(blocks, horizon_steps))

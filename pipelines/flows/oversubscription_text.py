@@ -1,0 +1,101 @@
+"""What may be oversold, as a person reads it: lines for the terminal, a page for the browser, values for a program."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.flows.oversubscribe import FORESIZE, NodeDecision, OversubscriptionReport
+from pipelines.flows.pictures import UNITS
+from pipelines.flows.simulation_text import table_lines
+from pipelines.report.page import Headline, Page, PageSection, Table
+from predictor.usage.panel import Resource
+
+SHOWN_NODES = 20
+LIMITS = (
+    "Workloads stay where they are: what is given to others with the room that is freed would use some of it.",
+    "A violation is usage above what was foretold in any step of the horizon; on the past nobody was hurt by it.",
+    "Usage within a step counts at its mean, and usage that a limit cut off may have been wanted higher.",
+)
+
+
+def text_lines(report: OversubscriptionReport) -> list[str]:
+    """The tables, and how to read them."""
+    rest = len(report.nodes) - SHOWN_NODES
+    lines = [_sentence(report), "", *table_lines(_node_table(report, SHOWN_NODES))]
+    if rest > 0:
+        lines.append(f"… and {rest} more (--json or --report has all)")
+    for resource in report.replays:
+        lines += ["", *table_lines(_replay_table(report, resource))]
+    return lines
+
+
+def page(report: OversubscriptionReport) -> Page:
+    """The report as a page."""
+    headlines = []
+    for resource, methods in report.replays.items():
+        ours = methods[FORESIZE]
+        headlines.append(
+            Headline(
+                f"{ours.savings:.0%} of {resource.value}",
+                f"limits that could have been given to others, with {ours.violation_share:.2%} of the decisions "
+                f"violated where {report.violation_probability:.2%} were accepted",
+                "good" if ours.violation_share <= 1.25 * report.violation_probability else "bad",
+            )
+        )
+    sections = [
+        PageSection(
+            "Now", _sentence(report), [_node_table(report, len(report.nodes))], notes=[str(f) for f in report.findings]
+        ),
+        PageSection(
+            "On the past",
+            "Each decision from what lay before it, then compared with what came.",
+            [_replay_table(report, resource) for resource in report.replays],
+            notes=LIMITS,
+        ),
+    ]
+    return Page("foresize: oversubscription", f"{len(report.nodes)} decisions", headlines, sections)
+
+
+def json_values(report: OversubscriptionReport) -> dict[str, Any]:
+    """Every figure, in base units."""
+    return {
+        "violation_probability": report.violation_probability,
+        "horizon_seconds": report.horizon_seconds,
+        "decided_at_seconds": report.decided_at_seconds,
+        "nodes": [asdict(each) | {"resource": each.resource.value, "freed": each.freed} for each in report.nodes],
+        "replay": {
+            resource.value: {name: asdict(outcome) for name, outcome in methods.items()}
+            for resource, methods in report.replays.items()
+        },
+        "findings": [str(finding) for finding in report.findings],
+    }
+
+
+def _sentence(report: OversubscriptionReport) -> str:
+    when = datetime.fromtimestamp(report.decided_at_seconds, UTC)
+    return (
+        f"decided at {when:%Y-%m-%d %H:%M} UTC for the next {report.horizon_seconds / 3600:g} h: no more than "
+        f"{report.violation_probability:.2%} of nodes should exceed the peak they are foretold"
+    )
+
+
+def _node_table(report: OversubscriptionReport, most: int) -> Table:
+    rows = [(f"{each.node} {each.resource.value}", *_amounts(each)) for each in report.nodes[:most]]
+    return Table(("node", "limits", "peak", "freed", "of limits", "remark"), rows, "Each node, the emptiest first")
+
+
+def _amounts(each: NodeDecision) -> tuple[str, ...]:
+    unit, scale = UNITS[each.resource]
+    share = each.freed / each.limits if each.limits > 0 else 0.0
+    shown = (f"{amount / scale:,.4g} {unit}" for amount in (each.limits, each.peak, each.freed))
+    return (*shown, f"{share:.1%}", each.reason)
+
+
+def _replay_table(report: OversubscriptionReport, resource: Resource) -> Table:
+    methods = report.replays[resource]
+    rows = [
+        (name, f"{o.violation_share:.2%}", f"{o.worst_tenth_share:.1%}", f"{o.severity:.1%}", f"{o.savings:.1%}")
+        for name, o in methods.items()
+    ]
+    columns = ("method", "violated", "worst tenth of nodes", "severity", "of limits freed")
+    return Table(columns, rows, f"{resource.value}: {methods[FORESIZE].decisions:,} decisions of the past, replayed")

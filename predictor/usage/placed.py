@@ -1,0 +1,43 @@
+"""Usage by node: what a workload's pods on a node used. Pure values."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from models.forecast import FloatArray
+from predictor.usage.panel import Finding, Resource
+
+
+class Placed(NamedTuple):
+    """A workload (`namespace/kind/name`) on a node."""
+
+    node: str
+    workload: str
+
+
+@dataclass(frozen=True, slots=True)
+class MeanPods:
+    """What the mean pod of workloads on nodes used, on one grid."""
+
+    names: tuple[Placed, ...]
+    start_seconds: int
+    step_seconds: int
+    usage: Mapping[Resource, FloatArray]
+    """[names, steps] in the resource's base unit, single precision. Where the workload had no pod on that node, or none
+    that was measured, that of its mean pod anywhere; NaN where it had none."""
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUsage:
+    """What was used on nodes lately, in base units. A node that is not measured is not there."""
+
+    since_seconds: int
+    """It is the mean from then …"""
+    measured_at_seconds: int
+    """… to then."""
+    usage: Mapping[Resource, Mapping[Placed, float]]
+    pods: Mapping[Resource, Mapping[Placed, float]]
+    """How many pods that is."""
+    partial: Collection[str] = field(default_factory=frozenset)
+    """Nodes of which too many running pods were not measured."""

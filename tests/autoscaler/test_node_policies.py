@@ -1,0 +1,152 @@
+"""What policies ask for, how their budgets are counted, and what is read of nodes and pods."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoscaler.cluster.containers import Amounts
+from autoscaler.cluster.nodes import NodeState
+from autoscaler.controller.autoscalers import Mode
+from autoscaler.controller.node_budget import HORIZONS_KEPT, BudgetRecord, record_from
+from autoscaler.controller.policies import OversubscriptionPolicy, Terms, rivals_of, terms_of
+from autoscaler.kube.nodes import node_of, node_pod_of, policy_of
+from predictor.usage.panel import Resource
+
+DAY = 86_400.0
+START = 20_000 * DAY
+NODE = NodeState("n1", "uid", frozenset({("pool", "general"), ("zone", "a")}))
+
+
+def a_policy(name: str, terms: Terms, *, mode: Mode = Mode.AUTO, pool: str = "general") -> OversubscriptionPolicy:
+    selector = frozenset({("pool", pool)})
+    return OversubscriptionPolicy(
+        name=name, uid=name, generation=1, selector=selector, terms={Resource.CPU: terms}, mode=mode
+    )
+
+
+def test_of_several_policies_the_strictest_of_each_term_holds() -> None:
+    """The lowest probability, the longest horizon, the lowest rate, and Observe before Auto."""
+    one = a_policy("one", Terms(0.01, DAY, 1.5))
+    other = a_policy("other", Terms(0.05, 2 * DAY, 1.2), mode=Mode.OBSERVE)
+    elsewhere = a_policy("elsewhere", Terms(0.001, DAY, 1.0), pool="gpu")
+
+    held = terms_of(NODE, (one, other, elsewhere))[Resource.CPU]
+
+    assert held.terms == Terms(0.01, 2 * DAY, 1.2)
+    assert not held.sells
+    assert terms_of(NODE, (one, elsewhere))[Resource.CPU].sells
+    assert rivals_of(one, (one, other, elsewhere), [NODE]) == {"other": 1}
+    assert rivals_of(elsewhere, (one, other, elsewhere), [NODE]) == {}
+
+
+def test_a_node_counts_once_in_a_horizon_however_often_it_was_violated() -> None:
+    record = BudgetRecord()
+    for second in range(3):
+        record = record.after({"n1", "n2"}, {"n1"}, DAY, START + second)
+    record = record.after({"n1", "n2"}, {"n2", "not told"}, DAY, START + DAY)
+
+    assert record.node_horizons == 4
+    assert record.violations == 2
+    assert record.budget(0.25) == 1.0
+    assert record.used_share(0.25) == 2.0
+
+
+def test_nothing_of_a_budget_is_used_before_anything_was_watched() -> None:
+    assert BudgetRecord().used_share(0.01) == 0.0
+    assert BudgetRecord().after((), (), DAY, START).node_horizons == 0
+
+
+def test_what_leaves_the_window_no_longer_counts() -> None:
+    record = BudgetRecord().after({"n1"}, {"n1"}, DAY, START)
+    for day in range(1, HORIZONS_KEPT):
+        record = record.after({"n1"}, (), DAY, START + day * DAY)
+    assert (record.violations, record.node_horizons) == (1, HORIZONS_KEPT)
+
+    record = record.after({"n1"}, (), DAY, START + HORIZONS_KEPT * DAY)
+
+    assert (record.violations, record.node_horizons) == (0, HORIZONS_KEPT)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.sets(st.sampled_from("abc"))), max_size=10))
+def test_a_record_comes_back_from_a_status_as_it_was(seen: list[tuple[int, set[str]]]) -> None:
+    record = BudgetRecord()
+    for day, violated in sorted(seen, key=lambda pair: pair[0]):
+        record = record.after(set("abc"), violated, DAY, START + day * DAY)
+
+    assert record_from(record.as_json()) == record
+
+
+@pytest.mark.parametrize("kept", [None, {}, {"start": "yesterday"}, {"start": 3, "nodes": 1}])
+def test_a_record_that_cannot_be_read_begins_anew(kept: dict[str, object] | None) -> None:
+    assert record_from(kept) == BudgetRecord()
+
+
+def a_pod(**spec: object) -> dict[str, object]:
+    return {
+        "metadata": {
+            "name": "web-0",
+            "namespace": "shop",
+            "uid": "u",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"foresize.io/evictable": "true"},
+        },
+        "spec": {"nodeName": "n1", "containers": [], **spec},
+        "status": {"phase": "Running"},
+    }
+
+
+def test_a_pod_is_read_with_its_sidecars_and_what_it_asks_for_of_what_was_reclaimed() -> None:
+    """A limit of the pod is known only where every container has one."""
+    containers = [
+        {"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2", "memory": "1Gi"}}},
+        {"resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi", "foresize.io/reclaimed-cpu": "1500"}}},
+    ]
+    sidecar = {"restartPolicy": "Always", "resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "1Gi"}}}
+    pod = node_pod_of(a_pod(containers=containers, initContainers=[sidecar, {"resources": {}}], priority=7))
+
+    assert pod is not None
+    assert pod.requests == Amounts(1.75, None)
+    assert pod.limits == Amounts(None, 3 * 2**30)
+    assert pod.reclaimed == Amounts(1.5, None)
+    assert (pod.workload, pod.priority, pod.is_evictable, pod.is_reclaimed) == ("shop/Pod/web-0", 7, True, True)
+
+
+def test_pods_that_are_done_or_nowhere_are_of_no_interest() -> None:
+    done = a_pod() | {"status": {"phase": "Succeeded"}}
+
+    assert node_pod_of(done) is None
+    assert node_pod_of(a_pod(nodeName=None)) is None
+
+
+def test_a_node_is_read_with_what_it_offers() -> None:
+    """In base units: cores and bytes."""
+    amounts = {"cpu": "16", "memory": "64Gi", "foresize.io/reclaimed-cpu": "2k"}
+    pressure = {"type": "MemoryPressure", "status": "True"}
+    status = {"capacity": amounts, "allocatable": {"cpu": "15500m"}, "conditions": [pressure]}
+
+    node = node_of({"metadata": {"name": "n1", "uid": "u", "labels": {"a": "b"}}, "status": status})
+
+    assert node.allocatable == Amounts(15.5, None)
+    assert node.offered == Amounts(2.0, None)
+    assert node.has_memory_pressure
+
+
+@pytest.mark.parametrize("horizon", ["", "a day", "0h", "-3h"])
+def test_a_spec_that_cannot_be_followed_says_why_and_selects_nothing(horizon: str) -> None:
+    resources = [{"name": "cpu", "violationProbability": 0.01, "horizon": horizon, "maxRate": 1.5}]
+
+    policy = policy_of({"metadata": {"name": "p", "uid": "u"}, "spec": {"resources": resources}})
+
+    assert "horizon" in policy.problem
+    assert not policy.selects(NODE)
+
+
+def test_a_policy_is_read_as_it_is_written() -> None:
+    resources = [{"name": "cpu", "violationProbability": 0.01, "horizon": "1h30m", "maxRate": 1.5}]
+    metadata = {"name": "p", "uid": "u", "annotations": {"foresize.io/paused": "yes"}}
+
+    policy = policy_of({"metadata": metadata, "spec": {"resources": resources, "mode": "Auto"}})
+
+    assert policy.terms == {Resource.CPU: Terms(0.01, 5400.0, 1.5)}
+    assert policy.mode is Mode.AUTO
+    assert not policy.sells

@@ -1,0 +1,566 @@
+"""Nodes oversold on a real control plane, from usage in a real Prometheus: observed, sold, guarded, cleaned up."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autoscaler.controller.loop import Controller
+from autoscaler.controller.memory import MemoryLeadership
+from autoscaler.controller.node_peaks import PeakTeller
+from autoscaler.controller.nodes import NodeControl
+from autoscaler.controller.quantities import quantity
+from autoscaler.kube.client import KubeClient
+from autoscaler.kube.cluster import KubeCluster
+from autoscaler.kube.nodes import KubeNodes
+from autoscaler.settings import OversubscriptionSettings, ScalingSettings
+from pipelines.demo.exporters import RawSeries
+from predictor.registry.memory import MemoryBundleStore
+from predictor.serving.predictor import Predictor
+from predictor.sources.http import PrometheusEndpoint
+from predictor.sources.prometheus import PrometheusSource
+from predictor.usage.panel import Resource
+from tests.support.controlplane import ApiError, ControlPlane, JsonObject, wait_until
+from tests.support.live_nodes import LiveNodes, live_nodes
+from tests.support.prometheus import STEP, a_pod, a_series
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+FORESIZE = Path(sys.executable).parent / "foresize"
+CRDS = [yaml.safe_load((DEPLOY / f"{name}.yaml").read_text()) for name in ("crd", "crd-oversubscriptionpolicies")]
+ROLES: dict[str, list[dict[str, Any]]] = {
+    each["metadata"]["name"]: each["rules"]
+    for each in yaml.safe_load_all((DEPLOY / "rbac.yaml").read_text())
+    if each["kind"] in ("ClusterRole", "Role")
+}
+RECLAIMED_CPU = "foresize.io/reclaimed-cpu"
+HOURS = 14
+"""Of past; the policies' horizon is an hour, so that these are as good as two weeks of days."""
+IDLE, PEAK = 1.0, 4.0
+"""Cores that the web server uses, and once an hour."""
+USABLE_CORES = 0.9 * 16
+
+
+def web_past(namespace: str, node: str, start: int, now: int) -> list[RawSeries]:
+    """A pod that peaks once an hour, always alike."""
+    steps = (now - start) // STEP
+    cores = [PEAK if step % 12 in (5, 6, 7) else IDLE for step in range(steps)]
+    series = a_pod("web-0", cores=cores, owner=("StatefulSet", "web"), namespace=namespace)
+    return [*series, a_series("kube_pod_info", [1] * steps, namespace=namespace, pod="web-0", node=node)]
+
+
+class Shop:
+    """A node of 16 cores that its web server has requested whole, and a controller that looks after it."""
+
+    def __init__(self, plane: ControlPlane, namespace: str, node: str, usage: LiveNodes, kubeconfig: Path) -> None:
+        self.plane, self.namespace, self.node, self.usage = plane, namespace, node, usage
+        self.kubeconfig = kubeconfig
+        self.control = self.a_control()
+
+    def a_control(self) -> NodeControl:
+        """A controller as after a restart."""
+        source = PrometheusSource(PrometheusEndpoint(url=self.usage.url), scrape_interval_seconds=2)
+        client = KubeClient.connect(self.kubeconfig)
+        cluster = KubeCluster(client, (self.namespace,))
+        predictor = Predictor(
+            source=source,
+            store=MemoryBundleStore(),
+            step_seconds=STEP,
+            span=timedelta(hours=HOURS),
+            horizon=timedelta(hours=1),
+            levels=(0.5, 0.99),
+            stale_after=timedelta(hours=2),
+            resources=(Resource.CPU,),
+        )
+        controller = Controller(cluster, cluster, predictor, ScalingSettings(), time.time, MemoryLeadership())
+        settings = OversubscriptionSettings(guard_release=timedelta(seconds=8), stale_after=timedelta(seconds=12))
+        # Two samples of the past in each step.
+        teller = PeakTeller(source, 2 * STEP, is_patient=True)
+        return NodeControl(KubeNodes(client), source, settings, controller, teller)
+
+    def close(self) -> None:
+        """Ends its watches and connections."""
+        cluster, nodes = self.control.controller.reader, self.control.cluster
+        assert isinstance(cluster, KubeCluster)
+        assert isinstance(nodes, KubeNodes)
+        nodes.close()
+        cluster.close()
+        cluster.client.close()
+
+    def cycle(self) -> None:
+        self.control.after_cycle(self.control.controller.cycle())
+
+    def until(self, holds: Callable[[], Any], what: str) -> Any:
+        """Cycles until it is so."""
+
+        def now() -> Any:
+            self.cycle()
+            return holds()
+
+        return wait_until(now, 60, what)
+
+    # --- what is asked
+
+    def policy(self, name: str = "", mode: str = "Auto", **terms: Any) -> str:
+        """Applies a policy over the node; its name."""
+        name = name or self.namespace
+        spec = {
+            "nodeSelector": {"pool": self.namespace},
+            "mode": mode,
+            "resources": [{"name": "cpu", "horizon": "1h", "violationProbability": 0.1} | terms],
+        }
+        self.plane.apply(a_policy(name, spec))
+        return name
+
+    def delete(self, policy: str) -> None:
+        self.plane.api.delete(f"/apis/foresize.io/v1alpha1/oversubscriptionpolicies/{policy}")
+
+    def batch(self, name: str, priority: str, cores: float = 2.0, labels: dict[str, str] | None = None) -> None:
+        """A pod that asks for reclaimed cores and may be evicted."""
+        amount = str(int(1000 * cores))
+        resources = {"requests": {RECLAIMED_CPU: amount}, "limits": {RECLAIMED_CPU: amount}}
+        evictable = {"foresize.io/evictable": "true"} if labels is None else labels
+        self.plane.apply(a_bare_pod(self, name, resources, evictable, priority))
+
+    # --- what is there
+
+    def status(self, policy: str = "") -> JsonObject:
+        path = f"/apis/foresize.io/v1alpha1/oversubscriptionpolicies/{policy or self.namespace}"
+        found: JsonObject = self.plane.get(path).get("status") or {}
+        return found
+
+    def cpu(self, policy: str = "") -> JsonObject:
+        found = self.status(policy).get("resources") or [{}]
+        return dict(found[0])
+
+    def condition(self, kind: str, policy: str = "") -> tuple[str, str]:
+        """Status and reason."""
+        found = {each["type"]: each for each in self.status(policy).get("conditions") or ()}
+        return (found[kind]["status"], found[kind]["reason"]) if kind in found else ("", "")
+
+    def offered(self) -> int | None:
+        """Thousandths of cores that the node's status offers."""
+        status = self.plane.get(f"/api/v1/nodes/{self.node}")["status"]
+        amount = status["capacity"].get(RECLAIMED_CPU)
+        assert status["allocatable"].get(RECLAIMED_CPU) == amount
+        return None if amount is None else round(quantity(amount))
+
+    def running(self) -> list[str]:
+        """Names of the pods on the node."""
+        return sorted(
+            pod["metadata"]["name"]
+            for pod in self.plane.pods(self.namespace)
+            if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]
+        )
+
+    def events(self, policy: str = "") -> list[tuple[str, str]]:
+        """Reasons and notes of the policy's Events."""
+        listed = self.plane.get("/apis/events.k8s.io/v1/namespaces/default/events")["items"]
+        found = [e for e in listed if e["regarding"].get("name") == (policy or self.namespace)]
+        return [(e["reason"], e["note"]) for e in sorted(found, key=lambda e: e["eventTime"])]
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.control.controller.metrics.registry.get_sample_value(f"foresize_{name}", labels)
+
+
+def a_policy(name: str, spec: JsonObject) -> JsonObject:
+    return {
+        "apiVersion": "foresize.io/v1alpha1",
+        "kind": "OversubscriptionPolicy",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def a_bare_pod(
+    shop: Shop, name: str, resources: JsonObject, labels: dict[str, str] | None = None, priority: str = ""
+) -> JsonObject:
+    spec: JsonObject = {
+        "nodeSelector": {"pool": shop.namespace},
+        "tolerations": [{"operator": "Exists"}],
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "app", "image": "busybox", "resources": resources}],
+    }
+    if priority:
+        spec["priorityClassName"] = priority
+    metadata = {"name": name, "namespace": shop.namespace, "labels": labels or {}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def web(namespace: str) -> JsonObject:
+    """The web server, which requests nearly all that the node has."""
+    resources = {"requests": {"cpu": "15500m", "memory": "1Gi"}, "limits": {"cpu": "15500m", "memory": "2Gi"}}
+    labels = {"app": "web"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "web", "namespace": namespace},
+        "spec": {
+            "replicas": 1,
+            "serviceName": "web",
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "nodeSelector": {"pool": namespace},
+                    "tolerations": [{"operator": "Exists"}],
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [{"name": "app", "image": "busybox", "resources": resources}],
+                },
+            },
+        },
+    }
+
+
+@pytest.fixture
+def shop(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Shop]:
+    """A controller with the roles that deploy/ has, and no more."""
+    if control_plane.is_external:
+        pytest.skip("FORESIZE_TEST_KUBECONFIG names a cluster with kubelets of its own")
+    for crd in CRDS:
+        control_plane.apply(crd)
+    for name, value in (("cheap", 10), ("dear", 1000)):
+        control_plane.apply(
+            {
+                "apiVersion": "scheduling.k8s.io/v1",
+                "kind": "PriorityClass",
+                "metadata": {"name": name},
+                "value": value,
+                "preemptionPolicy": "Never",
+            }
+        )
+    now = int(time.time()) // STEP * STEP
+    start = now - HOURS * 3600
+    with control_plane.namespace("oversold") as namespace:
+        (node,) = control_plane.add_nodes(1, labels={"pool": namespace}, prefix=namespace)
+        taint = [{"key": "pool", "value": namespace, "effect": "NoSchedule"}]
+        control_plane.api.patch(f"/api/v1/nodes/{node}", {"spec": {"taints": taint}})
+        past = web_past(namespace, node, start, now)
+        with live_nodes(tmp_path, lambda: control_plane.pods(namespace), past, start) as usage:
+            usage.use({"web": IDLE})
+            control_plane.apply(web(namespace))
+            wait_until(lambda: len(control_plane.ready_pods(namespace)) == 1, 60, "the web server")
+            rules = [r for rules in ROLES.values() for r in rules]
+            shop = Shop(control_plane, namespace, node, usage, control_plane.kubeconfig_for(namespace, rules))
+            try:
+                yield shop
+            finally:
+                shop.close()
+                for each in control_plane.get("/apis/foresize.io/v1alpha1/oversubscriptionpolicies")["items"]:
+                    shop.delete(each["metadata"]["name"])
+                control_plane.remove_nodes([node])
+
+
+def test_a_policy_that_observes_says_what_could_be_sold_and_writes_nothing_to_nodes(shop: Shop) -> None:
+    """The peak is that of the past hours, the rate what it leaves; the node is as it was."""
+    before = shop.plane.get(f"/api/v1/nodes/{shop.node}")["status"]["capacity"]
+    shop.policy(mode="Observe")
+
+    is_known = {"selected": 1, "cold": 0, "stale": 0, "suspended": 0}
+    shop.until(lambda: shop.status().get("nodes") == is_known, "a status that knows the node")
+
+    cpu = shop.cpu()
+    assert cpu["predictedPeak"] == pytest.approx(PEAK, rel=0.1)
+    assert cpu["predictedPeak"] >= PEAK * 0.999
+    assert cpu["allocatable"] == 16
+    assert cpu["requested"] == 15.5
+    assert cpu["reclaimable"] == pytest.approx(min(USABLE_CORES - cpu["predictedPeak"], 1.5 * 16 - 15.5), rel=1e-3)
+    assert cpu["rate"] == pytest.approx((15.5 + cpu["reclaimable"]) / 16, rel=1e-3)
+    assert (cpu["offered"], cpu["sold"]) == (0, 0)
+    assert cpu["violations"]["nodeHorizons"] >= 1
+    assert shop.condition("AbleToReclaim") == ("True", "Observe")
+    assert shop.condition("ReclaimingActive") == ("True", "PeaksPredicted")
+    assert shop.condition("Conflict") == ("False", "NoConflict")
+    assert shop.plane.get(f"/api/v1/nodes/{shop.node}")["status"]["capacity"] == before
+    assert shop.metric("policy_oversubscription_rate", policy=shop.namespace, resource="cpu") == pytest.approx(
+        cpu["rate"], abs=1e-3
+    )
+
+
+def test_sold_scheduled_guarded_evicted_and_sold_again(shop: Shop) -> None:
+    """The whole life of a node that is oversold, by what the scheduler, the eviction API and people see."""
+    shop.plane.apply(a_bare_pod(shop, "ordinary", {"requests": {"cpu": "2"}}))
+    shop.policy()
+
+    # What the web server will not use is offered, and pods fit that did not before.
+    shop.until(shop.offered, "an offer")
+    assert 8000 <= (shop.offered() or 0) <= 8500  # the rate of 1.5 allows 8500
+    for name, priority in (("dear-1", "dear"), ("cheap-1", "cheap"), ("cheap-2", "cheap"), ("dear-2", "dear")):
+        shop.batch(name, priority)
+    batch = ["cheap-1", "cheap-2", "dear-1", "dear-2"]
+    shop.until(lambda: shop.running() == [*batch, "web-0"], "four batch pods on the node")
+    shop.until(lambda: shop.cpu()["sold"] == 8, "a status that counts them")
+
+    # More is used than is usable: nothing more is sold, then the cheapest pod goes, and no more than needed.
+    shop.usage.use({"web": IDLE, "cheap": 3.6, "dear": 3.6})
+    shop.until(lambda: shop.condition("ReclaimingLimited") == ("True", "NodeFull"), "a guard that steps in")
+    assert shop.status()["suspendedNodes"] == [shop.node]
+    assert shop.metric("node_suspended", node=shop.node) == 1
+    shop.until(lambda: len(shop.running()) < 5, "an eviction")
+    shop.until(lambda: shop.offered() == 2000 * (len(shop.running()) - 1), "an offer of what is sold")
+    gone = set(batch) - set(shop.running())
+    assert len(gone) == 1
+    assert gone < {"cheap-1", "cheap-2"}
+    assert shop.metric("evictions_total", outcome="applied") == 1
+    violations = shop.cpu()["violations"]["count"]
+    assert violations >= 1
+    reasons = [reason for reason, _ in shop.events()]
+    assert reasons[:2] == ["NodeSuspended", "PodEvicted"]
+    shop.batch("late", "dear")
+    shop.cycle()
+    assert "late" not in shop.running()
+
+    # Calm for long enough, it is sold again.
+    shop.usage.use({"web": IDLE, "cheap": 0.5, "dear": 0.5})
+    shop.until(lambda: "late" in shop.running(), "a node that is sold again")
+    assert shop.status()["nodes"]["suspended"] == 0
+    assert [reason for reason, _ in shop.events()][-1] == "NodeResumed"
+    assert shop.cpu()["violations"]["count"] == violations
+
+    # Without the policy nothing of it is left.
+    shop.delete(shop.namespace)
+    shop.until(lambda: shop.offered() is None, "a clean node")
+    assert "late" in shop.running()
+    assert shop.metric("node_offered", node=shop.node, resource="cpu") is None
+
+
+def test_a_policy_that_observes_counts_how_often_the_prediction_was_wrong(shop: Shop) -> None:
+    """The web server uses more than ever before: one violation, however long it lasts; nobody is suspended."""
+    shop.policy(mode="Observe")
+    shop.until(lambda: shop.condition("ReclaimingActive")[0] == "True", "a prediction")
+    assert shop.cpu()["violations"]["count"] == 0
+
+    shop.usage.use({"web": 2 * PEAK})
+    shop.until(lambda: shop.cpu()["violations"]["count"], "a violation")
+
+    violations = shop.cpu()["violations"]
+    assert violations["budget"] == pytest.approx(0.1 * violations["nodeHorizons"])
+    assert violations["budgetUsed"] == pytest.approx(violations["count"] / violations["budget"], rel=1e-4)
+    assert shop.metric("policy_violations", policy=shop.namespace, resource="cpu") == violations["count"]
+    assert shop.status()["nodes"]["suspended"] == 0
+    assert shop.events() == []
+
+
+@pytest.mark.parametrize("how", ["observes", "is paused"])
+def test_a_policy_that_no_longer_sells_takes_back_what_it_offered(shop: Shop, how: str) -> None:
+    name = shop.policy()
+    shop.until(shop.offered, "an offer")
+
+    if how == "observes":
+        shop.policy(mode="Observe")
+    else:
+        path = f"/apis/foresize.io/v1alpha1/oversubscriptionpolicies/{name}"
+        shop.plane.api.patch(path, {"metadata": {"annotations": {"foresize.io/paused": "true"}}})
+
+    shop.until(lambda: shop.offered() is None, "a clean node")
+    shop.until(lambda: shop.cpu()["offered"] == 0, "a status that says so")
+
+
+def test_a_node_that_is_not_measured_offers_what_it_has_sold_and_is_sold_on_once_it_is(shop: Shop) -> None:
+    """Its pods stay."""
+    shop.policy()
+    shop.until(shop.offered, "an offer")
+    shop.batch("batch", "cheap", cores=3.0)
+    shop.until(lambda: "batch" in shop.running(), "a batch pod")
+
+    shop.usage.silent_nodes.add(shop.node)
+    shop.until(lambda: shop.offered() == 3000, "an offer of what is sold")
+    assert shop.status()["nodes"]["stale"] == 1
+    assert shop.condition("ReclaimingActive") == ("False", "StaleNodeMetrics")
+    assert "batch" in shop.running()
+
+    shop.usage.silent_nodes.clear()
+    shop.until(lambda: (shop.offered() or 0) > 8000, "a larger offer")
+
+
+def test_a_pod_whose_disruption_budget_does_not_let_it_go_stays_and_the_next_one_goes(shop: Shop) -> None:
+    """And a pod whose owner did not opt in stays as well, cheap as it is."""
+    evictable = {"foresize.io/evictable": "true"}
+    shop.policy()
+    shop.until(shop.offered, "an offer")
+    shop.plane.apply(
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": "kept", "namespace": shop.namespace},
+            "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"kept": "yes"}}},
+        }
+    )
+    shop.batch("kept", "cheap", labels={**evictable, "kept": "yes"})
+    shop.batch("not-asked", "cheap", labels={"app": "batch"})
+    shop.batch("dear", "dear")
+    shop.until(lambda: len(shop.running()) == 4, "three batch pods")
+
+    shop.usage.use({"kept": 5.0, "not-asked": 5.0, "dear": 5.0})
+    shop.until(lambda: "dear" not in shop.running(), "an eviction")
+
+    assert shop.running() == ["kept", "not-asked", "web-0"]
+    assert any(reason == "EvictionBlocked" and "kept" in note for reason, note in shop.events())
+
+
+def test_where_two_policies_select_a_node_the_stricter_holds_and_both_say_so(shop: Shop) -> None:
+    """The lower rate, and no sale while one of them observes."""
+    strict, other = shop.policy(f"{shop.namespace}-a", maxRate=1.2), shop.policy(f"{shop.namespace}-b")
+
+    shop.until(lambda: shop.offered() == 3700, "an offer by the lower rate")
+    for name in (strict, other):
+        assert shop.condition("Conflict", name) == ("True", "Conflict")
+        assert "Conflict" in [reason for reason, _ in shop.events(name)]
+
+    shop.policy(other, mode="Observe")
+    shop.until(lambda: shop.offered() is None, "a clean node")
+
+
+def test_a_new_leader_goes_on_where_the_last_one_stopped(shop: Shop) -> None:
+    """A suspended node is not sold again by a restart, and the record of violations is kept."""
+    shop.policy()
+    shop.until(shop.offered, "an offer")
+    shop.batch("batch", "cheap", labels={"app": "batch"})
+    shop.until(lambda: "batch" in shop.running(), "a batch pod")
+    shop.usage.use({"batch": 14.0})
+    shop.until(lambda: shop.cpu()["violations"]["count"] == 1, "a violation")
+    shop.until(lambda: shop.offered() == 2000, "an offer of what is sold")
+
+    shop.usage.use({"batch": 0.0})
+    shop.close()
+    shop.control = shop.a_control()
+    shop.cycle()
+
+    assert shop.offered() == 2000
+    assert shop.status()["suspendedNodes"] == [shop.node]
+    assert shop.cpu()["violations"]["count"] == 1
+    shop.until(lambda: (shop.offered() or 0) > 2000, "a node that is sold again")
+
+
+def test_a_pause_of_the_whole_controller_takes_back_what_was_offered(shop: Shop) -> None:
+    """What nobody guards is not sold."""
+    shop.policy()
+    shop.until(shop.offered, "an offer")
+    shop.control.controller.settings = ScalingSettings(paused=True)
+
+    shop.until(lambda: shop.offered() is None, "a clean node")
+
+    shop.until(lambda: shop.condition("AbleToReclaim") == ("False", "Paused"), "a status that says so")
+
+
+def test_a_dry_run_writes_nothing_at_all(shop: Shop) -> None:
+    """No status either; the metrics say what would be offered."""
+    shop.policy()
+    shop.control.controller.is_dry_run = True
+
+    labels = {"node": shop.node, "resource": "cpu"}
+    shop.until(lambda: shop.metric("node_reclaimable", **labels), "a prediction")
+
+    assert shop.offered() is None
+    assert shop.status() == {}
+    assert shop.metric("node_offered", **labels) == 0
+
+
+def test_a_node_short_of_memory_is_not_sold_on_and_loses_the_cheapest_pod(shop: Shop) -> None:
+    """Whatever its CPU looks like."""
+    shop.policy()
+    shop.until(shop.offered, "an offer")
+    shop.batch("cheap", "cheap")
+    shop.batch("dear", "dear")
+    shop.until(lambda: shop.running() == ["cheap", "dear", "web-0"], "two batch pods")
+
+    pressure = {"type": "MemoryPressure", "status": "True", "reason": "KubeletHasInsufficientMemory", "message": ""}
+    path = f"/api/v1/nodes/{shop.node}/status"
+    shop.plane.api.patch(path, {"status": {"conditions": [pressure]}}, "application/strategic-merge-patch+json")
+    shop.until(lambda: shop.running() == ["dear", "web-0"], "an eviction")
+
+    shop.until(lambda: shop.condition("ReclaimingLimited") == ("True", "NodePressure"), "a status that says so")
+    assert shop.events()[0][0] == "NodeSuspended"
+
+
+def test_a_controller_without_the_role_says_which_rule_it_needs(shop: Shop) -> None:
+    """In the condition; nothing else fails."""
+    rules = [r for name in ("foresize-read", "foresize-tell") for r in ROLES[name]]
+    shop.close()
+    shop.kubeconfig = shop.plane.kubeconfig_for(f"{shop.namespace}-reader", rules)
+    shop.control = shop.a_control()
+    shop.policy()
+
+    shop.until(lambda: shop.condition("AbleToReclaim") == ("False", "FailedUpdateNode"), "a status that says so")
+
+    (said,) = [c["message"] for c in shop.status()["conditions"] if c["type"] == "AbleToReclaim"]
+    assert "kubectl apply -f deploy/binding-nodes.yaml" in said
+    assert 'resources: ["nodes/status"], verbs: ["patch"]' in said
+    assert shop.offered() is None
+    assert (shop.metric("node_writes_total", outcome="failed") or 0) > 0
+
+
+def test_one_cycle_of_foresize_run_looks_after_policies(shop: Shop, tmp_path: Path) -> None:
+    """As a user starts it, with the addresses in variables."""
+    shop.policy(mode="Observe")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FORESIZE_")}
+    settings = {
+        "FORESIZE_PROMETHEUS__URL": shop.usage.url,
+        "FORESIZE_PROMETHEUS__SCRAPE_INTERVAL": "2s",
+        "FORESIZE_HISTORY__STEP": "10m",
+        "FORESIZE_SCALING__NAMESPACES": shop.namespace,
+        "FORESIZE_SCALING__LEASE_NAMESPACE": shop.namespace,
+    }
+
+    ran = subprocess.run(
+        [str(FORESIZE), "run", "--once", "--kubeconfig", str(shop.kubeconfig)],
+        cwd=tmp_path,
+        env=clean | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert shop.cpu().get("predictedPeak") == pytest.approx(PEAK, rel=0.1), ran.stderr
+    assert shop.condition("AbleToReclaim") == ("True", "Observe")
+
+
+def test_a_policy_that_selects_nothing_says_so(shop: Shop) -> None:
+    name = f"{shop.namespace}-nowhere"
+    shop.plane.apply(a_policy(name, {"nodeSelector": {"pool": "nowhere"}, "resources": [{"name": "memory"}]}))
+
+    shop.until(lambda: shop.condition("NodesSelected", name) == ("False", "NoNodes"), "a status that says so")
+    shop.delete(name)
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"violationProbability": 0}, "above 0 and below 0.5"),
+        ({"violationProbability": 0.5}, "above 0 and below 0.5"),
+        ({"maxRate": 0.9}, "from 1 to 10"),
+        ({"horizon": "30m"}, "from 1h to 96h"),
+        ({"horizon": "a day"}, "horizon"),
+        ({"horizon": ""}, "from 1h to 96h"),
+        ({"name": "gpu"}, "Unsupported value"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_by_the_api(
+    control_plane: ControlPlane, terms: dict[str, Any], said: str
+) -> None:
+    control_plane.apply(CRDS[1])
+
+    with pytest.raises(ApiError, match=said):
+        control_plane.apply(a_policy("refused", {"resources": [{"name": "cpu"} | terms]}))
+
+
+def test_a_policy_observes_unless_it_says_otherwise(control_plane: ControlPlane) -> None:
+    """With a day's horizon and one violation in a hundred."""
+    control_plane.apply(CRDS[1])
+
+    taken = control_plane.apply(a_policy("taken", {"resources": [{"name": "cpu"}], "nodeSelector": {"pool": "none"}}))
+    control_plane.api.delete("/apis/foresize.io/v1alpha1/oversubscriptionpolicies/taken")
+
+    assert taken["spec"]["mode"] == "Observe"
+    assert taken["spec"]["actuator"] == {"type": "ExtendedResources"}
+    assert taken["spec"]["resources"] == [
+        {"name": "cpu", "violationProbability": 0.01, "horizon": "24h", "maxRate": 1.5}
+    ]

@@ -1,0 +1,153 @@
+"""`foresize oversubscribe`: what a node may be oversold by, how that would have gone, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from foresize.cli import main_group
+from models.forecast import FloatArray
+from pipelines.flows.oversubscribe import FORESIZE, ORACLE, oversubscribe
+from pipelines.flows.oversubscription_text import json_values, page, text_lines
+from pipelines.report.page import html
+from pipelines.settings import Settings
+from pipelines.steps.nodes import nodes_of
+from predictor.errors import InvalidUsage
+from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+from predictor.usage.table import table_from_panel
+
+STEP = 1800
+STEPS_A_DAY = 48
+WORKLOADS = [f"shop/Pod/web-{number}" for number in range(4)]
+PLACEMENT = {name: f"node-{number % 2}" for number, name in enumerate(WORKLOADS)}
+
+
+def a_panel(days: int = 16, *, limit: float = 4.0) -> UsagePanel:
+    """Four pods whose CPU has no rhythm and stays far below their limits."""
+    usage = np.minimum(np.random.default_rng(5).exponential(0.4, (4, days * STEPS_A_DAY)), 3.9)
+    keys = tuple(SeriesKey(name, Resource.CPU) for name in WORKLOADS)
+    limits: FloatArray = np.full(usage.shape, limit)
+    return UsagePanel(keys, 1_750_000_000 // STEP * STEP, STEP, usage, {"limit": limits})
+
+
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *options: str, panel: UsagePanel | None = None) -> Result:
+    """The command over a file, beside a placement."""
+    monkeypatch.chdir(tmp_path)
+    table_from_panel(panel or a_panel()).to_parquet("usage.parquet")
+    pd.DataFrame({"workload": list(PLACEMENT), "node": list(PLACEMENT.values())}).to_csv("nodes.csv", index=False)
+    return CliRunner().invoke(main_group, ["oversubscribe", "--history", "usage.parquet", "--step", "30m", *options])
+
+
+def test_every_node_is_decided_on_and_the_past_says_how_that_went() -> None:
+    """Two nodes of two pods: below 8 cores, the oracle never violated and ahead in savings at that."""
+    made = oversubscribe(Settings(), a_panel(), PLACEMENT)
+
+    assert {each.node for each in made.nodes} == {"node-0", "node-1"}
+    assert all(each.limits == 8 and 0 < each.peak < 8 and not each.reason for each in made.nodes)
+    methods = made.replays[Resource.CPU]
+    assert methods[ORACLE].violation_share == 0
+    assert methods["borg_default"].savings == pytest.approx(0.1)
+    assert 0.1 < methods[FORESIZE].savings < methods[ORACLE].savings
+    assert methods[FORESIZE].decisions == 2 * (6 * 8 + 1)
+
+
+def test_a_higher_probability_frees_more() -> None:
+    """On every node."""
+    panel = a_panel()
+    careful, bold = (
+        {
+            each.node: each.freed
+            for each in oversubscribe(
+                Settings.model_validate({"oversubscription": {"violation_probability": probability}}), panel, PLACEMENT
+            ).nodes
+        }
+        for probability in (0.01, 0.2)
+    )
+
+    assert all(bold[node] > careful[node] for node in careful)
+
+
+def test_too_short_a_past_oversells_nothing_and_says_so() -> None:
+    """Three days: limits stand, with the reason, and nothing is replayed."""
+    made = oversubscribe(Settings(), a_panel(days=3), PLACEMENT)
+
+    assert all(each.peak == each.limits and "3 past horizons" in each.reason for each in made.nodes)
+    assert not made.replays
+    assert any("too few to replay" in str(finding) for finding in made.findings)
+
+
+def test_without_a_placement_everything_is_on_one_node_and_a_workload_without_limit_is_left_out() -> None:
+    """A limit that is known later holds before as well."""
+    panel = a_panel()
+    panel.attributes["limit"][0] = np.nan
+    panel.attributes["limit"][1, :100] = np.nan
+
+    (node,), findings = nodes_of(panel, None, Resource.CPU)
+
+    assert node.usage.shape[0] == 3
+    assert node.limits[0, 0] == 4
+    assert [each.workload for each in findings] == [WORKLOADS[0]]
+
+
+def test_a_placement_of_others_is_refused() -> None:
+    """It names what the history has."""
+    with pytest.raises(InvalidUsage, match="shop/Pod/web-0"):
+        nodes_of(a_panel(), {"other/Pod/x": "node-9"}, Resource.CPU)
+
+
+def test_the_figures_are_the_same_in_text_page_and_json() -> None:
+    """A reader of any of the three sees the same peak."""
+    made = oversubscribe(Settings(), a_panel(), PLACEMENT)
+    shown = f"{made.nodes[0].peak:,.4g} cores"
+
+    assert shown in "\n".join(text_lines(made))
+    assert shown in html(page(made))
+    assert json_values(made)["nodes"][0]["peak"] == made.nodes[0].peak
+    assert json.dumps(json_values(made), allow_nan=False)
+
+
+def test_the_command_reads_files_and_writes_what_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No server is needed."""
+    wanted = ("--placement", "nodes.csv", "--violation-probability", "0.05", "--report", "r.html", "--json", "r.json")
+
+    result = run(tmp_path, monkeypatch, *wanted)
+
+    assert result.exit_code == 0, result.output
+    assert "node-1 cpu" in result.output
+    assert "5.00%" in result.output
+    assert json.loads(Path("r.json").read_text())["violation_probability"] == 0.05
+    assert "node-1 cpu" in Path("r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--violation-probability", "2"], "oversubscription.violation_probability"),
+        (["--placement", "usage.parquet"], "no column 'node'"),
+        (["--placement", "twice.csv"], "'a' is on more than one node"),
+        (["--placement", "nodes.csv", "--json", "nodes.csv"], "same file"),
+    ],
+)
+def test_a_wrong_option_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    """Each mistake ends with a message about itself and no stack trace."""
+    (tmp_path / "twice.csv").write_text("workload,node\na,one\na,two\n")
+
+    result = run(tmp_path, monkeypatch, *options)
+
+    assert result.exit_code != 0
+    assert message in result.output + str(result.exception)
+
+
+def test_a_history_without_limits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is named."""
+    result = run(tmp_path, monkeypatch, panel=a_panel(limit=np.nan))
+
+    assert result.exit_code == 2
+    assert "limit, capacity or request" in result.output

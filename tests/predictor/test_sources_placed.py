@@ -1,0 +1,110 @@
+"""What runs on each node, read from a real Prometheus: what a node may be oversold by rests on it."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.demo.exporters import RawSeries
+from pipelines.demo.local_prometheus import LocalPrometheus
+from predictor.errors import SourceRefused
+from predictor.sources.http import PrometheusEndpoint
+from predictor.sources.prometheus import PrometheusSource
+from predictor.usage.panel import Resource
+from predictor.usage.placed import MeanPods, Placed
+from tests.support.prometheus import STEP, a_pod, a_prometheus, a_series
+
+STEPS = 288 + 12
+NOW = int(time.time()) // STEP * STEP
+START = NOW - STEPS * STEP
+WEB, DB = "shop/StatefulSet/web", "shop/StatefulSet/db"
+
+
+def on(node: str, pod: str, cores: list[float], owner: str, first: int = 0) -> list[RawSeries]:
+    """A pod on a node, from a step on; two copies of kube-state-metrics tell of it."""
+    series = a_pod(pod, cores=cores, owner=("StatefulSet", owner), memory_bytes=1e9 * cores[-1], first=first)
+    ids = {"namespace": "shop", "pod": pod, "node": node}
+    for copy in ("first", "second"):
+        series.append(a_series("kube_pod_info", [1] * len(cores), first, **ids, instance=copy))
+    phase = {"namespace": "shop", "pod": pod, "phase": "Running"}
+    return [*series, a_series("kube_pod_status_phase", [1] * len(cores), first, **phase)]
+
+
+def the_series() -> list[RawSeries]:
+    """Two pods of `web` on n1 and one on n2, which came half-way; `db` on n2 beside a pod that nobody measures."""
+    half = STEPS // 2
+    silent = {"namespace": "shop", "pod": "db-1"}
+    return [
+        *on("n1", "web-0", [1.0] * STEPS, "web"),
+        *on("n1", "web-1", [3.0] * STEPS, "web"),
+        *on("n2", "web-2", [5.0] * half, "web", half),
+        *on("n2", "db-0", [0.5] * STEPS, "db"),
+        a_series("kube_pod_info", [1] * STEPS, **silent, node="n2"),
+        a_series("kube_pod_owner", [1] * STEPS, **silent, owner_kind="StatefulSet", owner_name="db"),
+        a_series("kube_pod_status_phase", [1] * STEPS, **silent, phase="Running"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrometheus]:
+    """One for all tests here; they only read."""
+    with a_prometheus(tmp_path_factory.mktemp("placed"), the_series(), start_seconds=START) as running:
+        yield running
+
+
+@pytest.fixture
+def source(prometheus: LocalPrometheus) -> PrometheusSource:
+    return PrometheusSource(PrometheusEndpoint(url=prometheus.url), scrape_interval_seconds=STEP)
+
+
+def fetched(source: PrometheusSource, *names: Placed) -> MeanPods:
+    return source.fetch_mean_pods(names, start_seconds=START, end_seconds=NOW - STEP, step_seconds=STEP)
+
+
+@pytest.mark.real
+def test_a_workload_on_a_node_is_its_mean_pod_there_and_before_it_was_there_that_of_anywhere(
+    source: PrometheusSource,
+) -> None:
+    """Over more than a day, cut at midnight; its pods elsewhere stand in only where it had none."""
+    usage = fetched(source, Placed("n1", WEB), Placed("n2", WEB), Placed("n2", DB))
+    cores = {name: usage.usage[Resource.CPU][row] for row, name in enumerate(usage.names)}
+
+    assert usage.usage[Resource.CPU].shape == (3, STEPS)
+    assert usage.usage[Resource.CPU].dtype == np.float32
+    assert np.nanmax(np.abs(cores[Placed("n1", WEB)] - 2.0)) < 1e-3
+    assert cores[Placed("n2", WEB)][10] == pytest.approx(2.0, rel=1e-3)
+    assert cores[Placed("n2", WEB)][-10] == pytest.approx(5.0, rel=1e-3)
+    assert usage.usage[Resource.MEMORY][usage.names.index(Placed("n1", WEB)), -5] == pytest.approx(2e9, rel=1e-3)
+    assert np.count_nonzero(np.isnan(cores[Placed("n2", DB)])) <= 2
+
+
+@pytest.mark.real
+def test_a_workload_that_moved_here_has_its_past_elsewhere(source: PrometheusSource) -> None:
+    """And one that nobody knows has none."""
+    usage = fetched(source, Placed("n3", DB), Placed("n3", "shop/StatefulSet/nobody"))
+
+    assert usage.usage[Resource.CPU][0, -5] == pytest.approx(0.5, rel=1e-3)
+    assert np.isnan(usage.usage[Resource.CPU][1]).all()
+
+
+@pytest.mark.real
+def test_what_is_used_on_a_node_now(source: PrometheusSource) -> None:
+    """By workload, and whether its pods were measured: of n2's one was not."""
+    now = source.fetch_node_usage(float(NOW))
+
+    assert now.usage[Resource.CPU][Placed("n1", WEB)] == pytest.approx(4.0, rel=1e-3)
+    assert now.pods[Resource.CPU][Placed("n1", WEB)] == 2
+    assert now.usage[Resource.MEMORY][Placed("n2", WEB)] == pytest.approx(5e9, rel=1e-3)
+    assert now.partial == {"n2"}
+    assert (now.since_seconds, now.measured_at_seconds) == (NOW - 2 * STEP, NOW)
+
+
+@pytest.mark.real
+def test_a_store_without_such_metrics_says_what_is_needed(tmp_path: Path) -> None:
+    with (
+        a_prometheus(tmp_path, [a_series("up", [1.0] * 12)], start_seconds=NOW - 12 * STEP) as prometheus,
+        pytest.raises(SourceRefused, match="kube_pod_info"),
+    ):
+        fetched(PrometheusSource(PrometheusEndpoint(url=prometheus.url)), Placed("n1", WEB))
