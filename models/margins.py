@@ -26,7 +26,7 @@ MARGINS: FloatArray = np.concatenate(
 """The margins that there are: 1 % apart where most serve, 7 % apart elsewhere."""
 _LOGS: FloatArray = np.log(MARGINS)
 HALF_LIFE_SECONDS = 14 * 86_400.0
-"""After which a step counts half. With a day or less violations grow and cost does too: .5 % of a day are 7 minutes."""
+"""After which a step counts half. Little memory costs: of a day, .5 % are 7 minutes."""
 BLOCK = 512
 """How many series are advised on together: all of a large fleet's would take gigabytes."""
 LARGEST_UNIT = 1e4
@@ -61,7 +61,7 @@ class DemandMargins:
 
     def __init__(self, series: int, forecasts: Sequence[str], *, step_seconds: int, longest_lead_steps: int) -> None:
         """Nothing is known yet. `forecasts` names those signals that are forecast and not recent usage."""
-        self._step_seconds, self._longest = step_seconds, longest_lead_steps
+        self._longest = longest_lead_steps
         self._recent_signals = recent_signals(step_seconds)
         self.names = (*(each.name for each in self._recent_signals), *forecasts)
         """Of the signals, for a person."""
@@ -84,13 +84,10 @@ class DemandMargins:
         return int(self._total.shape[0])
 
     def select(self, rows: IntArray) -> Self:
-        """Some series in the order given; a row of -1 is one of which nothing is known."""
+        """Some series, in the order given."""
         made = copy(self)
-        is_new = rows < 0
         made._needed, made._total, made._used = self._needed[rows], self._total[rows], self._used[rows]
         made._recent = self._recent[:, rows]
-        made._needed[is_new], made._total[is_new], made._used[is_new] = 0.0, 0.0, 0.0
-        made._recent[:, is_new] = np.nan
         return made
 
     def beside(self, other: Self) -> Self:
@@ -135,12 +132,9 @@ class DemandMargins:
 
     def advised(self, allowed: FloatArray) -> Advised:
         """What demand of the coming step exceeds in shares `allowed` of time, [series, asked], at the least cost."""
-        parts = [self._advised(slice(first, first + BLOCK), allowed[first : first + BLOCK]) for first in self._blocks]
+        firsts = range(0, max(self.series, 1), BLOCK)
+        parts = [self._advised(slice(first, first + BLOCK), allowed[first : first + BLOCK]) for first in firsts]
         return Advised(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Advised)))
-
-    @property
-    def _blocks(self) -> range:
-        return range(0, max(self.series, 1), BLOCK)
 
     def _advised(self, block: slice, allowed: FloatArray) -> Advised:
         signals = self._recent[0, block].astype(np.float64)

@@ -157,13 +157,14 @@ def test_a_longer_lead_needs_more() -> None:
 
 
 def test_each_series_is_its_own() -> None:
-    """What is selected goes on to the bit as it would have alone; a new row begins with nothing."""
+    """What is selected goes on to the bit as it would have alone; what is put beside it begins with nothing."""
     rng = np.random.default_rng(7)
     usage = np.stack([a_day_of(rng, kind, 800) for kind in ("noise", "waves", "bursts")])
     allowed = np.array([[0.02]])
 
     both = fed(usage[:, :400])
-    some = fed(usage[[2, 2]], first=400, margins=both.select(np.array([2, -1])))
+    new = DemandMargins(1, (), step_seconds=MINUTE, longest_lead_steps=LEAD)
+    some = fed(usage[[2, 2]], first=400, margins=both.select(np.array([2])).beside(new))
     alone = fed(usage[2:])
 
     assert some.advised(np.tile(allowed, (2, 1))).demand[0, 0] == alone.advised(allowed).demand[0, 0]
