@@ -207,7 +207,7 @@ class Controller:
         sizings = self._size_containers(plans, seen, forecasts)
         records = tuple(
             DecisionRecord(
-                replace(decided, remembered=self.remembered[decided.autoscaler.uid]),
+                _with_remembered(decided, self.remembered[decided.autoscaler.uid]),
                 results.get(decided.autoscaler.uid, NOTHING_TO_DO),
                 forecasts.model,
                 sizings.get(decided.autoscaler.uid),
@@ -477,6 +477,11 @@ class Controller:
     def _count_error(self, dependency: str, problem: Exception) -> None:
         self.metrics.errors.labels(dependency, type(problem).__name__).inc()
         self.metrics.dependency_up.labels(dependency).set(0)
+
+
+def _with_remembered(decided: Plan, remembered: Remembered) -> Plan:
+    """The plan with what is remembered after it was carried out."""
+    return decided if decided.remembered is remembered else replace(decided, remembered=remembered)
 
 
 def _queries(seen: ClusterObservation) -> dict[SeriesKey, str]:

@@ -88,8 +88,9 @@ def plan(
         return _left_alone(workload, remembered, target, now_seconds)
     if not autoscaler.scales:
         return _sized_only(workload, remembered, settings, now_seconds)
-    target = _as_we_left_it(target, remembered, now_seconds)
-    workload = replace(workload, target=target)
+    left = _as_we_left_it(target, remembered, now_seconds)
+    if left is not target:
+        target, workload = left, replace(workload, target=left)
     untold_from = remembered.last_replicas if _has_untold_change(remembered, target) else None
     remembered = _of_target(remembered, autoscaler, target, now_seconds)
     policy = policy_of(
@@ -253,6 +254,8 @@ def _of_target(
         change = ScaleEvent(now_seconds, target.replicas - before)
         memory = remembered.replicas._replace(events=(*remembered.replicas.events, change))
         return replace(remembered, replicas=memory, last_replicas=target.replicas, last_scale_seconds=now_seconds)
+    if not was_changed and before is not None:
+        return remembered
     changed_at = now_seconds if was_changed and is_ours else remembered.changed_by_others_at_seconds
     return replace(remembered, last_replicas=target.replicas, changed_by_others_at_seconds=changed_at)
 

@@ -6,7 +6,6 @@ What a new leader needs to go on from is in it too: see `recorded` and `remember
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from enum import IntEnum
 from math import ceil, isfinite
 from typing import Any
 
@@ -55,16 +54,6 @@ ESSENTIAL = (
 """Plain fields that are written as soon as they change."""
 
 
-class Importance(IntEnum):
-    """How much a new status has to say."""
-
-    NOTHING = 0
-    FIGURES = 1
-    """Only figures and sentences have moved."""
-    CHANGE = 2
-    """Something that a person or a new leader must know."""
-
-
 def status_of(
     plan: Plan, result: ActResult, before: Mapping[str, Any], now_seconds: float, sizing: Sizing | None = None
 ) -> JsonObject:
@@ -104,13 +93,6 @@ def status_of(
     if decisions:
         status["decisions"] = decisions
     return status | sizing_status(sizing, before)
-
-
-def importance(before: Mapping[str, Any], after: Mapping[str, Any]) -> Importance:
-    """How much a new status says that the old one does not."""
-    if _essence(before) != _essence(after):
-        return Importance.CHANGE
-    return Importance.NOTHING if before == after else Importance.FIGURES
 
 
 def recorded(remembered: Remembered) -> JsonObject:
@@ -338,8 +320,8 @@ def _entry(current: int, desired: int, reason: Reason, outcome: Outcome, now_sec
     }
 
 
-def _essence(status: Mapping[str, Any]) -> JsonObject:
-    """What of a status is worth a write at once."""
+def essence_of(status: Mapping[str, Any]) -> JsonObject:
+    """What of a status is worth a write at once when it changes: what a person or a new leader must know."""
     kept = status.get("stabilization") or {}
     return {
         **{name: status.get(name) for name in ESSENTIAL},
