@@ -73,6 +73,7 @@ def run(
       foresize run --once --dry-run --context staging     one look, nothing written
       foresize run --prometheus http://prom:9090 --interval 1m
     """
+    from autoscaler.tracing import exported
     from autoscaler.wiring import (
         build_controller,
         build_node_control,
@@ -102,13 +103,14 @@ def run(
             nodes.after_cycle(report)
 
     try:
-        if once:
-            _await_lease(controller)
-            report = controller.cycle()
-            after_cycle(report)
-            _finish(report, controller.leadership.holder, lease_problem(controller))
-        else:
-            _run_until_stopped(settings, controller, after_cycle)
+        with exported():
+            if once:
+                _await_lease(controller)
+                report = controller.cycle()
+                after_cycle(report)
+                _finish(report, controller.leadership.holder, lease_problem(controller))
+            else:
+                _run_until_stopped(settings, controller, after_cycle)
     finally:
         close_controller(controller, nodes)
 

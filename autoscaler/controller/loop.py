@@ -341,7 +341,7 @@ class Controller:
         autoscaler, target, hpa = decided.autoscaler, decided.workload.target, steered_hpa(decided.workload)
         assert isinstance(target, TargetWorkload)
         assert decided.policy is not None
-        with self.metrics.timed("validate"):
+        with self.metrics.timed("validate", workload=autoscaler.workload):
             scale = (
                 self.reader.minimum_of(hpa) if hpa else self.reader.scale_of(autoscaler.namespace, autoscaler.target)
             )
@@ -355,7 +355,7 @@ class Controller:
         # Asked again: reading the scale may have taken longer than the lease lasts.
         if not self.leadership.is_leader:
             return NOT_LEADING
-        with self.metrics.timed("act"):
+        with self.metrics.timed("act", workload=autoscaler.workload):
             if hpa:
                 self.writer.set_minimum(hpa, command.desired, scale)
             else:
@@ -396,7 +396,7 @@ class Controller:
         if not self._budget.take(self._passing()):
             return NO_BUDGET
         try:
-            with self.metrics.timed("act"):
+            with self.metrics.timed("act", workload=decided.autoscaler.workload):
                 self.writer.resize_pod(resize)
             result = ActResult(Outcome.APPLIED)
         except (CommandConflict, ObjectGone) as change:
