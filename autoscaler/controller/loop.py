@@ -136,6 +136,8 @@ class Controller:
         self.started_at_seconds = self.clock()
         self.report: CycleReport | None = None
         """The last cycle that saw the cluster, without its window of usage."""
+        self.has_read_usage = False
+        """Whether usage was read in any cycle: after a start the whole window has to be, and all is held until then."""
         self.last_cycle_seconds: float | None = None
         """When the last cycle ended, whatever came of it."""
 
@@ -165,6 +167,7 @@ class Controller:
         with self.metrics.timed("cycle"):
             report = self._cycle()
         self.last_cycle_seconds = self.clock()
+        self.has_read_usage |= report.forecasts is not None and report.forecasts.source_problem is None
         if report.problem is None:
             self.report = report.without_window()
         self._publish(report)
