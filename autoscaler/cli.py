@@ -79,6 +79,7 @@ def run(
         build_node_control,
         build_pool_watch,
         close_controller,
+        collect_garbage_seldom,
         configure_logging,
         lease_problem,
     )
@@ -92,6 +93,7 @@ def run(
         }
     )
     configure_logging()
+    collect_garbage_seldom()
     source = build_source(settings, history)
     controller = build_controller(settings, is_dry_run=dry_run, kubeconfig=kubeconfig, context=context, source=source)
     pools = build_pool_watch(settings, controller, source)
