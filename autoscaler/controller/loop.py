@@ -284,7 +284,8 @@ class Controller:
         """Takes into the records of demand what has become known; a copy that does not lead follows as well."""
         if not self.settings.learned_margins:
             return
-        now, terms, asked = seen.observed_at_seconds, {}, _queries(seen)
+        now, asked = seen.observed_at_seconds, _queries(seen)
+        terms: dict[str, tuple[SeriesKey, Terms] | None] = {}
         for workload in seen.workloads:
             uid = workload.autoscaler.uid
             if _unread(workload.autoscaler, asked):
