@@ -415,6 +415,8 @@ def test_the_minimum_of_the_hpa_is_raised_and_its_replicas_are_left_to_it() -> N
     assert parts.replicas() == 3
     assert parts.cluster.events[0].note.startswith("minReplicas of HorizontalPodAutoscaler other from 2 to 6: ")
     assert record.as_json()["max_source"] == "HorizontalPodAutoscaler other"
+    said = next(c["message"] for c in parts.status()["conditions"] if c["type"] == "Conflict")
+    assert said == f"only the HorizontalPodAutoscaler in charge steers {CART}"
 
 
 def test_the_minimum_of_the_hpa_is_lowered_only_after_a_whole_window() -> None:
