@@ -250,7 +250,9 @@ def _asked(url: str, workload: str, token_file: Path | None, ca_file: Path | Non
             raise click.ClickException(f"{address} asks for a token: name its file with --token-file")
         content = answer.json()
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as error:
-        raise ControllerUnreachable(f"{address}: {error}; is that the address of a `foresize run`?") from error
+        of_certificate = "CERTIFICATE_VERIFY_FAILED" in str(error)
+        hint = "name who signed its certificate with --ca-file" if of_certificate else "is it that of a `foresize run`?"
+        raise ControllerUnreachable(f"{address}: {error}; {hint}") from error
     if answer.status_code != 200 or not isinstance(content, dict) or "workload" not in content:
         said = content.get("error") if isinstance(content, dict) else None
         raise click.ClickException(str(said or f"{address} answered {answer.status_code}"))

@@ -22,7 +22,7 @@ from autoscaler.controller.autoscalers import (
     seconds_of,
 )
 from autoscaler.controller.budgeting import budget_status
-from autoscaler.controller.planning import Plan
+from autoscaler.controller.planning import Plan, steered_hpa
 from autoscaler.controller.records import ActResult, Outcome
 from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
 from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
@@ -241,7 +241,8 @@ def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]
 def _conflicting(plan: Plan) -> tuple[bool, str, str]:
     clash = plan.conflict
     if clash is None:
-        return False, "NoConflict", f"nothing else steers {plan.autoscaler.workload}"
+        other = "nothing else" if steered_hpa(plan.workload) is None else "only the HorizontalPodAutoscaler in charge"
+        return False, "NoConflict", f"{other} steers {plan.autoscaler.workload}"
     if plan.autoscaler.mode is Mode.OBSERVE:
         return False, Mode.OBSERVE.value, f"in mode Auto: {clash.reason.message}"
     return True, clash.reason.code.value, clash.reason.message
