@@ -8,6 +8,7 @@ of its `resource` label: cores, bytes, devices or requests per second.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import nan
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -37,6 +38,8 @@ class WorkloadReading:
     desired_replicas: int | None
     min_replicas: int | None = None
     max_replicas: int | None = None
+    is_at_maximum: bool | None = None
+    """Whether the observed demand needs more than the most replicas allowed, all of which are there."""
     observed: float | None = None
     forecast: float | None = None
     level: float | None = None
@@ -124,6 +127,11 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
         ("foresize_desired_replicas", "Replicas that foresize decided on.", lambda r: r.desired_replicas),
         ("foresize_min_replicas", "Fewest replicas allowed.", lambda r: r.min_replicas),
         ("foresize_max_replicas", "Most replicas allowed.", lambda r: r.max_replicas),
+        (
+            "foresize_at_max_replicas",
+            "1 where the observed demand needs more than the most replicas allowed, all of which are there; else 0.",
+            lambda r: r.is_at_maximum,
+        ),
     )
     for name, text, value_of in replica_gauges:
         yield _family(
@@ -145,7 +153,11 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
         "Highest forecast demand within the lead time, by the quantile level that the SLA states; at the one that "
         "foresize_error_budget_level shows, where there is one.",
         ("namespace", "workload", "resource", "level"),
-        [((r.namespace, r.workload, r.resource, f"{r.level:g}"), r.forecast) for r in readings if r.level is not None],
+        [
+            ((r.namespace, r.workload, r.resource, f"{r.level:.10g}"), r.forecast)
+            for r in readings
+            if r.level is not None
+        ],
     )
     yield _family(
         "foresize_workload_rung",
@@ -292,7 +304,7 @@ class AutoscalerMetrics:
         )
         self.dependency_up = Gauge(
             "foresize_dependency_up",
-            "1 where the last exchange with it went well (prometheus, registry, kubernetes).",
+            "1 where the last exchange with it went well (prometheus, or history for a file; registry, kubernetes).",
             ("dependency",),
             registry=registry,
         )
@@ -363,8 +375,11 @@ class AutoscalerMetrics:
             "foresize_model_age_seconds", "Time since the serving model was loaded anew.", registry=registry
         )
         self.model_trained_age = Gauge(
-            "foresize_model_trained_age_seconds", "Time since the serving model was fitted.", registry=registry
+            "foresize_model_trained_age_seconds",
+            "Time since the serving model was fitted; NaN where no model serves.",
+            registry=registry,
         )
+        self.model_trained_age.set(nan)
         self.model = Gauge(
             "foresize_model_info",
             "1 for the serving model version and where it came from (registry, last_good, previous).",

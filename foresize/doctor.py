@@ -41,9 +41,11 @@ EXPORTERS: tuple[tuple[str, str, str], ...] = (
     ("container_", "cAdvisor, which the kubelet exports at /metrics/cadvisor", "needed"),
     ("kube_pod_owner", "kube-state-metrics", "needed"),
     ("kube_replicaset_owner", "kube-state-metrics", "needed"),
+    ("kube_horizontalpodautoscaler_", "HorizontalPodAutoscalers, which kube-state-metrics shows", "optional"),
     ("kube_", "kube-state-metrics", "wanted"),
     ("DCGM_", "NVIDIA's dcgm-exporter", "optional"),
     ("nginx_", "ingress-nginx", "optional"),
+    ("foresize_", "PredictiveAutoscalers, which `foresize run` shows at /metrics", "optional"),
 )
 """By the start of a metric's name: what exports it, and how much it is needed."""
 Status = Literal["OK", "WARN", "FAIL"]
@@ -235,13 +237,14 @@ def prometheus_checks(settings: "Settings", now_seconds: float) -> Checks:
     from predictor.errors import PredictorError
     from predictor.sources.discovery import find_metrics
     from predictor.sources.http import PrometheusClient
-    from predictor.sources.promql import KIN_METRICS, METRICS, POOL_METRICS, selector
+    from predictor.sources.promql import HELD_BACK_METRICS, KIN_METRICS, METRICS, POOL_METRICS, selector
     from predictor.wiring import build_endpoint
 
     configured = build_endpoint(settings)
     endpoint = replace(configured, timeout_seconds=min(REQUEST_SECONDS, configured.timeout_seconds), retries=0)
     matchers = settings.prometheus.matchers
-    names = sorted({*sum(METRICS.values(), ()), *POOL_METRICS, *KIN_METRICS, "kube_pod_container_resource_requests"})
+    others = (*POOL_METRICS, *KIN_METRICS, *HELD_BACK_METRICS, "kube_pod_container_resource_requests")
+    names = sorted({*sum(METRICS.values(), ()), *others})
     now = int(now_seconds)
     client = PrometheusClient(endpoint)
     try:
@@ -325,6 +328,7 @@ def cluster_checks(settings: "Settings", kubeconfig: Path | None, context: str |
     version = client.get("/version").get("gitVersion", "of unknown version")
     yield Check("cluster", "OK", f"{client.server} answers: Kubernetes {version}")
     scaling = settings.scaling
+    yield from _namespace_checks(client, scaling.namespaces)
     may_see = True
     for namespace in scaling.namespaces or ("",):
         where = f"in namespace {namespace}" if namespace else "in all namespaces"
@@ -468,6 +472,22 @@ def _some(checks: list[Check], what: str) -> Checks:
         status, text = checks[0].status, f"{len(checks) - MOST_OBJECTS} more {what}"
         advice = "kubectl get predictiveautoscalers -A shows each one's reason" if status != "OK" else ""
         yield Check("cluster", status, text, advice)
+
+
+def _namespace_checks(client: Any, named: Sequence[str]) -> Checks:
+    """Namespaces of the settings that do not exist; with roles that do not let it see any, nothing is known of that."""
+    from autoscaler.errors import ClusterRefused
+    from autoscaler.kube.cluster import NAMESPACES
+
+    if not named:
+        return
+    try:
+        there = {str(item["metadata"]["name"]) for page in client.pages(NAMESPACES) for item in page.get("items") or ()}
+    except ClusterRefused:
+        return
+    for name in (each for each in named if each not in there):
+        text = f"scaling.namespaces names {name}, and there is no such namespace"
+        yield Check("cluster", "WARN", text, "mend the setting, or create it: until then nothing is looked after in it")
 
 
 def _policy_checks(client: Any) -> Checks:

@@ -102,6 +102,7 @@ class DecisionRecord:
             ready_replicas=seen.ready_replicas if seen else None,
             min_replicas=policy.min_replicas if policy else None,
             max_replicas=policy.max_replicas if policy else None,
+            is_at_maximum=self._is_at_maximum(),
             observed=None if isinstance(decision.observed, Hold) else decision.observed.value,
             forecast=forecast.value if forecast else None,
             # Of the stated level: a series for each that the budget makes of it would be too many.
@@ -111,6 +112,16 @@ class DecisionRecord:
             hold_reason=decision.reason.code.value if isinstance(decision.outcome, Hold) else "",
             budget=self._budget_reading(),
         )
+
+    def _is_at_maximum(self) -> bool | None:
+        """Whether demand is more than the most replicas carry that are allowed, with all of them there."""
+        policy, target, observed = self.plan.policy, self.plan.workload.target, self.plan.decision.observed
+        if policy is None or isinstance(target, Hold) or isinstance(observed, Hold):
+            return None
+        if isinstance(policy.capacity_per_replica, Hold):
+            return None
+        most = policy.max_replicas
+        return target.replicas >= most and observed.value > most * policy.capacity_per_replica
 
     def _budget_reading(self) -> BudgetReading | None:
         if self.plan.standing is None:

@@ -103,7 +103,7 @@ def _series_at_their_limit(panel: UsagePanel) -> list[Finding]:
         if (share := bounds / count) > OFTEN:
             message = (
                 f"{what} in {share:.0%} of the steps; there usage is but a bound of demand and counts as one, "
-                "yet forecasts may be too low: raise the limit, then train anew"
+                "yet forecasts may be too low: raise the limit or the most replicas, then train anew"
             )
             found.append(Finding(key.workload, key.resource.value, Severity.NOTE, message))
     return found

@@ -16,12 +16,14 @@ from models.forecast import BoolArray, FloatArray
 from predictor.errors import PredictorError
 from predictor.sources.matrix import Labels, Matrix
 from predictor.sources.promql import (
+    AT_MAXIMUM,
     BUSIEST,
     KILLED,
     KUBERNETES_RESOURCE,
     LARGEST,
     MEAN,
     PERIODS,
+    REPLICAS,
     RUNNING,
     THROTTLED,
     UNMEASURED,
@@ -86,6 +88,8 @@ class Part:
     """By the name of the answer, how many pods of some workload ran, [steps]; NaN where no pod is known to have."""
     services: Mapping[Service, FloatArray]
     """Requests per second by Service, the one without a name among them, and in single precision."""
+    at_maximum: Mapping[str, BoolArray]
+    """By workload, in which steps its autoscaler wanted more than its most replicas, [steps]; of no others."""
 
     @property
     def steps(self) -> int:
@@ -108,7 +112,7 @@ def assembled_part(answers: Answers, resources: Collection[Resource], known: Col
     Where a workload is known to have no replicas its usage is 0, not unknown: a CronJob between its jobs, a
     Deployment scaled to zero. Where only some of its pods were measured its usage is unknown.
     """
-    replicas = _by_workload(answers["replicas"])
+    replicas = _by_workload(answers["replicas"], what=REPLICAS)
     told: dict[SeriesKey, FloatArray] = {}
     for resource in resources:
         if resource is not Resource.REQUESTS:
@@ -134,6 +138,8 @@ def assembled_part(answers: Answers, resources: Collection[Resource], known: Col
     usage[left_out] = np.nan
     running = {name: _most(_by_workload(answers[name], what=RUNNING).values(), steps) for name in names}
     services = _by_service(answers["requests"]) if Resource.REQUESTS in resources else {}
+    held_back = _by_workload(answers["replicas"], what=AT_MAXIMUM)
+    at_maximum = {name: row > 0 for name, row in held_back.items() if (row > 0).any()}
     return Part(
         keys,
         usage,
@@ -142,11 +148,12 @@ def assembled_part(answers: Answers, resources: Collection[Resource], known: Col
         _of_container(answers, "request", keys, steps),
         _of_container(answers, "limit", keys, steps),
         _capacity(answers, keys, steps),
-        _cut_off(answers, keys, usage),
+        _cut_off(answers, keys, usage, at_maximum),
         replicas,
         partial,
         running,
         services,
+        at_maximum,
     )
 
 
@@ -187,7 +194,12 @@ def assembled_panel(
     is_nothing = np.isnan(attributes["request"]) & (attributes["replicas"] == 0) & ever_known
     attributes["request"] = np.where(is_nothing, 0.0, attributes["request"])
     if part.cut_off is not None:
-        attributes[CUT_OFF] = of_all(part.cut_off)
+        nowhere = np.zeros(part.steps, dtype=np.bool_)
+        held_back = [
+            np.where(was_held_back(values, part.at_maximum.get(key.workload, nowhere)), 1.0, np.nan)
+            for key, values in requests.items()
+        ]
+        attributes[CUT_OFF] = of_all(part.cut_off, _stacked(held_back, part.steps))
     is_running_told = {name: not np.isnan(pods).all() for name, pods in part.running.items()}
     findings += left_out_findings(zip(part.keys, part.left_out.sum(axis=1).tolist(), strict=True), is_running_told)
     return UsagePanel(
@@ -466,18 +478,24 @@ def _capacity(answers: Answers, keys: tuple[SeriesKey, ...], steps: int) -> Floa
     return _stacked([known.get(key.resource, {}).get(key.workload, unknown) for key in keys], steps)
 
 
-def _cut_off(answers: Answers, keys: tuple[SeriesKey, ...], usage: FloatArray) -> FloatArray | None:
+def was_held_back(usage: FloatArray, at_maximum: BoolArray) -> BoolArray:
+    """In which steps, [steps], a workload would have used more with more replicas; what uses nothing would not."""
+    return at_maximum & (usage > 0)
+
+
+def _cut_off(
+    answers: Answers, keys: tuple[SeriesKey, ...], usage: FloatArray, at_maximum: Mapping[str, BoolArray]
+) -> FloatArray | None:
     """In which share of each step more was demanded than given, NaN where that is not known; None where nowhere.
 
     Of memory it is 0 where there is usage and no kill was seen: an array for a fleet is large, and one without any cut
     says nothing.
     """
-    if "containers" not in answers:
-        return None
+    of_containers = answers.get("containers")
     periods, throttled, killed = (
-        _by_workload(answers["containers"], what=what) for what in (PERIODS, THROTTLED, KILLED)
+        {} if of_containers is None else _by_workload(of_containers, what=what) for what in (PERIODS, THROTTLED, KILLED)
     )
-    if not killed and not any((values > 0).any() for values in throttled.values()):
+    if not killed and not at_maximum and not any((values > 0).any() for values in throttled.values()):
         return None
     found = np.full(usage.shape, np.nan)
     for row, (workload, resource) in enumerate(keys):
@@ -488,6 +506,8 @@ def _cut_off(answers: Answers, keys: tuple[SeriesKey, ...], usage: FloatArray) -
         elif resource is Resource.MEMORY:
             seen = np.nan_to_num(killed[workload]) > 0 if workload in killed else np.zeros(usage.shape[1], np.bool_)
             found[row] = np.where(np.isnan(usage[row]), np.nan, seen)
+        if workload in at_maximum:
+            found[row, was_held_back(usage[row], at_maximum[workload])] = 1.0
     return found
 
 

@@ -25,6 +25,13 @@ steps; a container that has to wait for its next start is marked where it starts
 `container_oom_events_total` is not asked: it belongs to one container and goes with it when it is killed, so that it
 nearly always shows none. What it does show is not seen here: that a container lived on which lost one of its processes.
 
+**What an autoscaler was not allowed to give.** A workload that is kept at its most replicas while its autoscaler wants
+more would use more with more of them. Of an HPA kube-state-metrics tells it: the condition ScalingLimited is true,
+while the replicas that it wants stand at `maxReplicas`, throughout the step. Of a PredictiveAutoscaler the controller's
+own `foresize_at_max_replicas` does. Neither depends on what it scales by, so that it is taken to hold for every
+resource. An HPA whose scaling in is disabled says the same when it could do with fewer: there usage reads as a bound
+that is none.
+
 **What must be so in the cluster.** kube-state-metrics scraped with `honor_labels: true` (the usual set-up), and scrape
 intervals of at most 5 minutes, Prometheus's look-back. DCGM and ingress-nginx may be scraped either way:
 `exported_pod`, `exported_namespace` and `exported_service` are preferred where they exist.
@@ -70,6 +77,17 @@ METRICS: Mapping[Resource, tuple[str, ...]] = {
 PERIODS, THROTTLED, KILLED = "periods", "throttled", "killed"
 """What `what` says of the scheduler's periods a second, those of them that were throttled, and the pods of which a
 container was killed for want of memory. Where the metrics are absent there is no such series, and nothing fails."""
+REPLICAS, AT_MAXIMUM = "replicas", "at_maximum"
+"""What `what` says of the replicas wanted, and of workloads that are held at their most replicas."""
+OWN_AT_MAXIMUM = "foresize_at_max_replicas"
+"""The controller's own metric: 1 where demand needs more than the most replicas allowed, all of which are there."""
+_HPA = "kube_horizontalpodautoscaler"
+HELD_BACK_METRICS = (
+    *(f"{_HPA}_{each}" for each in ("info", "spec_max_replicas", "spec_min_replicas")),
+    *(f"{_HPA}_status_{each}" for each in ("condition", "desired_replicas")),
+    OWN_AT_MAXIMUM,
+)
+"""By what is told which workloads are held at their most replicas; where a workload has no autoscaler there is none."""
 RUNNING, UNMEASURED = "running", "unmeasured"
 """What `what` says of the pods that ran over a whole range, and of those of them that the exporter did not report on.
 CPU and memory come from one exporter, GPU and its memory from another."""
@@ -210,7 +228,11 @@ class Queries:
         return f"sum by (subject_namespace, subject_service) ({rate})"
 
     def replicas(self) -> str:
-        """Replicas wanted of each workload; of a CronJob the jobs under way."""
+        """Replicas wanted of each workload, and value 1 where its autoscaler wanted more than its most, by `what`.
+
+        Of a CronJob the jobs under way. In one query, as an answer without any series is not kept on disk, and in most
+        clusters nothing is at its maximum.
+        """
         kinds = (
             ("kube_deployment_spec_replicas", "Deployment", "deployment"),
             ("kube_statefulset_replicas", "StatefulSet", "statefulset"),
@@ -220,7 +242,37 @@ class Queries:
         each = (
             _set(_copy(self._select(metric), "owner_name", label), "owner_kind", kind) for metric, kind, label in kinds
         )
-        return f"max by ({WORKLOAD}) ({' or '.join(each)})"
+        parts = (
+            _set(f"max by ({WORKLOAD}) ({vector})", "what", what)
+            for what, vector in ((REPLICAS, " or ".join(each)), (AT_MAXIMUM, self._at_maximum()))
+        )
+        return " or ".join(parts)
+
+    def _at_maximum(self) -> str:
+        """Value 1 for each autoscaler that wanted more than its most replicas throughout the step."""
+        by = "(namespace, horizontalpodautoscaler)"
+
+        def throughout(metric: str, *matchers: str) -> str:
+            return f"min_over_time({self._select(metric, *matchers)}[{self.gauge_range}])"
+
+        limited = throughout(f"{_HPA}_status_condition", 'condition="ScalingLimited"', 'status="true"')
+        wanted = throughout(f"{_HPA}_status_desired_replicas")
+        most, least = (self._select(f"{_HPA}_spec_{each}_replicas") for each in ("max", "min"))
+        # Where both are one number the condition may as well say that fewer are wanted.
+        full = f"(max by {by} ({wanted}) >= (max by {by} ({most}) > max by {by} ({least})))"
+        info = self._select(f"{_HPA}_info")
+        info = _copy(_copy(info, "owner_kind", "scaletargetref_kind"), "owner_name", "scaletargetref_name")
+        target = f"topk by {by} (1, max by (namespace, horizontalpodautoscaler, owner_kind, owner_name) ({info}))"
+        of_hpas = (
+            f"(max by {by} ({limited}) and {full})"
+            f" * on (namespace, horizontalpodautoscaler) group_left (owner_kind, owner_name) {target}"
+        )
+        own = throughout(OWN_AT_MAXIMUM)
+        # The label `namespace` may be the one that the controller itself runs in.
+        for number, label in enumerate(("namespace", "owner_kind", "owner_name"), start=1):
+            own = f'label_replace({own}, "{label}", "${number}", "workload", "([^/]+)/([^/]+)/(.+)")'
+        each = (_set(one, "by", name) for one, name in ((of_hpas, "hpa"), (own, "foresize")))
+        return f"({' or '.join(each)}) > 0"
 
     def pods_by_pool(self) -> str:
         """How many pods each workload has in each node pool, with the label `node_pool`."""

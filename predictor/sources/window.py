@@ -32,6 +32,7 @@ from predictor.sources.assembly import (
     most_common_pool,
     remarks,
     requests_to,
+    was_held_back,
     workloads_behind,
 )
 from predictor.sources.matrix import Labels, Matrix
@@ -196,6 +197,8 @@ class _Held:
         self.capacity: dict[SeriesKey, FloatArray] = {}
         """[steps], as spikes are told by the largest of them."""
         self.services: dict[Service, NDArray[np.float32]] = {}
+        self.at_maximum: dict[str, Marks] = {}
+        """1 in the steps in which a workload's autoscaler wanted more than its most replicas, [steps]."""
         self.running: dict[str, int] = {}
         """By the name of an answer, start of the newest step in which pods were known to run."""
         self.pods_grid = grid.coarse()
@@ -269,6 +272,7 @@ class _Held:
             key: each for key, each in _shifted(self.capacity, shift, grid.steps, np.nan).items() if key in made.rows
         }
         made.services = _shifted(self.services, shift, grid.steps, np.nan)
+        made.at_maximum = _shifted(self.at_maximum, shift, grid.steps, 0)
         made.running = self.running
         pods_shift = (made.pods_grid.start_seconds - self.pods_grid.start_seconds) // made.pods_grid.step_seconds
         made.pods = _shifted(self.pods, pods_shift, made.pods_grid.steps, np.nan)
@@ -300,6 +304,9 @@ class _Held:
             if key in self.capacity or not np.isnan(values).all():
                 self.capacity.setdefault(key, np.full(self.grid.steps, np.nan))[columns] = values
         _put(self.services, part.services, columns, self.grid.steps)
+        for name in {*self.at_maximum, *part.at_maximum}:
+            held = self.at_maximum.setdefault(name, np.zeros(self.grid.steps, dtype=np.uint8))
+            held[columns] = part.at_maximum.get(name, False)
         names = list({**self.replicas.known, **part.replicas})
         unknown = np.full(part.steps, np.nan)
         self.replicas.put(
@@ -410,7 +417,16 @@ class _Held:
         behind, findings = workloads_behind(self.services, known, source.service_workloads)
         self._add([SeriesKey(workload, Resource.REQUESTS) for workload in behind])
         for workload, services in behind.items():
-            self.usage[self.rows[SeriesKey(workload, Resource.REQUESTS)]] = requests_to(services, self.services)
+            row = self.rows[SeriesKey(workload, Resource.REQUESTS)]
+            usage = requests_to(services, self.services)
+            self.usage[row] = usage
+            if self.marks is not None:
+                self.marks[row] = 0
+            if workload not in self.at_maximum:
+                continue
+            if self.marks is None:
+                self.marks = np.zeros(self.usage.shape, dtype=np.uint8)
+            self.marks[row] = was_held_back(usage, self.at_maximum[workload] > 0) * np.uint8(BY_SOURCE)
         return findings
 
     def _count_left_out(self, key: SeriesKey) -> int:

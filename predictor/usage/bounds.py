@@ -15,7 +15,8 @@ HIGH, ABOVE, BOUNDED = 4, 8, 16
 BOUNDS: tuple[str, ...] = ("limit", "capacity")
 """The attributes of a panel that bound usage; the smaller of them counts."""
 CUT_OFF = "cut_off"
-"""The attribute that says in which share of a step more was demanded than given: throttled, or killed for memory."""
+"""The attribute that says in which share of a step more was demanded than given: throttled, killed for memory, or held
+at the most replicas that its autoscaler may give it."""
 AT_ITS_LIMIT = (0.98, 1.1)
 """Usage in this range of shares of what bounds it was cut off there …"""
 OFTEN = 0.05

@@ -43,7 +43,7 @@ class Resource(StrEnum):
     @property
     def cut_off_text(self) -> str:
         """What becomes of usage where more is demanded than given, for a person."""
-        return "cut off by an OOM kill" if self.is_held else "throttled"
+        return f"{'cut off by an OOM kill' if self.is_held else 'throttled'} or held at its most replicas"
 
 
 _UNITS = {
@@ -106,7 +106,10 @@ IS_BOUND, BY_SOURCE = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """Where usage is only a bound of what was demanded, and where the source says so itself: throttled or killed."""
+    """Where usage is only a bound of what was demanded, and where the source says so itself.
+
+    Throttled, killed, or held at the most replicas.
+    """
 
     marks: Marks | None
     """The sum of IS_BOUND and BY_SOURCE where they hold, [series, steps], other bits being others'; None for nowhere.
@@ -352,7 +355,7 @@ class UsagePanel:
 
     @property
     def was_cut_off(self) -> BoolArray | None:
-        """Where the source says so itself: in which steps it was throttled or killed, [series, steps]; None if none."""
+        """Where the source says so itself (see CutOff), [series, steps]; None if nowhere."""
         if self.cut_off is not None:
             return self.cut_off.by_source
         if CUT_OFF not in self.attributes:

@@ -250,8 +250,9 @@ def _problem(key: SeriesKey, usage: FloatArray) -> str:
     """Why a series cannot be used; empty where it can."""
     present = usage[~np.isnan(usage)]
     if present.size < MIN_SAMPLES:
-        what = f"{present.size} samples" if present.size else "no sample that is a number"
-        return f"{what}, need {MIN_SAMPLES}; left out"
+        count = f"only {present.size} sample{'' if present.size == 1 else 's'}"
+        what = count if present.size else "no sample that is a number"
+        return f"{what}; at least {MIN_SAMPLES} are needed"
     ceiling = UNIT_CEILING[key.resource]
     if present.max() > ceiling and (median := float(np.median(present))) > ceiling:
         return (
@@ -337,7 +338,8 @@ def _check_shares(frame: "pd.DataFrame") -> None:
     if wrong.size:
         raise InvalidUsage(
             f"column {CUT_OFF!r} holds {wrong[0]:.6g}; it is a share of the step, from 0 to 1: of CPU the throttled "
-            "part of its periods, of memory 1 where a container was killed for want of it"
+            "part of its periods, of memory 1 where a container was killed for want of it, of anything 1 where its "
+            "autoscaler wanted more than its most replicas"
         )
 
 

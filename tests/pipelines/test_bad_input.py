@@ -35,8 +35,8 @@ SERVED = {
 }
 """What is said about a series of each kind that can be used."""
 LEFT_OUT = {
-    "mute": "broken: no sample that is a number, need 4; left out",
-    "three": "broken: 3 samples, need 4; left out",
+    "mute": "broken: no sample that is a number; at least 4 are needed",
+    "three": "broken: only 3 samples; at least 4 are needed",
     "milli": "broken: median 2.5e+05 cannot be cpu in base units (cores); left out: convert the column first",
 }
 """And about one that cannot."""
@@ -95,7 +95,7 @@ class Outcome:
 
 BROKEN_OF_MANY = {
     0: "no sample that is a number",
-    1: "3 samples, need 4",
+    1: "only 3 samples; at least 4",
     2: "cannot be cpu in base units",
     3: "1 samples taken as no sample",
     4: "1 negative or infinite samples",

@@ -83,9 +83,9 @@ def test_a_history_without_any_sample_says_what_to_check() -> None:
 def test_a_history_of_unusable_series_says_what_is_wrong_with_them() -> None:
     """Three samples of the only workload are not "no sample": the finding is the answer."""
     nothing = a_panel(np.empty((0, 40)), names=())
-    broken = Finding("shop/Deployment/cart", "cpu", Severity.BROKEN, "3 samples, need 4; left out")
+    broken = Finding("shop/Deployment/cart", "cpu", Severity.BROKEN, "only 3 samples; at least 4 are needed")
 
-    with pytest.raises(NotEnoughHistory, match=r"none of the 1 series can be used.*3 samples, need 4"):
+    with pytest.raises(NotEnoughHistory, match=r"none of the 1 series can be used.*only 3 samples; at least 4"):
         prepared(replace(nothing, findings=(broken,)))
 
 
@@ -147,7 +147,7 @@ def test_cuts_change_the_fingerprint_only_where_there_are_any() -> None:
 
 
 @pytest.mark.parametrize(
-    ("resource", "said"), [(Resource.CPU, "throttled in 10%"), (Resource.MEMORY, "cut off by an OOM kill in 10%")]
+    ("resource", "said"), [(Resource.CPU, "throttled or held"), (Resource.MEMORY, "cut off by an OOM kill or held")]
 )
 def test_a_series_that_is_often_cut_off_is_named(resource: Resource, said: str) -> None:
     """With what happened to it."""

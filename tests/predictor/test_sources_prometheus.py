@@ -319,7 +319,7 @@ def test_pods_of_no_controller_are_workloads_of_their_own(panel: UsagePanel) -> 
 
 def test_unusable_and_odd_series_are_left_out_or_used_with_a_finding(panel: UsagePanel) -> None:
     """Three samples and only NaN are left out, a gap and a constant are used; each is said."""
-    assert "3 samples, need 4" in said(panel, "shop/StatefulSet/brief")
+    assert "only 3 samples; at least 4" in said(panel, "shop/StatefulSet/brief")
     assert "a gap of 29.2 h" in said(panel, "shop/StatefulSet/gap")
     assert "constant" in said(panel, "shop/Pod/alone")
     assert "shop/StatefulSet/brief" not in panel.workloads

@@ -77,6 +77,7 @@ def the_series() -> list[RawSeries]:
     stateful("often", np.where(rng.random(STEPS) < 0.05, 1.3, 0.99))
     asks("often", "limit", "cpu", [1.0] * STEPS)
     series.extend(the_cuts(rng))
+    series.extend(those_held_back(rng))
     series.extend(the_artefacts(rng))
     series.extend(the_idle(rng))
     # A second pod that no kubelet reports on for some time.
@@ -116,6 +117,38 @@ def the_cuts(rng: np.random.Generator) -> list[RawSeries]:
     series.append(a_series("kube_pod_container_status_restarts_total", starts, **ids))
     metric = "kube_pod_container_status_last_terminated_reason"
     series.append(a_series(metric, [1.0] * (STEPS - 100), 100, **ids, reason="OOMKilled"))
+    return series
+
+
+def those_held_back(rng: np.random.Generator) -> list[RawSeries]:
+    """Workloads whose autoscalers want more than they may give at times: an HPA, of two more, and a foresize.
+
+    One of them starts only when its HPA has been at its maximum for long, one is idle meanwhile.
+    """
+    series: list[RawSeries] = []
+    for name, first in (("crowded", 0), ("late", 640)):
+        cores = (1 + rng.random(STEPS - first)).tolist()
+        series += a_pod(f"{name}-0", cores=cores, owner=("StatefulSet", name), first=first)
+    full = np.isin(np.arange(STEPS) % 90, np.arange(40))
+    for name in ("crowded", "late", "plain", "asleep"):
+        ids = {"namespace": "shop", "horizontalpodautoscaler": f"{name}-hpa"}
+        target = {"scaletargetref_kind": "StatefulSet", "scaletargetref_name": name}
+        series += [
+            a_series("kube_horizontalpodautoscaler_info", [1] * STEPS, **ids, **target),
+            a_series("kube_horizontalpodautoscaler_spec_min_replicas", [1] * STEPS, **ids),
+            a_series("kube_horizontalpodautoscaler_spec_max_replicas", [4] * STEPS, **ids),
+            a_series("kube_horizontalpodautoscaler_status_desired_replicas", np.where(full, 4.0, 2.0), **ids),
+            a_series(
+                "kube_horizontalpodautoscaler_status_condition",
+                full.astype(np.float64),
+                **ids,
+                condition="ScalingLimited",
+                status="true",
+            ),
+        ]
+    own = (np.arange(STEPS) // 70 % 2).astype(np.float64)
+    labels = {"namespace": "foresize", "workload": "shop/StatefulSet/gap"}
+    series.append(a_series("foresize_at_max_replicas", own, **labels))
     return series
 
 

@@ -155,8 +155,9 @@ def test_what_cut_usage_off_is_told_in_words() -> None:
     told = with_cuts(cpu, cuts, limit=limit).bounds_in_words(4)
     killed = with_cuts(memory, cuts[2:3], limit=limit[1:2]).bounds_in_words(6)
 
-    assert told == [(4, "at its limit"), (4, "throttled"), (4, "at its limit or throttled"), (0, "")]
-    assert killed == [(1, "cut off by an OOM kill")]
+    throttled = "throttled or held at its most replicas"
+    assert told == [(4, "at its limit"), (4, throttled), (4, f"at its limit or {throttled}"), (0, "")]
+    assert killed == [(1, "cut off by an OOM kill or held at its most replicas")]
     assert cpu.bounds_in_words(4) == [(0, "")] * 4
 
 

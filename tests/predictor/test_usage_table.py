@@ -208,7 +208,9 @@ def test_three_samples_are_too_few() -> None:
     panel = panel_from_table(pd.concat([a_table(), a_table([1, 2, 3], workload="shop/Deployment/new")]))
 
     assert [k.workload for k in panel.keys] == [CART]
-    assert "broken: shop/Deployment/new cpu: 3 samples, need 4; left out" in "\n".join(map(str, panel.findings))
+    assert "broken: shop/Deployment/new cpu: only 3 samples; at least 4 are needed" in "\n".join(
+        map(str, panel.findings)
+    )
 
 
 def test_only_nan_is_no_history() -> None:
