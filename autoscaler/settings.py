@@ -1,11 +1,27 @@
 """The autoscaler's settings: what may be scaled, how far, how fast, and how much may be oversold."""
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from predictor.settings import AnyDuration, Duration, Listed, PredictorSettings, Section
+
+NAME_OF_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def _namespace(name: str) -> str:
+    if not NAME_OF_NAMESPACE.fullmatch(name):
+        raise ValueError(
+            f"{name!r} can be no namespace: a name has up to 63 lower-case letters, digits and '-', "
+            "with a letter or digit at both ends"
+        )
+    return name
+
+
+Namespace = Annotated[str, AfterValidator(_namespace)]
+"""The name of a namespace, as Kubernetes takes it."""
 
 
 class ScalingSettings(Section):
@@ -48,7 +64,7 @@ class ScalingSettings(Section):
     """Observations older than this are no answer: the controller holds."""
     respect_others_for: AnyDuration = timedelta(minutes=10)
     """Replicas that somebody else has set are left alone this long; 0 s to take them over at once."""
-    namespaces: Annotated[tuple[str, ...], Listed] = ()
+    namespaces: Annotated[tuple[Namespace, ...], Listed] = ()
     """Namespaces to look at; empty means all that the role allows."""
     namespace_selector: str = ""
     """Label selector that a namespace must meet besides, such as `foresize.io/managed=true`; empty for any."""
@@ -56,7 +72,7 @@ class ScalingSettings(Section):
     """Whether the controller only observes, whatever the objects say."""
     writes_per_second: float = Field(default=50.0, gt=0)
     """Most changes per second that are sent to the API server, replicas before statuses and events."""
-    lease_namespace: str = "foresize"
+    lease_namespace: Namespace = "foresize"
     """Namespace of the lease by which copies of the controller agree on who acts."""
     lease_name: str = "foresize-controller"
     """Name of that lease."""

@@ -58,6 +58,7 @@ def build_controller(
     from autoscaler.kube.cluster import KubeCluster
     from autoscaler.kube.lease import LeaseElector
     from autoscaler.metrics import AutoscalerMetrics
+    from predictor.sources.files import FileSource
     from predictor.sources.prometheus import PrometheusSource
     from predictor.usage.panel import Resource
     from predictor.wiring import build_source
@@ -88,6 +89,7 @@ def build_controller(
         is_dry_run=is_dry_run,
         vertical=build_vertical(settings, usage),
         indicators=build_indicators(settings, usage),
+        usage_from="history" if isinstance(usage, FileSource) else "prometheus",
         monotonic=seconds_since_boot,
         # A file does not know what node pools have to give.
         other_resources=frozenset(map(Resource, pooled if isinstance(usage, PrometheusSource) else ())),

@@ -113,6 +113,12 @@ UNTOLD = Reason(
 )
 
 
+def level_text(level: float) -> str:
+    """A quantile level in few digits, but in as many as tell it from 1."""
+    short = f"{level:g}"
+    return short if float(short) < 1.0 else f"{level:.10g}"
+
+
 def replicas_text(count: int) -> str:
     """So many replicas, in words: `1 replica`, `3 replicas`."""
     return f"{count} replica" if count == 1 else f"{count} replicas"

@@ -234,6 +234,10 @@ class Remembered:
     """Of the target that all this is about: one that was made anew has no past."""
     last_replicas: int | None = None
     """What the target's scale asked for when it was last seen, or was set to by us."""
+    last_minimum: int | None = None
+    """The same of `minReplicas` of the HPA in charge."""
+    was_read: bool = False
+    """Whether it is what another copy left in the status, and nothing was seen since."""
     set_from_generation: int = 0
     """Generation that the target had before we last set its scale: what shows it, or an earlier one, is older."""
     changed_by_others_at_seconds: float | None = None
@@ -338,6 +342,8 @@ class Rival:
     min_replicas: int = 1
     """Of a HorizontalPodAutoscaler."""
     max_replicas: int = 0
+    is_set_by_us: bool = False
+    """Whether its minimum is what a copy of this controller wrote."""
     owner: str = ""
     """Kind and name of the object that made this one and keeps it, such as `ScaledObject/cart`."""
 

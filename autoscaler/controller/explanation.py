@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autoscaler.cluster.capacity import Capacity
-from autoscaler.cluster.reasons import ReasonCode, replicas_text
+from autoscaler.cluster.reasons import ReasonCode, level_text, replicas_text
 from autoscaler.controller.autoscalers import KIND
 
 JsonObject = dict[str, Any]
@@ -151,7 +151,7 @@ def _forecast(record: JsonObject, unit: str) -> str:
         record["forecast"],
         lambda f: (
             f"{amount(f['value'], unit)}: peak from {f['from']} to {f['until']} "
-            f"at quantile level {f['level']:g}, by {f['forecaster']}"
+            f"at quantile level {level_text(f['level'])}, by {f['forecaster']}"
         ),
     )
 

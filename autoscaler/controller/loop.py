@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import nan
 from typing import Self
 
 import structlog
@@ -114,6 +115,8 @@ class Controller:
     """Reads what says whether SLAs are kept, for the objects that give it."""
     other_resources: frozenset[Resource] = frozenset()
     """Whose usage is read though no object scales on them: what node pools are oversold by."""
+    usage_from: str = "prometheus"
+    """The dependency that problems of reading usage are counted under; `history` where it is a file."""
     monotonic: Callable[[], float] | None = None
     """A clock that nobody sets, for what may be written per second; by default `clock`."""
 
@@ -379,6 +382,8 @@ class Controller:
         )
         if hpa is None:
             remembered = replace(remembered, last_replicas=command.desired, set_from_generation=target.generation)
+        else:
+            remembered = replace(remembered, last_minimum=command.desired)
         self.remembered[autoscaler.uid] = remembered
         return ActResult(Outcome.APPLIED, f"minReplicas of {hpa.shown}" if hpa else "")
 
@@ -472,11 +477,11 @@ class Controller:
         metrics.model.clear()
         metrics.model.labels(model.version, model.origin.value).set(1)
         metrics.model_age.set(model.age_seconds(now))
-        if model.version:
-            metrics.model_trained_age.set(max(0.0, now - model.bundle.trained_until_seconds))
+        trained_age = max(0.0, now - model.bundle.trained_until_seconds) if model.version else nan
+        metrics.model_trained_age.set(trained_age)
         if forecasts.newest_sample_seconds is not None:
             metrics.newest_sample_age.set(max(0, now - forecasts.newest_sample_seconds))
-        for dependency, problem in (("prometheus", forecasts.source_problem), ("registry", model.problem)):
+        for dependency, problem in ((self.usage_from, forecasts.source_problem), ("registry", model.problem)):
             metrics.dependency_up.labels(dependency).set(0 if problem else 1)
             before = self._told.get(dependency)
             if problem is not None and problem is not before:

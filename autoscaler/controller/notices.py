@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from autoscaler.cluster.commands import ScaleReplicas
-from autoscaler.cluster.reasons import UNTOLD, Hold, replicas_text
+from autoscaler.cluster.reasons import UNTOLD, replicas_text
 from autoscaler.cluster.snapshot import DemandForecast, Rung
 from autoscaler.controller.autoscalers import Mode, Remembered
 from autoscaler.controller.planning import Plan, steered_hpa
@@ -20,15 +20,19 @@ SECONDS_PER_EVENT = 60.0
 def notices(plan: Plan, result: ActResult, before: Remembered, was_conflict: bool) -> Iterator[Event]:
     """Events about what changed: replicas, the rung of the ladder, fast burn of the error budget, a conflict."""
     about, decision = plan.autoscaler, plan.decision
-    target = plan.workload.target
-    if plan.untold_from is not None and not isinstance(target, Hold):
-        change = f"from {plan.untold_from} to {replicas_text(target.replicas)}"
-        yield Event(about, "SuccessfulRescale", f"{change}: {UNTOLD}")
+    hpa = steered_hpa(plan.workload)
+
+    def change_text(before: int, after: int, reason: object) -> str:
+        return (
+            f"minReplicas of {hpa.shown} from {before} to {after}: {reason}"
+            if hpa
+            else (f"from {before} to {replicas_text(after)}: {reason}")
+        )
+
+    if plan.untold_from is not None:
+        yield Event(about, "SuccessfulRescale", change_text(plan.untold_from, decision.current, UNTOLD))
     if isinstance(decision.outcome, ScaleReplicas):
-        hpa = steered_hpa(plan.workload)
-        what = f"minReplicas of {hpa.shown} " if hpa else ""
-        unit = "" if hpa else " replica" if decision.desired == 1 else " replicas"
-        change = f"{what}from {decision.current} to {decision.desired}{unit}: {decision.reason}"
+        change = change_text(decision.current, decision.desired, decision.reason)
         if result.outcome is Outcome.APPLIED:
             yield Event(about, "SuccessfulRescale", change)
         elif result.outcome is Outcome.FAILED:

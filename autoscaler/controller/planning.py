@@ -29,7 +29,7 @@ from autoscaler.controller.demand import DemandWatch, Terms, with_margin
 from autoscaler.controller.policy import LEAST_PODS, WorkloadPolicy, policy_of
 from autoscaler.controller.ports import ManagedWorkload, TargetWorkload
 from autoscaler.decisions.budget import budget_after, shares_of_rungs
-from autoscaler.decisions.guardrails import ScaleEvent
+from autoscaler.decisions.guardrails import ReplicaMemory, ScaleEvent
 from autoscaler.decisions.replicas import decide_replicas
 from autoscaler.settings import ScalingSettings
 from models.forecast import ForecastError
@@ -57,7 +57,8 @@ class Plan:
     conflict: Hold | None = None
     """What else steers the target."""
     untold_from: int | None = None
-    """Replicas before a change by a copy of the controller that could not tell of it; None where there is none."""
+    """Replicas, or the HPA's minimum, before a change by a copy of the controller that could not tell of it; None where
+    there is none."""
     standing: BudgetStanding | None = None
     """Of the error budget; None where it is not counted."""
 
@@ -107,6 +108,13 @@ def plan(
     observed = unread or observed_demand(forecasts, key)
     clash = conflict(autoscaler, workload.rivals)
     hpa = steered_hpa(workload) if clash is None else None
+    if hpa is not None:
+        last = remembered.last_minimum
+        if last is not None and _has_untold_minimum(autoscaler, remembered, hpa):
+            untold_from = last
+            memory = _with_change(remembered.replicas, hpa.min_replicas - last, now_seconds)
+            remembered = replace(remembered, replicas=memory, last_scale_seconds=now_seconds)
+        remembered = replace(remembered, last_minimum=hpa.min_replicas)
     if hpa is not None and hpa.max_replicas < policy.max_replicas:
         ceiling = max(policy.min_replicas, hpa.max_replicas)
         policy = replace(policy, max_replicas=ceiling, max_source=hpa.shown)
@@ -160,6 +168,7 @@ def plan(
         rung=outcome.decision.rung,
         budget=remembered.budget if counted is None else counted.budget.memory,
         readiness=readiness.since(since),
+        was_read=False,
     )
     return Plan(workload, policy, outcome.decision, kept, age, share, clash, untold_from, counted)
 
@@ -253,13 +262,16 @@ def _of_target(
     before = remembered.last_replicas
     was_changed = before is not None and before != target.replicas
     if before is not None and _has_untold_change(autoscaler, remembered, target):
-        change = ScaleEvent(now_seconds, target.replicas - before)
-        memory = remembered.replicas._replace(events=(*remembered.replicas.events, change))
+        memory = _with_change(remembered.replicas, target.replicas - before, now_seconds)
         return replace(remembered, replicas=memory, last_replicas=target.replicas, last_scale_seconds=now_seconds)
     if not was_changed and before is not None:
         return remembered
     changed_at = now_seconds if was_changed and _sets_replicas(autoscaler) else remembered.changed_by_others_at_seconds
     return replace(remembered, last_replicas=target.replicas, changed_by_others_at_seconds=changed_at)
+
+
+def _with_change(memory: ReplicaMemory, change: int, now_seconds: float) -> ReplicaMemory:
+    return memory._replace(events=(*memory.events, ScaleEvent(now_seconds, change)))
 
 
 def _sets_replicas(autoscaler: PredictiveAutoscaler) -> bool:
@@ -274,6 +286,15 @@ def _has_untold_change(autoscaler: PredictiveAutoscaler, remembered: Remembered,
     """
     is_same = remembered.target_uid == target.uid and target.is_set_by_us and _sets_replicas(autoscaler)
     return is_same and remembered.last_replicas not in (None, target.replicas)
+
+
+def _has_untold_minimum(autoscaler: PredictiveAutoscaler, remembered: Remembered, hpa: Rival) -> bool:
+    """Whether the HPA's minimum is no longer the one remembered, and a copy of the controller set it.
+
+    Only of what another copy left: what this one sees of the HPA may be older than what it wrote itself.
+    """
+    is_ours = remembered.was_read and autoscaler.mode is Mode.AUTO and hpa.is_set_by_us
+    return is_ours and remembered.last_minimum not in (None, hpa.min_replicas)
 
 
 def _suspended(

@@ -106,6 +106,8 @@ def recorded(remembered: Remembered) -> JsonObject:
         answer["changes"] = [{"time": as_micro_time(each.at_seconds), "by": each.change} for each in memory.events]
     if remembered.last_replicas is not None:
         answer["lastReplicas"] = remembered.last_replicas
+    if remembered.last_minimum is not None:
+        answer["lastMinimum"] = remembered.last_minimum
     if remembered.set_from_generation:
         answer["setFromGeneration"] = remembered.set_from_generation
     for name, moment in (
@@ -169,10 +171,13 @@ def remembered_from(status: Mapping[str, Any], now_seconds: float) -> Remembered
         )
         changed, scaled, last = kept.get("changedByOthers"), kept.get("lastScale"), kept.get("lastReplicas")
         lead, rung, budget = kept.get("leadSeconds"), status.get("rung"), kept.get("budget")
+        minimum = kept.get("lastMinimum")
         return Remembered(
             replicas=memory,
             target_uid=str(kept.get("targetUid", "")),
             last_replicas=None if last is None else int(last),
+            last_minimum=None if minimum is None else int(minimum),
+            was_read=True,
             set_from_generation=int(kept.get("setFromGeneration", 0)),
             changed_by_others_at_seconds=None if changed is None else seconds_of(changed),
             last_scale_seconds=None if scaled is None else seconds_of(scaled),
@@ -220,11 +225,7 @@ def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]
         return conditions  # nothing else can be known
     conditions |= {
         # The last one decided: what a rate would allow does not count where the maximum is below it.
-        "ScalingLimited": _first(
-            reversed(decision.reasons),
-            LIMITS,
-            (False, "DesiredWithinRange", "the desired replicas are within what is allowed"),
-        ),
+        "ScalingLimited": _limited(decision.reasons, plan.policy.max_source),
     }
     forecast = decision.forecast
     if isinstance(forecast, Hold):
@@ -236,6 +237,14 @@ def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]
         conditions["ForecastAvailable"] = (True, f"{serves}Serves", message)
     conditions["Conflict"] = _conflicting(plan)
     return conditions
+
+
+def _limited(reasons: tuple[Reason, ...], max_source: str) -> tuple[bool, str, str]:
+    within = (False, "DesiredWithinRange", "the desired replicas are within what is allowed")
+    holds, reason, message = _first(reversed(reasons), LIMITS, within)
+    if max_source and reason == ReasonCode.TOO_MANY_REPLICAS:
+        message += f", that of {max_source}"
+    return holds, reason, message
 
 
 def _conflicting(plan: Plan) -> tuple[bool, str, str]:
@@ -298,9 +307,9 @@ def _is_command(plan: Plan) -> bool:
 
 def _decisions(plan: Plan, result: ActResult, before: list[JsonObject], now_seconds: float) -> list[JsonObject]:
     """The last changes with the newest in front; the same one decided again and not carried out counts once."""
-    decision, target = plan.decision, plan.workload.target
-    if plan.untold_from is not None and not isinstance(target, Hold):
-        before = [_entry(plan.untold_from, target.replicas, UNTOLD, Outcome.APPLIED, now_seconds), *before]
+    decision = plan.decision
+    if plan.untold_from is not None:
+        before = [_entry(plan.untold_from, decision.current, UNTOLD, Outcome.APPLIED, now_seconds), *before]
     if not _is_command(plan):
         return before[:DECISIONS_KEPT]
     entry = _entry(decision.current, decision.desired, decision.reason, result.outcome, now_seconds)
@@ -332,7 +341,7 @@ def essence_of(status: Mapping[str, Any]) -> JsonObject:
         "kept": [
             *(((kept.get(name) or [{}])[-1]).get("replicas") for name in ("highest", "lowest")),
             kept.get("changes"),
-            *(kept.get(name) for name in ("targetUid", "lastReplicas", "changedByOthers")),
+            *(kept.get(name) for name in ("targetUid", "lastReplicas", "lastMinimum", "changedByOthers")),
         ],
         "budget": _budget_essence(status),
         "sizing": sizing_essence(status),

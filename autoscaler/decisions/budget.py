@@ -14,7 +14,7 @@ from itertools import pairwise
 from math import exp, log
 from typing import NamedTuple
 
-from autoscaler.cluster.reasons import Reason, ReasonCode
+from autoscaler.cluster.reasons import Reason, ReasonCode, level_text
 
 LADDER = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Levels that demand is forecast at where a budget moves the level; in between, forecasts are interpolated. The highest
@@ -180,16 +180,16 @@ def _faded(mean: float, newest: float, windows: float) -> float:
 
 
 def _why(offset: float, level: float, rules: BudgetRules) -> str:
-    stated = f"the stated {rules.level:g}"
+    stated, shown = f"the stated {level_text(rules.level)}", level_text(level)
     highest = rules.bounds[1]
     top = ""
     if offset >= highest:
         top = "; it is not raised further" if highest == TIGHTEST else "; no higher one is forecast"
     if offset > 0.0:
-        return f"level {level:g} instead of {stated}: the SLA was violated, and good time brings it back{top}"
+        return f"level {shown} instead of {stated}: the SLA was violated, and good time brings it back{top}"
     if offset < 0.0:
-        return f"level {level:g} instead of {stated}: less was violated than the SLA allows"
-    return f"level {level:g}, as stated{top}"
+        return f"level {shown} instead of {stated}: less was violated than the SLA allows"
+    return f"level {shown}, as stated{top}"
 
 
 @lru_cache(maxsize=1000)

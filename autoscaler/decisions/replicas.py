@@ -13,7 +13,7 @@ from math import inf
 from typing import NamedTuple
 
 from autoscaler.cluster.commands import Decision, ScaleReplicas
-from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, level_text, replicas_text
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, Rung, WorkloadSnapshot
 from autoscaler.decisions.guardrails import HPA_BEHAVIOUR, Behaviour, ReplicaMemory, guarded
 
@@ -176,7 +176,7 @@ def _forecast_reason(forecast: DemandForecast, replicas: int, unit: str) -> Reas
     return Reason(
         ReasonCode.FORECAST_PEAK,
         f"a peak of {_amount(forecast.value, unit)} is forecast within {forecast.horizon_seconds:.0f} s at level "
-        f"{forecast.level:g}, which needs {replicas_text(replicas)}",
+        f"{level_text(forecast.level)}, which needs {replicas_text(replicas)}",
     )
 
 

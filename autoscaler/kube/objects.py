@@ -206,19 +206,19 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload | UncountedTar
             containers=tuple(str(each["name"]) for each in template.get("containers") or ()),
             pod_labels=tuple(((spec.get("template") or {}).get("metadata", {}).get("labels") or {}).items()),
             generation=int(metadata.get("generation") or 0),
-            is_set_by_us=_is_set_by_us(metadata),
+            is_set_by_us=_is_set_by_us(metadata, "replicas"),
         )
 
     return reduce
 
 
-def _is_set_by_us(metadata: Mapping[str, Any]) -> bool:
-    """Whether we wrote the replicas that are there: whoever changes a field is its manager from then on.
+def _is_set_by_us(metadata: Mapping[str, Any], field: str) -> bool:
+    """Whether we wrote what the field of the spec says: whoever changes a field is its manager from then on.
 
     When that was the API server does not note for what is written through `scale`.
     """
     return any(
-        entry.get("manager") == FIELD_MANAGER and "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+        entry.get("manager") == FIELD_MANAGER and f"f:{field}" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
         for entry in metadata.get("managedFields") or ()
     )
 
@@ -341,6 +341,7 @@ def hpa_of(item: JsonObject) -> Rival:
         spec["scaleTargetRef"],
         min_replicas=int(spec.get("minReplicas", 1)),
         max_replicas=int(spec["maxReplicas"]),
+        is_set_by_us=_is_set_by_us(item["metadata"], "minReplicas"),
     )
 
 

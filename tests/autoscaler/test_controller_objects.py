@@ -647,7 +647,7 @@ def test_what_a_status_remembers_is_read_back() -> None:
     read = remembered_from({"stabilization": recorded(kept), "rung": "champion"}, NOW)
 
     highs = (Recommendation(NOW - 90.5, 9), Recommendation(NOW, 4))
-    assert read == replace(kept, replicas=memory._replace(highs=highs), rung=Rung.CHAMPION)
+    assert read == replace(kept, replicas=memory._replace(highs=highs), rung=Rung.CHAMPION, was_read=True)
 
 
 @pytest.mark.parametrize("kept", [None, 7, {"highest": [{"time": "yesterday"}]}, {"changes": 3}, {"lastReplicas": "x"}])

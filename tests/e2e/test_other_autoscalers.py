@@ -60,7 +60,8 @@ def test_the_minimum_of_an_hpa_is_moved_and_the_hpa_moves_the_replicas(
         scene.use(MUCH, "web")
         wait_until(lambda: control_plane.get(hpa_path)["spec"]["minReplicas"] == 4, SOON_SECONDS, "a raised minimum")
         scene.until_replicas("web", 4)  # the HPA looks once in 15 s
-        scene.until_condition("web", "ScalingLimited", "True", "TooManyReplicas")
+        limited = scene.until_condition("web", "ScalingLimited", "True", "TooManyReplicas")
+        assert limited.endswith("the maximum is 4, that of HorizontalPodAutoscaler in-charge")
         wait_until(lambda: scene.status("web")["currentReplicas"] == 4, SOON_SECONDS, "a status of what the HPA did")
         assert scene.status("web")["desiredReplicas"] == 4
 
@@ -82,6 +83,58 @@ def test_the_minimum_of_an_hpa_is_moved_and_the_hpa_moves_the_replicas(
         assert "foresize" in writers(left)
         assert "foresize" not in writers(control_plane.get(scene.path("web"))), "the HPA alone scales the Deployment"
         assert scene.replicas("web") == 4, "without a metric an HPA removes nothing, and nobody else may"
+
+
+def test_a_minimum_that_a_dead_leader_set_and_could_not_tell_is_told_by_the_next(
+    control_plane: ControlPlane, demand: LiveDemand, tmp_path: Path
+) -> None:
+    """As foresize's own, by an Event and an entry among the decisions; what a person sets is not taken for that."""
+    with a_scene(control_plane, demand, tmp_path) as scene:
+        scene.use(LITTLE, "web")
+        control_plane.apply(deployment("web", scene.namespace, 1))
+        hpa = an_hpa(scene.namespace, most=4)
+        hpa_path = control_plane.api.path_of(hpa)
+        control_plane.apply(hpa)
+        manifest = an_object(scene.namespace, "web", maxReplicas=9)
+        manifest["spec"]["actuator"] = "HPAMinReplicas"
+        control_plane.apply(manifest)
+
+        def until_known(minimum: int) -> None:
+            wait_until(
+                lambda: scene.status("web").get("stabilization", {}).get("lastMinimum") == minimum,
+                SOON_SECONDS,
+                f"a status that knows of the minimum {minimum}",
+            )
+
+        def set_by(manager: str, minimum: int) -> None:
+            control_plane.api.request(
+                "PATCH",
+                hpa_path,
+                {"spec": {"minReplicas": minimum}},
+                params={"fieldManager": manager},
+                content_type="application/merge-patch+json",
+            )
+
+        def untold() -> list[str]:
+            return [note for reason, note in scene.events("web") if "could tell why" in note]
+
+        first = scene.start()
+        until_known(1)
+        first.kill()
+        set_by("foresize", 3)
+        second = scene.start()
+        wait_until(untold, SOON_SECONDS, "the Event of the next leader")
+        (note,) = untold()
+        assert note.startswith("minReplicas of HorizontalPodAutoscaler in-charge from 1 to 3: UntoldChange: set by")
+        until_known(3)
+        entry = scene.status("web")["decisions"][-1]
+        assert (entry["from"], entry["to"], entry["reason"], entry["outcome"]) == (1, 3, "UntoldChange", "applied")
+
+        second.kill()
+        set_by("kubectl", 4)
+        scene.start()
+        until_known(4)
+        assert untold() == [note]
 
 
 # --- others, which must not steer beside it
