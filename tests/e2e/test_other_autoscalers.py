@@ -121,6 +121,7 @@ def test_a_minimum_that_a_dead_leader_set_and_could_not_tell_is_told_by_the_next
         first = scene.start()
         until_known(1)
         first.kill()
+        scene.use(2.5, "web")
         set_by("foresize", 3)
         second = scene.start()
         wait_until(untold, SOON_SECONDS, "the Event of the next leader")
@@ -131,6 +132,7 @@ def test_a_minimum_that_a_dead_leader_set_and_could_not_tell_is_told_by_the_next
         assert (entry["from"], entry["to"], entry["reason"], entry["outcome"]) == (1, 3, "UntoldChange", "applied")
 
         second.kill()
+        scene.use(3.5, "web")
         set_by("kubectl", 4)
         scene.start()
         until_known(4)
