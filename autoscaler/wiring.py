@@ -3,6 +3,7 @@
 import secrets
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from autoscaler.settings import AutoscalerSettings
     from predictor.serving.ports import UsageSource
     from predictor.serving.predictor import Predictor
+
+CERTIFICATE_SECONDS = 60.0
+"""How often the webhook's certificate and configuration are looked at …"""
+CERTIFICATE_RETRY_SECONDS = 5.0
+"""… and until there is a first one."""
 
 
 def build_predictor_for_scaling(
@@ -170,6 +176,58 @@ def build_node_control(
     step = int(settings.history.step.total_seconds())
     teller = PeakTeller(source, step, is_patient)
     return NodeControl(nodes, source, settings.oversubscription, controller, teller)
+
+
+def run_webhook(
+    settings: "AutoscalerSettings",
+    stop: threading.Event,
+    *,
+    kubeconfig: Path | None = None,
+    context: str | None = None,
+) -> None:
+    """Answers about new pods until it is told to stop, and keeps its certificate young.
+
+    Serves once there is a certificate. Raises ClusterRefused and ObjectGone where there can be none, AddressInUse.
+    """
+    import structlog
+
+    from autoscaler.api.server import start_server
+    from autoscaler.api.webhook import ServedCertificate, build_webhook_app
+    from autoscaler.controller.node_status import REFRESH_SECONDS
+    from autoscaler.errors import AutoscalerError, ClusterUnavailable
+    from autoscaler.kube.client import KubeClient
+    from autoscaler.kube.webhook import PodAdmission, WebhookCertificate
+    from autoscaler.metrics import WebhookMetrics
+
+    log = structlog.get_logger("autoscaler.webhook")
+    metrics = WebhookMetrics()
+    client = KubeClient.connect(kubeconfig, context)
+    keeper = WebhookCertificate(client, settings.webhook, time.time, metrics)
+    # Statuses whose figures alone move are written once in a while, and after a cycle.
+    oldest = settings.oversubscription.stale_after + settings.scaling.interval
+    admission = PodAdmission(client, oldest.total_seconds() + REFRESH_SECONDS, time.time, metrics)
+    served, server = ServedCertificate(), None
+    admission.start()
+    try:
+        while not stop.is_set():
+            try:
+                certificate = keeper.kept()
+                served.serve(certificate.certificate, certificate.key)
+                if server is None:
+                    app = build_webhook_app(admission.answer, admission.unready_because, metrics.registry)
+                    server = start_server(app, settings.serving.host, settings.webhook.port, served)
+                    log.info("started", address=server.address)
+            except AutoscalerError as problem:
+                if server is None and not isinstance(problem, ClusterUnavailable):
+                    raise
+                log.warning("certificate not looked after", error=type(problem).__name__, message=str(problem))
+            stop.wait(CERTIFICATE_SECONDS if server is not None else CERTIFICATE_RETRY_SECONDS)
+    finally:
+        if server is not None:
+            server.stop()
+            log.info("stopped")
+        admission.close()
+        client.close()
 
 
 def configure_logging() -> None:

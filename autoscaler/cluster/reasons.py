@@ -85,6 +85,22 @@ class ReasonCode(StrEnum):
     """A node is short of memory by its own word."""
     STALE_NODE = "StaleNodeMetrics"
     """What a node uses was not measured lately: it offers what it has sold and no more."""
+    NO_POLICY = "NoPolicy"
+    """No policy in mode Auto is sure to cover every node that a pod may go to."""
+    STALE_RATE = "StaleRate"
+    """A policy's rate was not told lately, or not for the spec that it has now."""
+    NOT_OVERSOLD = "NotOversold"
+    """Nothing of the resource may be sold a second time now."""
+    REQUESTS_NOTHING = "RequestsNothing"
+    """A pod requests nothing that could be lowered, or no more than the floor."""
+    GUARANTEED_POD = "GuaranteedPod"
+    """A pod's requests are its limits: lowering them would take its quality of service class from it."""
+    ALREADY_CHANGED = "AlreadyChanged"
+    """A pod carries the annotation with what it requested at first, or asks for reclaimed resources by itself."""
+    POD_LEVEL_RESOURCES = "PodLevelResources"
+    """A pod requests as a whole, not by container."""
+    NAMESPACE_RULES = "NamespaceRules"
+    """A LimitRange or ResourceQuota of the namespace would refuse the changed pod."""
 
 
 @dataclass(frozen=True, slots=True)

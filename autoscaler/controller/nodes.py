@@ -185,7 +185,7 @@ class NodeControl:
         for resource, held in terms.items():
             shelf = _shelf(node, _asked(resource, held), pods, peaks, now)
             decision = reclaimable(shelf, usable_share=self.settings.usable_share, max_rate=held.terms.max_rate)
-            shelves[resource] = ShelfReading(shelf, decision, node.offered.of(resource) or 0.0)
+            shelves[resource] = ShelfReading(shelf, decision, node.offered.of(resource) or 0.0, held.sells)
             if not is_stale and _is_exceeded(shelf, used.get(resource, {}), pods):
                 exceeded.add(resource)
         sold_on = [each for each, held in terms.items() if held.sells]
@@ -255,7 +255,7 @@ class NodeControl:
         wanted = _Offer(node)
         for resource in SIZED:
             held, offered = terms.get(resource), node.offered.of(resource)
-            if held is None or not held.sells or looked is None:
+            if held is None or not held.offers or looked is None:
                 if offered is not None:
                     wanted.amounts[resource] = None
                 continue
