@@ -141,8 +141,7 @@ class Webhook:
             pod = self.pod(f"{what}-{next(numbers)}", resources)
             return pod if ORIGINAL in (pod["metadata"].get("annotations") or {}) else {}
 
-        found = wait_until(changed, 60, f"a changed pod ({what})")
-        return found
+        return wait_until(changed, 60, f"a changed pod ({what})")
 
     def trusted(self) -> bytes:
         """Whom the configuration trusts, in PEM."""
