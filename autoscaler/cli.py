@@ -196,9 +196,10 @@ def webhook(load: LoadSettings, *, port: int | None, kubeconfig: Path | None, co
     changes nothing. No pod is ever refused, and every pod starts where this does not run.
 
     \b
-    To switch it on and off (deploy/README.md):
-      kubectl apply -k deploy/webhook
-      kubectl delete mutatingwebhookconfiguration foresize
+    Examples:
+      kubectl apply -k deploy/webhook                         on: two copies in the cluster
+      kubectl delete mutatingwebhookconfiguration foresize    off: nobody asks any more
+      foresize webhook --port 8443                            as a pod of the first starts it
     """
     import signal
     import threading
