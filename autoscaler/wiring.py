@@ -163,6 +163,7 @@ def build_node_control(
     settings: "AutoscalerSettings", controller: "Controller", source: "UsageSource", *, is_patient: bool = False
 ) -> "NodeControl | None":
     """What oversells nodes after each cycle; none where the source does not know nodes, as a file does not."""
+    from autoscaler.controller.gpu_sharing import GpuSharing
     from autoscaler.controller.node_peaks import PeakTeller
     from autoscaler.controller.nodes import NodeControl
     from autoscaler.kube.cluster import KubeCluster
@@ -175,7 +176,8 @@ def build_node_control(
     nodes = KubeNodes(cluster.client, cluster.identity, cluster.clock)
     step = int(settings.history.step.total_seconds())
     teller = PeakTeller(source, step, is_patient)
-    return NodeControl(nodes, source, settings.oversubscription, controller, teller)
+    gpus = GpuSharing(source, step, settings.oversubscription.usable_share, is_patient)
+    return NodeControl(nodes, source, settings.oversubscription, controller, teller, gpus)
 
 
 def run_webhook(

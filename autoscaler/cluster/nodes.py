@@ -20,6 +20,17 @@ class Actuator(StrEnum):
     """Under names of its own in the nodes' status, to pods that ask for it."""
     REQUEST_AMPLIFICATION = "RequestAmplification"
     """By lower requests of pods whose namespace opted in, from when they are created."""
+    GPU_SHARING = "GPUSharing"
+    """By several shares of each GPU, as NVIDIA's device plugin makes them."""
+
+
+class GpuStrategy(StrEnum):
+    """How the device plugin shares a GPU."""
+
+    TIME_SLICING = "TimeSlicing"
+    """One after the other, memory not kept apart."""
+    MPS = "MPS"
+    """At the same time, each within its part of the memory."""
 
 
 class NodePod(NamedTuple):
@@ -45,6 +56,8 @@ class NodePod(NamedTuple):
     """Whether it is being deleted."""
     is_lowered: bool = False
     """Whether its requests were lowered when it was created."""
+    gpus: int = 0
+    """GPUs, or shares of them, that it has."""
 
     @property
     def is_reclaimed(self) -> bool:

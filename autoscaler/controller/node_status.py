@@ -133,7 +133,7 @@ def is_worth_a_write(before: Mapping[str, Any], after: Mapping[str, Any], since_
 
 def _essence(status: Mapping[str, Any]) -> JsonObject:
     return {
-        **{name: status.get(name) for name in ("observedGeneration", "nodes", "suspendedNodes")},
+        **{name: status.get(name) for name in ("observedGeneration", "nodes", "suspendedNodes", "gpus")},
         "conditions": [(c.get("type"), c.get("status"), c.get("reason")) for c in status.get("conditions") or ()],
         "resources": [
             (

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoscaler.cluster.containers import Amounts
-from autoscaler.cluster.nodes import Actuator, NodeState
+from autoscaler.cluster.nodes import Actuator, GpuStrategy, NodeState
 from autoscaler.controller.autoscalers import Mode
 from predictor.usage.panel import Resource
 
@@ -38,6 +38,7 @@ class OversubscriptionPolicy:
     actuator: Actuator = Actuator.EXTENDED_RESOURCES
     floor: Amounts = FLOOR
     """Of each container, below which amplification lowers no request."""
+    gpu_strategy: GpuStrategy = GpuStrategy.TIME_SLICING
     mode: Mode = Mode.OBSERVE
     is_paused: bool = False
     status: Mapping[str, Any] = field(default_factory=dict)

@@ -12,8 +12,9 @@ from random import Random
 from typing import Any
 
 from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
-from autoscaler.cluster.nodes import RECLAIMED, UNITS_PER_BASE_UNIT, Actuator, NodePod, NodeState
+from autoscaler.cluster.nodes import RECLAIMED, UNITS_PER_BASE_UNIT, Actuator, GpuStrategy, NodePod, NodeState
 from autoscaler.controller.autoscalers import API_VERSION, PAUSED_ANNOTATION, Mode, as_micro_time, seconds_of
+from autoscaler.controller.gpu_sharing import GPU_CONFIG_LABEL
 from autoscaler.controller.node_ports import NodeObservation
 from autoscaler.controller.policies import FLOOR, POLICY_KIND, OversubscriptionPolicy, Terms
 from autoscaler.controller.quantities import quantity
@@ -22,7 +23,7 @@ from autoscaler.errors import ClusterRefused, ClusterUnavailable
 from autoscaler.kube.admission import ORIGINAL_ANNOTATION, first_requests
 from autoscaler.kube.client import JsonObject, KubeClient
 from autoscaler.kube.clocks import seconds_since_boot
-from autoscaler.kube.objects import FIELD_MANAGER, NOT_PAUSED, amounts_of, owner_of
+from autoscaler.kube.objects import FIELD_MANAGER, GPU, NOT_PAUSED, amounts_of, owner_of
 from autoscaler.kube.watch import WatchedCollection
 from predictor.usage.panel import Resource
 
@@ -74,6 +75,11 @@ class KubeNodes:
         amounts = {RECLAIMED[each]: None if amount is None else str(amount) for each, amount in offer.items()}
         changes = {"metadata": {"uid": node.uid}, "status": {"capacity": amounts, "allocatable": amounts}}
         self.client.patch(f"{NODES}/{node.name}/status", changes, fieldManager=FIELD_MANAGER)
+
+    def set_gpu_config(self, node: NodeState, config: str | None) -> None:
+        """Patches the label by which NVIDIA's device plugin is told its configuration."""
+        changes = {"metadata": {"uid": node.uid, "labels": {GPU_CONFIG_LABEL: config}}}
+        self.client.patch(f"{NODES}/{node.name}", changes, fieldManager=FIELD_MANAGER)
 
     def evict(self, pod: NodePod) -> None:
         """Creates an Eviction of the very pod."""
@@ -149,6 +155,7 @@ def policy_of(item: JsonObject) -> OversubscriptionPolicy:
             **identity,
             actuator=Actuator(actuator.get("type", Actuator.EXTENDED_RESOURCES)),
             floor=Amounts(*(given if given is not None else own for given, own in zip(least, FLOOR, strict=True))),
+            gpu_strategy=GpuStrategy((actuator.get("gpu") or {}).get("strategy", GpuStrategy.TIME_SLICING)),
             selector=frozenset((str(k), str(v)) for k, v in (spec.get("nodeSelector") or {}).items()),
             terms={
                 Resource(each["name"]): Terms(
@@ -211,6 +218,7 @@ def node_pod_of(item: JsonObject) -> NodePod | None:
         created_seconds=seconds_of(metadata["creationTimestamp"]),
         is_evictable=str((metadata.get("labels") or {}).get(EVICTABLE_LABEL, "")).lower() == "true",
         is_leaving="deletionTimestamp" in metadata,
+        gpus=int(sum(quantity(str((each.get("limits") or {}).get(GPU, "0"))) for each in containers)),
         is_lowered=ORIGINAL_ANNOTATION in annotations and not any(each != NO_AMOUNTS for each in reclaimed),
     )
 

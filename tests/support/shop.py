@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from autoscaler.controller.gpu_sharing import GpuSharing
 from autoscaler.controller.loop import Controller
 from autoscaler.controller.memory import MemoryLeadership
 from autoscaler.controller.node_peaks import PeakTeller
@@ -78,7 +79,8 @@ class Shop:
         settings = OversubscriptionSettings(guard_release=timedelta(seconds=8), stale_after=timedelta(seconds=12))
         # Two samples of the past in each step.
         teller = PeakTeller(source, 2 * STEP, is_patient=True)
-        return NodeControl(KubeNodes(client), source, settings, controller, teller)
+        gpus = GpuSharing(source, 2 * STEP, settings.usable_share, is_patient=True)
+        return NodeControl(KubeNodes(client), source, settings, controller, teller, gpus)
 
     def close(self) -> None:
         """Ends its watches and connections."""
