@@ -91,9 +91,9 @@ def node_past(
     `usage` is [tasks, steps] in a base unit, ending now, NaN where there is no sample; `limits` is [tasks], those in
     force now, NaN or infinite where there is none. A cold task counts at its limit, or its request [tasks] where it has
     none; another did in horizons before it was there what it did since, over and over. How a missing sample counts:
-    `capped_totals`. Long memory is worth more than any formula: give four weeks. NoPeak where there are no tasks or only
-    cold ones, fewer than 7 past horizons, or a cold task has neither limit nor request. Raises ForecastError for arrays that do not
-    match.
+    `capped_totals`. Long memory is worth more than any formula: give four weeks. NoPeak where there are no tasks or
+    only cold ones, fewer than 7 past horizons, or a cold task has neither limit nor request. Raises ForecastError for
+    arrays that do not match.
     """
     if usage.ndim != 2 or limits.shape != usage.shape[:1] or horizon_steps < 1:
         raise ForecastError(

@@ -92,7 +92,8 @@ def left(plane: ControlPlane) -> list[str]:
         ]
     for node in plane.get("/api/v1/nodes")["items"]:
         of_node = (node["metadata"].get("labels"), node["status"]["capacity"], node["status"]["allocatable"])
-        found += [f"{node['metadata']['name']} {name}" for part in of_node for name in part or () if "foresize" in name]
+        said = [f"{name}={value}" for part in of_node for name, value in (part or {}).items()]
+        found += [f"{node['metadata']['name']} {each}" for each in said if "foresize" in each]
     return found
 
 
