@@ -298,7 +298,8 @@ def test_a_policy_that_selects_nothing_says_so(shop: Shop) -> None:
         ({"horizon": "30m"}, "from 1h to 96h"),
         ({"horizon": "a day"}, "horizon"),
         ({"horizon": ""}, "from 1h to 96h"),
-        ({"name": "gpu"}, "Unsupported value"),
+        ({"name": "disk"}, "Unsupported value"),
+        ({"name": "gpu"}, "the actuator GPUSharing belong together"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_the_api(
