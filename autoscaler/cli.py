@@ -73,11 +73,13 @@ def run(
       foresize run --once --dry-run --context staging     one look, nothing written
       foresize run --prometheus http://prom:9090 --interval 1m
     """
+    from autoscaler.tracing import exported
     from autoscaler.wiring import (
         build_controller,
         build_node_control,
         build_pool_watch,
         close_controller,
+        collect_garbage_seldom,
         configure_logging,
         lease_problem,
     )
@@ -91,6 +93,7 @@ def run(
         }
     )
     configure_logging()
+    collect_garbage_seldom()
     source = build_source(settings, history)
     controller = build_controller(settings, is_dry_run=dry_run, kubeconfig=kubeconfig, context=context, source=source)
     pools = build_pool_watch(settings, controller, source)
@@ -102,13 +105,14 @@ def run(
             nodes.after_cycle(report)
 
     try:
-        if once:
-            _await_lease(controller)
-            report = controller.cycle()
-            after_cycle(report)
-            _finish(report, controller.leadership.holder, lease_problem(controller))
-        else:
-            _run_until_stopped(settings, controller, after_cycle)
+        with exported():
+            if once:
+                _await_lease(controller)
+                report = controller.cycle()
+                after_cycle(report)
+                _finish(report, controller.leadership.holder, lease_problem(controller))
+            else:
+                _run_until_stopped(settings, controller, after_cycle)
     finally:
         close_controller(controller, nodes)
 
@@ -278,7 +282,9 @@ def _asked(url: str, workload: str, token_file: Path | None, ca_file: Path | Non
             raise click.ClickException(f"{address} asks for a token: name its file with --token-file")
         content = answer.json()
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as error:
-        raise ControllerUnreachable(f"{address}: {error}; is that the address of a `foresize run`?") from error
+        of_certificate = "CERTIFICATE_VERIFY_FAILED" in str(error)
+        hint = "name who signed its certificate with --ca-file" if of_certificate else "is it that of a `foresize run`?"
+        raise ControllerUnreachable(f"{address}: {error}; {hint}") from error
     if answer.status_code != 200 or not isinstance(content, dict) or "workload" not in content:
         said = content.get("error") if isinstance(content, dict) else None
         raise click.ClickException(str(said or f"{address} answered {answer.status_code}"))

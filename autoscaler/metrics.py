@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from autoscaler.tracing import span
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetReading:
@@ -391,9 +393,9 @@ class AutoscalerMetrics:
         self._published.nodes = tuple(nodes)
 
     @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Times one step of the loop."""
-        with self.step_seconds.labels(step).time():
+    def timed(self, step: str, **attributes: str) -> Iterator[None]:
+        """Times one step of the loop, and makes it a span of the trace with these attributes."""
+        with self.step_seconds.labels(step).time(), span(step, attributes=attributes):
             yield
 
 

@@ -24,11 +24,14 @@ MARGINS: FloatArray = np.concatenate(
     [np.geomspace(0.25, 0.8, 17)[:-1], np.geomspace(0.8, 1.6, 65)[:-1], np.geomspace(1.6, 8.0, 25)]
 )
 """The margins that there are: 1 % apart where most serve, 7 % apart elsewhere."""
+_MARGINS = MARGINS.astype(np.float32)
 _LOGS: FloatArray = np.log(MARGINS)
 HALF_LIFE_SECONDS = 14 * 86_400.0
 """After which a step counts half. Little memory costs: of a day, .5 % are 7 minutes."""
 BLOCK = 512
 """How many series are advised on together: all of a large fleet's would take gigabytes."""
+MOST_CELLS = 2_000_000
+"""How many numbers, of series by signals by steps, are held while steps are taken in."""
 LARGEST_UNIT = 1e4
 """Weights are made small again beyond this, long before single precision drops old ones."""
 LEAST_STEPS = 59.0
@@ -57,7 +60,7 @@ class Advised:
 
 
 class DemandMargins:
-    """What demand of some series did beside the signals of it; `step` adds to that in place."""
+    """What demand of some series did beside the signals of it; `follow` adds to that in place."""
 
     def __init__(self, series: int, forecasts: Sequence[str], *, step_seconds: int, longest_lead_steps: int) -> None:
         """Nothing is known yet. `forecasts` names those signals that are forecast and not recent usage."""
@@ -100,35 +103,72 @@ class DemandMargins:
         made._recent = np.concatenate([self._recent, other._recent], axis=1)
         return made
 
-    def step(self, usage: FloatArray, forecasts: FloatArray, exceeded: FloatArray, lead_steps: IntArray) -> None:
-        """The last step of `usage`, [series, steps], is over, and the next begins.
+    def follow(self, usage: FloatArray, forecasts: FloatArray, exceeded: FloatArray, lead_steps: IntArray) -> None:
+        """The newest steps of `usage`, [series, all steps], are over, and the next begins.
 
-        `forecasts`, [series, forecasts], are of the next one, NaN where there is none. `exceeded` [series] is what
-        readiness in the step that is over had to exceed, 0 where anything was enough and NaN where demand is not known:
-        then it teaches nothing. `lead_steps` [series] is how many steps before its own what a step needs has to be
-        ordered. Raises ForecastError for arrays of other series or forecasts.
+        `exceeded`, [series, new steps], is what readiness in each step that is over had to exceed, 0 where anything was
+        enough and NaN where demand is not known: then it teaches nothing. `forecasts`, [series, forecasts], are of the
+        next step, NaN where there is none; of those in between there are none. `lead_steps` [series] is how many steps
+        before its own what a step needs has to be ordered. Raises ForecastError for
+        arrays of other series or forecasts.
         """
-        lead = np.minimum(lead_steps, self._longest)
-        signals = np.column_stack([*(each.of(usage, lead) for each in self._recent_signals), forecasts])
-        if signals.shape != self._total.shape:
-            raise ForecastError(f"signals are {signals.shape}, but the record is of {self._total.shape}")
-        newest = self._recent[: int(lead.max(initial=0)) + 1]
-        lowest = np.minimum.accumulate(newest, axis=0)[lead, np.arange(self.series)]
-        is_known = ~np.isnan(lowest) & ~np.isnan(exceeded)[:, None]
-        row, signal = np.nonzero(is_known)
-        asked, given = exceeded[row], lowest[row, signal].astype(np.float64)
-        ratio = np.divide(asked, given, out=np.where(asked > 0, np.inf, 0.0), where=given > 0)
-        bins = np.searchsorted(MARGINS, ratio * (1.0 - ROUNDING), side="right")
-        self._needed[row, signal, bins] += self._unit
-        self._total[row, signal] += self._unit * self._recent[0, row, signal]
-        self._used[row, signal] += self._unit * np.nan_to_num(usage[row, -1])
-        self._unit *= self._growth
+        found = (len(usage), len(self._recent_signals) + forecasts.shape[1])
+        if found != self._total.shape or len(exceeded) != self.series:
+            raise ForecastError(f"signals are {found}, but the record is of {self._total.shape}")
+        steps = exceeded.shape[1]
+        weights = self._unit * self._growth ** np.arange(steps + 1)
+        size = max(1, MOST_CELLS // (len(self.names) * (steps + self._longest + 1)))
+        for first in range(0, self.series, size):
+            rows = slice(first, first + size)
+            self._follow(
+                rows,
+                usage[rows],
+                forecasts[rows],
+                exceeded[rows],
+                lead=np.minimum(lead_steps[rows], self._longest),
+                weights=weights[:-1].astype(np.float32),
+            )
+        self._unit = float(weights[-1])
         if self._unit > LARGEST_UNIT:
             self._needed /= self._unit
             self._total /= self._unit
             self._used /= self._unit
             self._unit = 1.0
-        self._recent = np.concatenate([signals[None].astype(np.float32), self._recent[:-1]])
+
+    def _follow(
+        self,
+        rows: slice,
+        usage: FloatArray,
+        forecasts: FloatArray,
+        exceeded: FloatArray,
+        *,
+        lead: IntArray,
+        weights: NDArray[np.float32],
+    ) -> None:
+        series, steps = exceeded.shape
+        count, before = len(self.names), self._longest + 1
+        signals: NDArray[np.float32] = np.full((series, count, before + steps), np.nan, dtype=np.float32)
+        """As they were before each step and, last, as they are now; oldest first."""
+        signals[:, :, :before] = self._recent[::-1, rows].transpose(1, 2, 0)
+        for place, each in enumerate(self._recent_signals):
+            signals[:, place, before:] = each.of(usage, lead, steps)
+        signals[:, len(self._recent_signals) :, -1] = forecasts
+        newest = signals[:, :, before - 1 : -1]
+        lowest = newest.copy()
+        for back in range(1, int(lead.max(initial=0)) + 1):
+            earlier = signals[:, :, before - 1 - back : -1 - back]
+            np.minimum(lowest, earlier, out=lowest, where=(lead >= back)[:, None, None])
+        asked = exceeded[:, None].astype(np.float32)
+        anything = np.broadcast_to(np.where(asked > 0, np.float32(np.inf), np.float32(0.0)), lowest.shape)
+        ratio = np.divide(asked, lowest, out=anything.copy(), where=lowest > 0)
+        bins = np.searchsorted(_MARGINS, ratio * np.float32(1.0 - ROUNDING), side="right")
+        bins += np.arange(series * count).reshape(series, count, 1) * (MARGINS.size + 1)
+        weight = np.where(np.isnan(lowest) | np.isnan(asked), np.float32(0.0), weights)
+        used = np.nan_to_num(usage[:, None, -steps:].astype(np.float32))
+        np.add.at(self._needed[rows].reshape(-1), bins.reshape(-1), weight.reshape(-1))
+        self._total[rows] += (weight * np.nan_to_num(newest)).sum(axis=2)
+        self._used[rows] += (weight * used).sum(axis=2)
+        self._recent[:, rows] = signals[:, :, ::-1][:, :, :before].transpose(2, 0, 1)
 
     def advised(self, allowed: FloatArray) -> Advised:
         """What demand of the coming step exceeds in shares `allowed` of time, [series, asked], at the least cost."""

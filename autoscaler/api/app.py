@@ -84,6 +84,10 @@ def unready_because(controller: Controller) -> str:
     limit = max(MISSED_CYCLES * controller.settings.interval.total_seconds(), OLDEST_SNAPSHOT_SECONDS)
     if age > limit:
         return f"the cluster was last seen {age:.0f} s ago"
+    if not controller.has_read_usage:
+        # A rolling update must not end the copies that have read it before the new ones have.
+        problem = None if report.forecasts is None else report.forecasts.source_problem
+        return f"usage has not been read yet: {problem}"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, inf
 from typing import Self
 
@@ -48,6 +49,7 @@ class Capacity:
         return type(self)(self.per_replica * share, tuple(each * share for each in self.curve))
 
 
+@lru_cache(maxsize=20_000)
 def proportional(per_replica: float) -> Capacity | Hold:
     """The capacity of replicas that carry so much each, or why that is none."""
     if 0.0 < per_replica < inf:

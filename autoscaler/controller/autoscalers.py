@@ -394,11 +394,13 @@ def _conflict(message: str) -> Hold:
     return Hold(Reason(ReasonCode.CONFLICT, message))
 
 
+@lru_cache(maxsize=10_000)
 def as_time(seconds: float) -> str:
     """An epoch second as Kubernetes writes times, to the second."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@lru_cache(maxsize=10_000)
 def as_micro_time(seconds: float) -> str:
     """An epoch second as Kubernetes writes times that need more than seconds."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

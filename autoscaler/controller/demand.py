@@ -26,7 +26,7 @@ SIGNAL_LEVELS = (0.5, 0.9, 0.98)
 SIGNAL_NAMES = tuple(f"the forecast peak's {level:g} quantile" for level in SIGNAL_LEVELS)
 REBUILT_SECONDS = 7 * SECONDS_PER_DAY
 """How much past a record is rebuilt from."""
-REBUILT_AT_ONCE = 50
+REBUILT_AT_ONCE = 200
 """How many workloads are taken in a cycle: a second of work."""
 LONGEST_LEAD_STEPS = 8
 
@@ -162,12 +162,8 @@ def _walk(margins: DemandMargins, walked: _Walked, steps: int) -> None:
     terms = [walked.terms[key] for key in walked.keys]
     is_bound = None if panel.is_bound is None else panel.is_bound[rows]
     lead = np.array([-int(-each.lead_seconds // panel.step_seconds) for each in terms], dtype=np.int64)
-    unknown = np.full((len(rows), len(SIGNAL_LEVELS)), nan)
-    first = max(panel.steps - steps, 0)
-    exceeded = _exceeded(usage, is_bound, terms, first)
-    for step in range(first, panel.steps):
-        signals = _forecast_signals(walked, lead) if step == panel.steps - 1 else unknown
-        margins.step(usage[:, : step + 1], signals, exceeded[:, step - first], lead)
+    exceeded = _exceeded(usage, is_bound, terms, max(panel.steps - steps, 0))
+    margins.follow(usage, _forecast_signals(walked, lead), exceeded, lead)
 
 
 def _exceeded(usage: FloatArray, is_bound: BoolArray | None, terms: list[Terms], first: int) -> FloatArray:

@@ -15,8 +15,8 @@ from typing import Self
 import structlog
 
 from autoscaler.cluster.commands import ScaleReplicas
-from autoscaler.cluster.reasons import replicas_text
-from autoscaler.controller.autoscalers import Mode, Remembered
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
+from autoscaler.controller.autoscalers import Mode, PredictiveAutoscaler, Remembered
 from autoscaler.controller.budgeting import NOT_READ
 from autoscaler.controller.demand import DemandWatch, Terms
 from autoscaler.controller.indicators import IndicatorWatch
@@ -136,6 +136,8 @@ class Controller:
         self.started_at_seconds = self.clock()
         self.report: CycleReport | None = None
         """The last cycle that saw the cluster, without its window of usage."""
+        self.has_read_usage = False
+        """Whether usage was read in any cycle: after a start the whole window has to be, and all is held until then."""
         self.last_cycle_seconds: float | None = None
         """When the last cycle ended, whatever came of it."""
 
@@ -165,6 +167,7 @@ class Controller:
         with self.metrics.timed("cycle"):
             report = self._cycle()
         self.last_cycle_seconds = self.clock()
+        self.has_read_usage |= report.forecasts is not None and report.forecasts.source_problem is None
         if report.problem is None:
             self.report = report.without_window()
         self._publish(report)
@@ -207,7 +210,7 @@ class Controller:
         sizings = self._size_containers(plans, seen, forecasts)
         records = tuple(
             DecisionRecord(
-                replace(decided, remembered=self.remembered[decided.autoscaler.uid]),
+                _with_remembered(decided, self.remembered[decided.autoscaler.uid]),
                 results.get(decided.autoscaler.uid, NOTHING_TO_DO),
                 forecasts.model,
                 sizings.get(decided.autoscaler.uid),
@@ -256,6 +259,7 @@ class Controller:
             before[uid] = remembered_from(workload.autoscaler.status, now) if known is None else known
         read = self.indicators.of if self.indicators is not None else lambda _: NOT_READ
         self._follow_demand(seen, forecasts)
+        asked = _queries(seen)
         plans = [
             plan(
                 workload,
@@ -265,10 +269,14 @@ class Controller:
                 now_seconds=now,
                 readings=read(workload.autoscaler.uid),
                 watch=self._demand if self.settings.learned_margins else None,
+                unread=_unread(workload.autoscaler, asked),
             )
             for workload in seen.workloads
         ]
-        self._terms = {decided.autoscaler.uid: terms_of(decided) for decided in plans}
+        self._terms = {
+            decided.autoscaler.uid: None if _unread(decided.autoscaler, asked) else terms_of(decided)
+            for decided in plans
+        }
         # Replaced as a whole: what is gone from the cluster is forgotten.
         self.remembered = {decided.autoscaler.uid: decided.remembered for decided in plans}
         self._logged = {uid: known for uid, known in self._logged.items() if uid in before}
@@ -279,10 +287,13 @@ class Controller:
         """Takes into the records of demand what has become known; a copy that does not lead follows as well."""
         if not self.settings.learned_margins:
             return
-        now, terms = seen.observed_at_seconds, {}
+        now, asked = seen.observed_at_seconds, _queries(seen)
+        terms: dict[str, tuple[SeriesKey, Terms] | None] = {}
         for workload in seen.workloads:
             uid = workload.autoscaler.uid
-            if uid not in self._terms:
+            if _unread(workload.autoscaler, asked):
+                terms[uid] = None
+            elif uid not in self._terms:
                 known = remembered_from(workload.autoscaler.status, now)
                 first = plan(workload, forecasts, known, settings=self.settings, now_seconds=now)
                 terms[uid] = terms_of(first)
@@ -341,7 +352,7 @@ class Controller:
         autoscaler, target, hpa = decided.autoscaler, decided.workload.target, steered_hpa(decided.workload)
         assert isinstance(target, TargetWorkload)
         assert decided.policy is not None
-        with self.metrics.timed("validate"):
+        with self.metrics.timed("validate", workload=autoscaler.workload):
             scale = (
                 self.reader.minimum_of(hpa) if hpa else self.reader.scale_of(autoscaler.namespace, autoscaler.target)
             )
@@ -355,7 +366,7 @@ class Controller:
         # Asked again: reading the scale may have taken longer than the lease lasts.
         if not self.leadership.is_leader:
             return NOT_LEADING
-        with self.metrics.timed("act"):
+        with self.metrics.timed("act", workload=autoscaler.workload):
             if hpa:
                 self.writer.set_minimum(hpa, command.desired, scale)
             else:
@@ -396,7 +407,7 @@ class Controller:
         if not self._budget.take(self._passing()):
             return NO_BUDGET
         try:
-            with self.metrics.timed("act"):
+            with self.metrics.timed("act", workload=decided.autoscaler.workload):
                 self.writer.resize_pod(resize)
             result = ActResult(Outcome.APPLIED)
         except (CommandConflict, ObjectGone) as change:
@@ -442,7 +453,10 @@ class Controller:
                 self._logged[record.plan.autoscaler.uid] = said
                 tell = log.warning if record.result.outcome is Outcome.FAILED else log.info
                 tell("decision", **record.log_fields())
-        metrics.publish_workloads(r.reading() for r in report.records if r.plan.autoscaler.scales)
+        scaled = [record for record in report.records if record.plan.autoscaler.scales]
+        scaled.sort(key=lambda record: _precedence(record.plan.autoscaler), reverse=True)
+        # One series of each target, as two are none to Prometheus.
+        metrics.publish_workloads({r.plan.decision.workload: r.reading() for r in scaled}.values())
         outcomes = Counter(record.result.outcome.value for record in report.records)
         log.info(
             "cycle",
@@ -479,8 +493,34 @@ class Controller:
         self.metrics.dependency_up.labels(dependency).set(0)
 
 
+def _with_remembered(decided: Plan, remembered: Remembered) -> Plan:
+    """The plan with what is remembered after it was carried out."""
+    return decided if decided.remembered is remembered else replace(decided, remembered=remembered)
+
+
+def _precedence(autoscaler: PredictiveAutoscaler) -> tuple[bool, str]:
+    """Of several objects for one target the lowest comes first: one that may act, then by name."""
+    return autoscaler.mode is not Mode.AUTO, autoscaler.key
+
+
 def _queries(seen: ClusterObservation) -> dict[SeriesKey, str]:
-    """What the objects themselves say that demand is; of two for one target, which is a conflict, the first by name."""
+    """What the objects themselves say that demand is; of several for one target that of one in mode Auto, then by name.
+
+    One that only observes must not change what one that acts sees.
+    """
     asking = (each.autoscaler for each in seen.workloads if each.autoscaler.query and not each.autoscaler.problem)
-    ordered = sorted(asking, key=lambda each: each.key, reverse=True)
+    ordered = sorted(asking, key=_precedence, reverse=True)
     return {SeriesKey(each.workload, each.resource): each.query for each in ordered}
+
+
+def _unread(autoscaler: PredictiveAutoscaler, asked: Mapping[SeriesKey, str]) -> Hold | None:
+    """Why the query of an object was not asked."""
+    if not autoscaler.query:
+        return None
+    if asked.get(SeriesKey(autoscaler.workload, autoscaler.resource), autoscaler.query) == autoscaler.query:
+        return None
+    text = (
+        "another PredictiveAutoscaler of the same target has another query, and only one is asked: that of one in mode "
+        "Auto, then the first by name"
+    )
+    return Hold(Reason(ReasonCode.NO_QUERY_VALUE, text))

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil
 
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.resources import Resources
-from autoscaler.controller.autoscalers import GivenRules, PredictiveAutoscaler, Remembered
+from autoscaler.controller.autoscalers import GivenRules, PredictiveAutoscaler, Prices, Remembered
 from autoscaler.decisions.budget import LADDER, BudgetRules, priced_level
 from autoscaler.decisions.guardrails import DOWN_DEFAULT, UP_DEFAULT, Behaviour, ScalingRules
 from autoscaler.decisions.replicas import ReplicaRules
@@ -87,11 +88,16 @@ def budget_rules(autoscaler: PredictiveAutoscaler, settings: ScalingSettings) ->
     """
     relaxation = settings.error_budget_relaxation if settings.error_budget else 1.0
     window = settings.error_budget_window.total_seconds()
-    prices = autoscaler.prices
-    if prices is None or autoscaler.percentile is not None:
-        own = autoscaler.percentile
+    return _budget_rules(autoscaler.percentile, autoscaler.prices, settings.sla_percentile, relaxation, window)
+
+
+@lru_cache(maxsize=10_000)
+def _budget_rules(
+    own: float | None, prices: Prices | None, default: float, relaxation: float, window: float
+) -> tuple[BudgetRules, str]:
+    if prices is None or own is not None:
         source = "scaling.sla_percentile" if own is None else "spec.sla.percentile"
-        return BudgetRules(level_of(settings.sla_percentile if own is None else own), relaxation, window), source
+        return BudgetRules(level_of(default if own is None else own), relaxation, window), source
     asked = priced_level(prices.replica_hour, prices.violated_minute)
     source = f"spec.sla.prices: {asked:.6g}"
     if asked > LADDER[-1]:
@@ -132,8 +138,16 @@ def lead_time(
 
 def behaviour_of(up: GivenRules, down: GivenRules, settings: ScalingSettings) -> Behaviour:
     """The guardrails that an object gives, and for what it does not give the settings' and the HPA's own."""
-    stabilised = replace(DOWN_DEFAULT, stabilisation_seconds=settings.scale_down_stabilisation.total_seconds())
-    return Behaviour(_rules(up, UP_DEFAULT, settings.scale_up_tolerance), _rules(down, stabilised, settings.tolerance))
+    stabilisation = settings.scale_down_stabilisation.total_seconds()
+    return _behaviour(up, down, stabilisation, settings.scale_up_tolerance, settings.tolerance)
+
+
+@lru_cache(maxsize=10_000)
+def _behaviour(
+    up: GivenRules, down: GivenRules, stabilisation_seconds: float, up_tolerance: float, down_tolerance: float
+) -> Behaviour:
+    stabilised = replace(DOWN_DEFAULT, stabilisation_seconds=stabilisation_seconds)
+    return Behaviour(_rules(up, UP_DEFAULT, up_tolerance), _rules(down, stabilised, down_tolerance))
 
 
 def replica_rules(behaviour: Behaviour, settings: ScalingSettings) -> ReplicaRules:

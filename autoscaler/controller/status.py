@@ -6,7 +6,6 @@ What a new leader needs to go on from is in it too: see `recorded` and `remember
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from enum import IntEnum
 from math import ceil, isfinite
 from typing import Any
 
@@ -23,7 +22,7 @@ from autoscaler.controller.autoscalers import (
     seconds_of,
 )
 from autoscaler.controller.budgeting import budget_status
-from autoscaler.controller.planning import Plan
+from autoscaler.controller.planning import Plan, steered_hpa
 from autoscaler.controller.records import ActResult, Outcome
 from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
 from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
@@ -53,16 +52,6 @@ ESSENTIAL = (
     "modelVersion",
 )
 """Plain fields that are written as soon as they change."""
-
-
-class Importance(IntEnum):
-    """How much a new status has to say."""
-
-    NOTHING = 0
-    FIGURES = 1
-    """Only figures and sentences have moved."""
-    CHANGE = 2
-    """Something that a person or a new leader must know."""
 
 
 def status_of(
@@ -104,13 +93,6 @@ def status_of(
     if decisions:
         status["decisions"] = decisions
     return status | sizing_status(sizing, before)
-
-
-def importance(before: Mapping[str, Any], after: Mapping[str, Any]) -> Importance:
-    """How much a new status says that the old one does not."""
-    if _essence(before) != _essence(after):
-        return Importance.CHANGE
-    return Importance.NOTHING if before == after else Importance.FIGURES
 
 
 def recorded(remembered: Remembered) -> JsonObject:
@@ -259,7 +241,8 @@ def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]
 def _conflicting(plan: Plan) -> tuple[bool, str, str]:
     clash = plan.conflict
     if clash is None:
-        return False, "NoConflict", f"nothing else steers {plan.autoscaler.workload}"
+        other = "nothing else" if steered_hpa(plan.workload) is None else "only the HorizontalPodAutoscaler in charge"
+        return False, "NoConflict", f"{other} steers {plan.autoscaler.workload}"
     if plan.autoscaler.mode is Mode.OBSERVE:
         return False, Mode.OBSERVE.value, f"in mode Auto: {clash.reason.message}"
     return True, clash.reason.code.value, clash.reason.message
@@ -338,8 +321,8 @@ def _entry(current: int, desired: int, reason: Reason, outcome: Outcome, now_sec
     }
 
 
-def _essence(status: Mapping[str, Any]) -> JsonObject:
-    """What of a status is worth a write at once."""
+def essence_of(status: Mapping[str, Any]) -> JsonObject:
+    """What of a status is worth a write at once when it changes: what a person or a new leader must know."""
     kept = status.get("stabilization") or {}
     return {
         **{name: status.get(name) for name in ESSENTIAL},

@@ -7,15 +7,16 @@ replicas is left without its Event and its entry among the decisions.
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from autoscaler.controller.autoscalers import Remembered
 from autoscaler.controller.notices import Throttle, notices
 from autoscaler.controller.ports import ClusterWriter, Event
 from autoscaler.controller.records import DecisionRecord
 from autoscaler.controller.sizing import sizing_notices
-from autoscaler.controller.status import DECISIONS_KEPT, REFRESH_SECONDS, Importance, importance, status_of
+from autoscaler.controller.status import DECISIONS_KEPT, REFRESH_SECONDS, JsonObject, essence_of, status_of
 from autoscaler.controller.writing import side_by_side
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.metrics import AutoscalerMetrics
@@ -27,13 +28,32 @@ MayWrite = Callable[[], bool]
 """Whether one more write is allowed now; one that is counts as made."""
 
 
+class _Importance(IntEnum):
+    """How much a new status has to say."""
+
+    NOTHING = 0
+    FIGURES = 1
+    """Only figures and sentences have moved."""
+    CHANGE = 2
+    """Something that a person or a new leader must know."""
+
+
+class _Written(NamedTuple):
+    """A status as it was last written, or read before anything was."""
+
+    status: Mapping[str, Any]
+    essence: JsonObject
+    at_seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class _Telling:
     """What is to be said of one object: its new status, and Events with their times."""
 
     record: DecisionRecord
     status: Mapping[str, Any]
-    matters: Importance
+    essence: JsonObject
+    matters: _Importance
     written_at_seconds: float
     events: tuple[tuple[Event, float], ...]
     decided_at_seconds: float
@@ -45,7 +65,7 @@ class _Telling:
 
     def is_due(self, now_seconds: float) -> bool:
         """Whether it is worth a write now."""
-        if self.matters is Importance.CHANGE:
+        if self.matters is _Importance.CHANGE:
             return True
         return bool(self.matters) and now_seconds - self.written_at_seconds >= REFRESH_SECONDS
 
@@ -56,8 +76,8 @@ class Teller:
     def __init__(self, writer: ClusterWriter, metrics: AutoscalerMetrics) -> None:
         self._writer = writer
         self._metrics = metrics
-        self._statuses: dict[str, tuple[Mapping[str, Any], float]] = {}
-        """By uid: the status that was last written, and when."""
+        self._statuses: dict[str, _Written] = {}
+        """By uid: the status that was last written."""
         self._untold: dict[str, tuple[_Telling, ...]] = {}
         """By uid, oldest first: what could not be said in its own cycle and must not get lost."""
         self._throttle = Throttle()
@@ -92,12 +112,12 @@ class Teller:
                 return refusal
             if refusal is not None:
                 return None
-            self._statuses[each.uid] = (each.status, now_seconds)
+            self._statuses[each.uid] = _Written(each.status, each.essence, now_seconds)
             self._untold.pop(each.uid, None)
             return self._published(each, may_write, now_seconds)
 
         problem = next((each for each in side_by_side(told, waiting) if each is not None), None)
-        behind = [each for each in waiting if self._statuses.get(each.uid, (None, 0.0))[0] is not each.status]
+        behind = [each for each in waiting if self._is_behind(each)]
         for each in behind:
             if any(event.reason not in SEEN_AGAIN for event, at in each.events if at == now_seconds):
                 self._untold[each.uid] = (*self._untold.get(each.uid, ()), each)[-DECISIONS_KEPT:]
@@ -120,8 +140,10 @@ class Teller:
     def _telling(self, record: DecisionRecord, before: Remembered, now: float) -> _Telling:
         """What is to be said of an object, with what earlier cycles could not say any more."""
         uid = record.plan.autoscaler.uid
-        written, written_at = self._statuses.get(uid, (record.plan.autoscaler.status, 0.0))
-        old = written
+        known = self._statuses.get(uid)
+        if known is None:
+            known = _Written(record.plan.autoscaler.status, essence_of(record.plan.autoscaler.status), 0.0)
+        written = old = known.status
         events: list[tuple[Event, float]] = []
         for missed in self._untold.get(uid, ()):
             then = missed.record
@@ -138,7 +160,15 @@ class Teller:
         if record.sizing is not None:
             events += [(event, now) for event in sizing_notices(record.sizing, written)]
         new = status_of(record.plan, record.result, old, now, record.sizing)
-        return _Telling(record, new, importance(written, new), written_at, tuple(events), now)
+        essence = essence_of(new)
+        matters = _Importance.NOTHING if new == written else _Importance.FIGURES
+        if essence != known.essence:
+            matters = _Importance.CHANGE
+        return _Telling(record, new, essence, matters, known.at_seconds, tuple(events), now)
+
+    def _is_behind(self, telling: _Telling) -> bool:
+        written = self._statuses.get(telling.uid)
+        return written is None or written.status is not telling.status
 
     def _refusal(self, write: Callable[[], None]) -> AutoscalerError | None:
         """Why a status or Event was not written; the next cycle tries again."""

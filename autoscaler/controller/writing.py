@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -70,5 +71,7 @@ def side_by_side(write: Callable[[Item], Result], items: Sequence[Item]) -> list
     """
     if len(items) < 2:
         return [write(item) for item in items]
+    # In the caller's context, so that logs and traces say what a write belongs to.
+    contexts = [copy_context() for _ in items]
     with ThreadPoolExecutor(min(WRITES_AT_ONCE, len(items)), thread_name_prefix="write") as pool:
-        return list(pool.map(write, items))
+        return list(pool.map(lambda context, item: context.run(write, item), contexts, items))

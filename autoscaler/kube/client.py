@@ -64,6 +64,7 @@ class KubeClient:
 
         Nothing is sent yet. Raises ClusterUnavailable where none of them is there or usable.
         """
+        import yaml
         from kubernetes import config as official_config
         from kubernetes.client.api_client import ApiClient
         from kubernetes.client.configuration import Configuration
@@ -81,7 +82,13 @@ class KubeClient:
             else:
                 file = str(kubeconfig) if kubeconfig else None
                 config.load_kube_config(config_file=file, context=context, client_configuration=settings)
-        except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        except yaml.MarkedYAMLError as error:
+            # Without the text of the line, which may be a token.
+            mark = error.problem_mark or error.context_mark
+            line = f" line {mark.line + 1}" if mark else ""
+            where = kubeconfig or "the default kubeconfig"
+            raise ClusterUnavailable(f"{where}{line}: is not YAML: {error.problem}; mend it, or name another") from None
+        except (config.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             where = kubeconfig or "the default kubeconfig or a pod's service account"
             raise ClusterUnavailable(
                 f"no cluster from {where}: {error}; name a kubeconfig with --kubeconfig and --context. "

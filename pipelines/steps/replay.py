@@ -181,18 +181,18 @@ def safe_peaks(
     )
     margins = DemandMargins(len(plan.workloads), SIGNAL_NAMES, step_seconds=step_seconds, longest_lead_steps=lead)
     leads = np.full(len(plan.workloads), lead)
-    unknown = np.full((len(plan.workloads), len(SIGNAL_LEVELS)), np.nan)
     safe = {level: forecasts[level].copy() for level in levels}
     allowed = np.tile(1.0 - np.array([*safe]), (len(plan.workloads), 1))
-    for step in range(1 if learned_steps is None else max(1, first - learned_steps + 1), total):
-        at = step - first
-        asked = unknown if at < 0 else np.stack([forecasts[level][:, at] for level in SIGNAL_LEVELS], axis=1)
-        margins.step(usage[:, :step], asked, exceeded[:, step - 1], leads)
-        if at >= 0:
-            demand = margins.advised(allowed).demand.T
-            for made, advised in zip(safe.values(), demand, strict=True):
-                made[:, at] = np.where(np.isnan(advised), made[:, at], advised)
-        progress(step + 1, total)
+    learned = 0 if learned_steps is None else max(0, first - learned_steps)
+    for at in range(total - first):
+        step = first + at
+        asked = np.stack([forecasts[level][:, at] for level in SIGNAL_LEVELS], axis=1)
+        margins.follow(usage[:, :step], asked, exceeded[:, learned:step], leads)
+        learned = step
+        demand = margins.advised(allowed).demand.T
+        for made, advised in zip(safe.values(), demand, strict=True):
+            made[:, at] = np.where(np.isnan(advised), made[:, at], advised)
+        progress(at + 1, total - first)
     return safe
 
 

@@ -63,6 +63,28 @@ def test_ready_means_that_the_cluster_was_seen_lately() -> None:
     assert client.get("/healthz").status_code == 200
 
 
+def test_ready_means_that_usage_was_read_once() -> None:
+    """A rolling update waits for the new copies' windows; a Prometheus that goes later makes nobody unready."""
+    parts = parts_before_the_rush()
+    parts.source.is_down = True
+    controller, client = after_a_cycle(parts)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.text) == (
+        503,
+        "usage has not been read yet: http://prometheus:9090 did not answer within 60 s\n",
+    )
+
+    parts.source.is_down = False
+    parts.clock.now += 300
+    controller.cycle()
+    assert client.get("/readyz").status_code == 200
+
+    parts.source.is_down = True
+    parts.clock.now += 300
+    controller.cycle()
+    assert client.get("/readyz").status_code == 200
+
+
 def test_a_loop_that_hangs_is_not_healthy() -> None:
     """No cycle has ended for longer than the longest fetch may take."""
     parts = parts_before_the_rush()
@@ -218,7 +240,7 @@ def test_explain_says_when_nobody_answers() -> None:
     result = CliRunner().invoke(explain, ["shop/cart", "--url", unused_url()], obj=settings)
 
     assert isinstance(result.exception, ControllerUnreachable)
-    assert "is that the address of a `foresize run`?" in str(result.exception)
+    assert "is it that of a `foresize run`?" in str(result.exception)
 
 
 @pytest.mark.parametrize(

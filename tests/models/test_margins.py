@@ -19,8 +19,11 @@ def fed(
     names = [f"forecast {number}" for number in range(known.shape[2])]
     margins = margins or DemandMargins(series, names, step_seconds=MINUTE, longest_lead_steps=LEAD)
     lead = np.full(series, LEAD)
+    if forecasts is None:
+        margins.follow(usage[:, :-1], known[-1], usage[:, first - 1 : -1], lead)
+        return margins
     for step in range(first, steps):
-        margins.step(usage[:, :step], known[step], usage[:, step - 1], lead)
+        margins.follow(usage[:, :step], known[step], usage[:, step - 1 : step], lead)
     return margins
 
 
@@ -30,7 +33,7 @@ def demand_above(usage: FloatArray, allowed: float, start: int) -> FloatArray:
     margins = fed(usage[:, :start])
     advised = np.full(usage.shape, np.nan)
     for step in range(start, steps):
-        margins.step(usage[:, :step], np.empty((series, 0)), usage[:, step - 1], np.full(series, LEAD))
+        margins.follow(usage[:, :step], np.empty((series, 0)), usage[:, step - 1 : step], np.full(series, LEAD))
         advised[:, step] = margins.advised(np.full((series, 1), allowed)).demand[:, 0]
     ready = np.min([advised[:, start + LEAD - back : steps - back] for back in range(LEAD + 1)], axis=0)
     share: FloatArray = (usage[:, start + LEAD :] > ready).mean(axis=1)
@@ -136,8 +139,7 @@ def test_what_had_to_be_exceeded_is_what_counts() -> None:
     usage = a_day_of(np.random.default_rng(5), "bursts", 500)[None]
     margins = DemandMargins(1, (), step_seconds=MINUTE, longest_lead_steps=LEAD)
 
-    for step in range(1, 500):
-        margins.step(usage[:, :step], np.empty((1, 0)), np.zeros(1), np.full(1, LEAD))
+    margins.follow(usage, np.empty((1, 0)), np.zeros_like(usage), np.full(1, LEAD))
 
     assert margins.advised(np.array([[0.01]])).margin[0, 0] == MARGINS[0]
 
@@ -148,8 +150,7 @@ def test_a_longer_lead_needs_more() -> None:
     advice = []
     for lead in (0, 2, 8):
         margins = DemandMargins(1, (), step_seconds=MINUTE, longest_lead_steps=8)
-        for step in range(1, 4000):
-            margins.step(usage[:, :step], np.empty((1, 0)), usage[:, step - 1], np.array([lead]))
+        margins.follow(usage, np.empty((1, 0)), usage, np.array([lead]))
         advised: Advised = margins.advised(np.array([[0.01]]))
         advice.append(float(advised.margin[0, 0]))
 
@@ -177,4 +178,26 @@ def test_arrays_of_other_series_are_refused() -> None:
     margins = DemandMargins(2, ("a",), step_seconds=MINUTE, longest_lead_steps=LEAD)
 
     with pytest.raises(ForecastError, match=r"signals are \(3, "):
-        margins.step(np.ones((3, 5)), np.ones((3, 1)), np.ones(3), np.ones(3, dtype=int))
+        margins.follow(np.ones((3, 5)), np.ones((3, 1)), np.ones((3, 1)), np.ones(3, dtype=int))
+
+
+def test_steps_may_be_taken_in_one_by_one_or_all_at_once() -> None:
+    """The advice is the same, gaps, a replica that is enough for all, and different lead times included."""
+    rng = np.random.default_rng(8)
+    usage = np.stack([a_day_of(rng, kind, 2 * 1440 + 100) for kind in ("noise", "walk", "waves", "bursts")])
+    usage[1, 300:400] = usage[2, 1500] = np.nan
+    exceeded = np.where(usage < 11.0, 0.0, usage)
+    lead, forecasts = np.array([0, 1, 2, 2]), usage[:, -2:]
+    allowed = np.tile([0.1, 0.01, 0.001], (4, 1))
+    stepwise, at_once = (DemandMargins(4, ("a", "b"), step_seconds=60, longest_lead_steps=LEAD) for _ in range(2))
+
+    for step in range(500, usage.shape[1] + 1):
+        known = forecasts if step == usage.shape[1] else np.full((4, 2), np.nan)
+        stepwise.follow(usage[:, :step], known, exceeded[:, step - 1 : step], lead)
+    at_once.follow(usage[:, :1000], np.full((4, 2), np.nan), exceeded[:, 499:1000], lead)
+    at_once.follow(usage, forecasts, exceeded[:, 1000:], lead)
+
+    one, other = stepwise.advised(allowed), at_once.advised(allowed)
+    np.testing.assert_array_equal(one.signal, other.signal)
+    np.testing.assert_allclose(one.demand, other.demand, rtol=1e-6)
+    np.testing.assert_allclose(one.steps, other.steps, rtol=1e-5)

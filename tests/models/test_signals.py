@@ -13,7 +13,7 @@ MINUTES_A_DAY = 1440
 
 def values(usage: FloatArray, step_seconds: int = 60, lead_steps: int = 2) -> dict[str, float]:
     lead = np.full(len(usage), lead_steps)
-    return {each.name: float(each.of(usage, lead)[0]) for each in recent_signals(step_seconds)}
+    return {each.name: float(each.of(usage, lead)[0, 0]) for each in recent_signals(step_seconds)}
 
 
 def test_each_signal_is_what_its_name_says() -> None:
@@ -42,7 +42,19 @@ def test_a_season_is_looked_at_as_far_as_each_lead_reaches() -> None:
     usage = np.tile(np.arange(2.0 * MINUTES_A_DAY), (2, 1))
     (signal,) = [each for each in recent_signals(60) if each.name == "the highest at this time a day ago"]
 
-    assert signal.of(usage, np.array([0, 5])).tolist() == [1440.0, 1445.0]
+    assert signal.of(usage, np.array([0, 5])).tolist() == [[1440.0], [1445.0]]
+
+
+@given(st.lists(st.one_of(st.just(np.nan), st.floats(0.0, 1e6)), min_size=3, max_size=60), st.integers(0, 9))
+def test_the_past_is_looked_at_as_it_was_then(samples: list[float], lead_steps: int) -> None:
+    """What is known after each of several steps is, to the bit, what was known when it was the last one."""
+    usage, lead = np.array([samples]), np.array([lead_steps])
+    for step_seconds in (600, 6 * 3600):
+        for signal in recent_signals(step_seconds):
+            past = signal.of(usage, lead, 3)
+            for back in range(3):
+                then = signal.of(usage[:, : usage.shape[1] - back], lead)
+                np.testing.assert_array_equal(past[:, 2 - back], then[:, 0], err_msg=signal.name)
 
 
 def test_coarse_steps_make_fewer_signals() -> None:

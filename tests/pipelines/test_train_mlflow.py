@@ -186,8 +186,13 @@ def test_an_interrupted_cycle_is_marked_killed_and_the_next_starts_clean(
     """Ctrl-C, or a pod that is told to stop, in the middle: exit 130, the run killed, no version registered."""
     client = a_client(uri)
     versions = len(client.search_model_versions("name = 'foresize'"))
+    # A shell's background job ignores Ctrl-C, and so would all that it starts.
+    heeding = ["env", "--default-signal=INT"]
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW_TRAINING, uri], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        [*heeding, sys.executable, "-c", SLOW_TRAINING, uri],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "fetching"

@@ -72,7 +72,7 @@ def answering(
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length", "0"))
             body = self.rfile.read(length)
-            form = dict(parse_qsl(body.decode()))
+            form = dict(parse_qsl(body.decode(errors="replace")))
             asked = Asked(self.path, form, {k.lower(): v for k, v in self.headers.items()}, self.command, body)
             with lock:
                 number = len(server.asked)
