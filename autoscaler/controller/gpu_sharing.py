@@ -15,8 +15,10 @@ import structlog
 
 from autoscaler.cluster.nodes import GpuStrategy, NodePod, NodeState
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
-from autoscaler.controller.autoscalers import Mode, as_time
+from autoscaler.controller.autoscalers import Mode
+from autoscaler.controller.node_peaks import REFRESH_SECONDS, RETRY_SECONDS
 from autoscaler.controller.node_ports import GpuSource, NodeCluster
+from autoscaler.controller.node_status import as_conditions
 from autoscaler.controller.policies import NodeTerms, OversubscriptionPolicy, rivals_of, terms_of
 from autoscaler.decisions.gpu_sharing import GpuNode, Share, Sharing, hami_advice, sharing, told_share
 from models.forecast import LONGEST_PAST_SECONDS
@@ -31,8 +33,6 @@ COUNT_LABEL, MEMORY_LABEL = "nvidia.com/gpu.count", "nvidia.com/gpu.memory"
 """Devices of a node, and mebibytes of each, as GPU Feature Discovery labels it."""
 OURS = "foresize-"
 CONFIGS = {GpuStrategy.TIME_SLICING: "foresize-timeslicing-{}", GpuStrategy.MPS: "foresize-mps-{}"}
-REFRESH_SECONDS = 3600.0
-RETRY_SECONDS = 300.0
 NODES_KEPT = 50
 """Most nodes that a status names."""
 MEBIBYTE = 2**20
@@ -234,16 +234,9 @@ def gpu_status(
             }
         ],
         "gpus": [_told(each) for each in sorted(mine, key=lambda one: one.node.name)[:NODES_KEPT]],
-        "conditions": [],
     }
-    former = {each["type"]: each for each in before.get("conditions") or ()}
-    for kind, (holds, reason, message) in _verdicts(policy, policies, mine, refusal, note).items():
-        state = "True" if holds else "False"
-        was = former.get(kind, {})
-        since = was["lastTransitionTime"] if was.get("status") == state else as_time(now_seconds)
-        status["conditions"].append(
-            {"type": kind, "status": state, "reason": reason, "message": message, "lastTransitionTime": since}
-        )
+    verdicts = _verdicts(policy, policies, mine, refusal, note)
+    status["conditions"] = as_conditions(verdicts, before.get("conditions") or (), now_seconds)
     return status
 
 

@@ -115,7 +115,7 @@ def policy_status(reading: PolicyReading, before: Mapping[str, Any], now_seconds
             "suspended": sum(_is_suspended(each) for each in nodes),
         },
         "resources": [_resource(reading, each, policy.terms[each.resource]) for each in resource_readings(reading)],
-        "conditions": _conditions(reading, before.get("conditions") or (), now_seconds),
+        "conditions": as_conditions(_verdicts(reading), before.get("conditions") or (), now_seconds),
     }
     if policy.sells:
         # Who admits pods must know that what is told here still holds.
@@ -188,22 +188,25 @@ def _resource(reading: PolicyReading, sums: ResourceReading, terms: Terms) -> Js
 
 
 def amplification(reading: PolicyReading, resource: Resource) -> PoolRate:
-    """By what requests of pods that go to the policy's nodes may be divided now; 1 where any of them forbids it."""
+    """By what requests of pods that go to the policy's nodes may be divided now; 1 where any of them forbids it.
+
+    Of a policy that sells nothing it is what it could be.
+    """
     return pool_rate(
         {
-            each.node.name: _node_rate(each, resource)
+            each.node.name: _node_rate(each, resource, sells=reading.policy.sells)
             for each in reading.nodes
             if each.node.takes_pods and resource in each.shelves
         }
     )
 
 
-def _node_rate(reading: NodeReading, resource: Resource) -> PoolRate:
+def _node_rate(reading: NodeReading, resource: Resource, *, sells: bool) -> PoolRate:
     shelf = reading.shelves[resource]
     reason = reason_of(reading, resource) or shelf.decision.reason
     if reading.is_stale or _is_suspended(reading):
         return PoolRate(1.0, reason)
-    if not shelf.sells:
+    if sells and not shelf.sells:
         return PoolRate(1.0, Reason(ReasonCode.CONFLICT, "another policy selects it that observes or sells otherwise"))
     return node_rate(shelf.shelf, shelf.decision)
 
@@ -233,10 +236,13 @@ def reason_of(reading: NodeReading, resource: Resource) -> Reason | None:
     return reading.shelves[resource].decision.reason
 
 
-def _conditions(reading: PolicyReading, before: Iterable[Mapping[str, Any]], now_seconds: float) -> list[JsonObject]:
+def as_conditions(
+    verdicts: Mapping[str, tuple[bool, str, str]], before: Iterable[Mapping[str, Any]], now_seconds: float
+) -> list[JsonObject]:
+    """Conditions by type from whether they hold, reason and message; `before` says since when they do."""
     former = {each["type"]: each for each in before}
     answer = []
-    for kind, (holds, reason, message) in _verdicts(reading).items():
+    for kind, (holds, reason, message) in verdicts.items():
         status = "True" if holds else "False"
         was = former.get(kind, {})
         since = was["lastTransitionTime"] if was.get("status") == status else as_time(now_seconds)

@@ -40,11 +40,15 @@ def test_a_full_node_takes_a_pod_whose_request_is_divided_by_the_nodes_rate(shop
     shop.plane.apply(a_bare_pod(shop, "as-it-was", {"requests": {"cpu": "700m"}}))
     spec = shop.plane.get(f"{POLICIES}/{shop.policy()}")["spec"]
     with a_webhook(shop.plane, tmp_path, shop.namespace) as webhook:
-        webhook.policy(**{"resources": spec["resources"]})
+        webhook.policy(resources=spec["resources"], mode="Observe")
+        shop.until(lambda: shop.cpu().get("amplification", {}).get("rate") == 1.5, "what the rate could be")
+        assert "lookedAt" not in shop.status()
+        webhook.policy(resources=spec["resources"])
         webhook.configure()
         webhook.opt_in()
         webhook.start()
-        shop.until(lambda: shop.cpu().get("amplification", {}).get("rate") == 1.5, "a rate")
+        shop.until(lambda: "lookedAt" in shop.status(), "a rate that may be used")
+        assert shop.cpu()["amplification"]["rate"] == 1.5
         assert shop.offered() is None
         assert shop.condition("AbleToReclaim") == ("True", "SucceededUpdate")
 
