@@ -79,16 +79,7 @@ def _of_tianchi(half: str, resource: Resource, folder: Path) -> dict[str, Any]:
 
 def bitbrains(month: str, resource: Resource, folder: Path) -> Scene:
     """The virtual machines on nodes that are made up; of July nothing later is read."""
-    first, last = (pd.Timestamp(each) for each in (JULY[0], (JULY if month == "july" else AUGUST)[1]))
-    conditions = [("resource", "==", resource.value), ("timestamp", "<", last)]
-    rows = pd.read_parquet(folder / "bitbrains_5min.parquet", filters=conditions)
-    times = pd.date_range(first, last, freq="5min", inclusive="left")
-    wide = {
-        name: rows.pivot(index="timestamp", columns="workload", values=name).reindex(times).to_numpy(np.float32).T
-        for name in ("usage", "capacity")
-    }
-    usage = np.maximum(wide["usage"], 0)
-    limits = carried_forward(wide["capacity"])
+    usage, limits = bitbrains_usage(resource, (JULY if month == "july" else AUGUST)[1], folder)
     seed = 0 if month == "july" else 1
     nodes = [
         NodeHistory(node=f"node-{number}", usage=usage[tasks], limits=limits[tasks])
@@ -99,12 +90,24 @@ def bitbrains(month: str, resource: Resource, folder: Path) -> Scene:
         nodes,
         step_seconds=300,
         horizon_steps=STEPS_A_DAY,
-        decided_at=range(7 * STEPS_A_DAY, len(times) - STEPS_A_DAY + 1, 48),
+        decided_at=range(7 * STEPS_A_DAY, usage.shape[1] - STEPS_A_DAY + 1, 48),
         scored_from=(starts[month] - JULY[0]) // pd.Timedelta(minutes=5),
         past_steps=28 * STEPS_A_DAY,
         seed=seed,
         is_tuned_on=month == "july",
     )
+
+
+def bitbrains_usage(resource: Resource, end: pd.Timestamp, folder: Path) -> tuple[FloatArray, FloatArray]:
+    """Usage and limits of the virtual machines from the beginning of July on, both [tasks, steps of 5 minutes]."""
+    conditions = [("resource", "==", resource.value), ("timestamp", "<", pd.Timestamp(end))]
+    rows = pd.read_parquet(folder / "bitbrains_5min.parquet", filters=conditions)
+    times = pd.date_range(pd.Timestamp(JULY[0]), pd.Timestamp(end), freq="5min", inclusive="left")
+    wide = {
+        name: rows.pivot(index="timestamp", columns="workload", values=name).reindex(times).to_numpy(np.float32).T
+        for name in ("usage", "capacity")
+    }
+    return np.maximum(wide["usage"], 0), carried_forward(wide["capacity"])
 
 
 def drawn_nodes(tasks: int, rng: np.random.Generator) -> list[np.ndarray[Any, Any]]:
