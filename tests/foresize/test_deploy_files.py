@@ -41,7 +41,7 @@ def test_uninstalling_begins_with_what_the_kustomization_leaves() -> None:
 
 
 def test_the_webhooks_manifests_name_what_its_settings_do() -> None:
-    """Else its certificate is made out to another name, or kept and trusted where nobody looks; the defaults suffice."""
+    """Else its certificate is made out to another name, or kept and trusted where nobody looks."""
     folder = DEPLOY / "webhook"
     settings = load_settings(folder / "foresize.yaml", {}, {}).webhook
     (configuration,) = yaml.safe_load_all((folder / "configuration.yaml").read_text())
