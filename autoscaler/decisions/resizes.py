@@ -101,7 +101,9 @@ def review_pods(
             if waits.reason == IN_PROGRESS or now_seconds - waits.since_seconds < rules.retry_seconds:
                 continue
         changes, why = _changes(pod, recommended, in_use, rules)
-        if changes or why:
+        if pod.is_oversold and (changes or why):
+            changes, why = (), "foresize webhook changed its requests, as its node is oversold"
+        elif changes or why:
             why = _refused_class(pod, changes) or why
         if why:
             left_alone.append((pod.name, why))

@@ -63,6 +63,16 @@ def test_a_request_outside_its_bounds_is_resized_however_little_it_is_away() -> 
     assert after(reviewed(a_pod(), to=close)) == [Amounts(0.52, None)]
 
 
+def test_a_pod_whose_requests_the_webhook_changed_is_left_alone() -> None:
+    """What was oversold would be bought back by a resize; the status says why it is not."""
+    review = reviewed(a_pod(is_oversold=True), cpu=0.9)
+
+    assert review.resizes == ()
+    assert [name for name, _ in review.left_alone] == ["web-1"]
+    assert "foresize webhook" in review.left_alone[0][1]
+    assert reviewed(a_pod(is_oversold=True)).up_to_date == 1
+
+
 def test_the_most_urgent_come_first() -> None:
     """Those that grow before those that are cut, and the smallest first."""
     pods = [a_pod(f"web-{cpu}", a_container(cpu)) for cpu in (2.0, 0.5, 0.1, 0.7)]
