@@ -1,4 +1,4 @@
-"""The autoscaler's commands: `run`, the controller, and `explain`. Heavy imports live inside the commands."""
+"""The autoscaler's commands: `run`, `webhook` and `explain`. Heavy imports live inside the commands."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -184,6 +184,38 @@ def _run_until_stopped(
     finally:
         server.stop()
         log.info("stopped")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port that the API server calls; 0 takes a free one.")
+@click.option("--context", metavar="NAME", help="Context of the kubeconfig (default: its current one).")
+@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Default: the pod's own, else ~/.kube/config.")
+@click.pass_obj
+def webhook(load: LoadSettings, *, port: int | None, kubeconfig: Path | None, context: str | None) -> None:
+    """Change what new pods request, where their owners opted in and an OversubscriptionPolicy in mode Auto allows it.
+
+    Divides the requests of pods in namespaces labelled foresize.io/oversubscribe=true by their nodes' rate
+    (RequestAmplification), and has pods labelled foresize.io/reclaimed=true ask for reclaimed resources
+    (ExtendedResources). Goes by what `foresize run` tells in the policies' statuses; what is older than a few minutes
+    changes nothing. No pod is ever refused, and every pod starts where this does not run.
+
+    \b
+    Examples:
+      kubectl apply -k deploy/webhook                         on: two copies in the cluster
+      kubectl delete mutatingwebhookconfiguration foresize    off: nobody asks any more
+      foresize webhook --port 8443                            as a pod of the first starts it
+    """
+    import signal
+    import threading
+
+    from autoscaler.wiring import configure_logging, run_webhook
+
+    settings = load({("webhook", "port"): port})
+    configure_logging()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run_webhook(settings, stop, kubeconfig=kubeconfig, context=context)
 
 
 @click.command()

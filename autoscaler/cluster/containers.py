@@ -64,3 +64,5 @@ class PodState(NamedTuple):
     pending: PendingResize | None = None
     is_rest_guaranteed: bool = True
     """Whether all that is not among `containers` has limits equal to its requests."""
+    is_oversold: bool = False
+    """Whether its requests were lowered, or turned into reclaimed resources, when it was created."""

@@ -132,6 +132,8 @@ def _recorded_budget(budget: BudgetMemory) -> JsonObject:
         "knownUntil": as_micro_time(budget.known_until_seconds),
         "until": as_micro_time(budget.until_seconds),
     }
+    if budget.level is not None:
+        answer["level"] = budget.level
     if budget.burns_since_seconds is not None:
         answer["burnsSince"] = as_micro_time(budget.burns_since_seconds)
     return answer
@@ -139,7 +141,7 @@ def _recorded_budget(budget: BudgetMemory) -> JsonObject:
 
 def _remembered_budget(kept: Mapping[str, Any]) -> BudgetMemory:
     """Raises ValueError, KeyError or TypeError for what is no budget."""
-    since = kept.get("burnsSince")
+    since, level = kept.get("burnsSince"), kept.get("level")
     offset, short, long, spent = (float(kept[name]) for name in ("offset", "short", "long", "spentSeconds"))
     if not all(isfinite(each) for each in (offset, short, long, spent)):
         raise ValueError(f"a budget of {kept}")
@@ -151,6 +153,7 @@ def _remembered_budget(kept: Mapping[str, Any]) -> BudgetMemory:
         known_until_seconds=seconds_of(kept["knownUntil"]),
         until_seconds=seconds_of(kept["until"]),
         burns_since_seconds=None if since is None else seconds_of(since),
+        level=None if level is None else float(level),
     )
 
 

@@ -331,6 +331,10 @@ def our_role(path: str) -> str:
         return "bind foresize-scale (kubectl apply -f deploy/binding-auto.yaml), or "
     if part == "eviction" or (part == "status" and path.startswith("/api/v1/nodes/")):
         return "bind foresize-nodes (kubectl apply -f deploy/binding-nodes.yaml), or "
+    if path.startswith("/api/v1/nodes/"):
+        return "bind foresize-gpus (kubectl apply -f deploy/binding-gpus.yaml), or "
+    if "/secrets/" in path or "/mutatingwebhookconfigurations/" in path:
+        return "bind foresize-webhook (kubectl apply -k deploy/webhook), or "
     if part in ("status", "events"):
         return "bind foresize-tell (deploy/rbac.yaml), or "
     return "bind foresize-lease (deploy/rbac.yaml), or " if "/leases" in path else ""

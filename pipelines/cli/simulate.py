@@ -36,6 +36,11 @@ TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
     "--pod-ready", metavar="DURATION", default="2m", show_default=True, help="From a scale-out to Ready pods."
 )
 @click.option("--policies", metavar="NAMES", help="Others to replay beside foresize and the HPA, with commas between.")
+@click.option(
+    "--requests",
+    is_flag=True,
+    help="What containers request as well: beside the VPA, Autopilot and what they request now.",
+)
 @click.option("--sweep", is_flag=True, help="Every setting of every policy as well, compared at equal violations.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that replay.")
 @click.option("--dask", metavar="ADDRESS", help="A Dask scheduler whose workers replay, such as tcp://10.0.0.5:8786.")
@@ -62,6 +67,7 @@ def simulate(
     sweep: bool,
     jobs: int,
     dask: str | None,
+    requests: bool,
     fit: bool,
     report: Path | None,
     json_path: Path | None,
@@ -76,6 +82,7 @@ def simulate(
       foresize simulate --prometheus http://prometheus:9090 --days 3 --report replay.html
       foresize simulate --history usage.parquet --workloads 'shop/*' --sla-percentile 99.5
       foresize simulate --history usage.csv --fit --json replay.json
+      foresize simulate --prometheus http://prometheus:9090 --requests --report replay.html
       foresize simulate --history usage.parquet --from 2026-06-01 --to 2026-06-08 --sweep --jobs 4
     """
     check_one_source(history, prometheus)
@@ -117,6 +124,7 @@ def simulate(
         workloads=workloads,
         policies=tuple(names(policies) or ()),
         sweep=sweep,
+        requests=requests,
         jobs=jobs,
         dask=dask,
     )
