@@ -381,9 +381,13 @@ def object_checks(settings: "Settings", workloads: "Sequence[ManagedWorkload]", 
                 settings=settings.scaling,
                 now_seconds=now_seconds,
             )
-            if not isinstance(policy.capacity_per_replica, Hold):
+            learned = autoscaler.status.get("capacity") or {}
+            if not isinstance(policy.capacity, Hold) or (autoscaler.learns_capacity and "low" in learned):
                 continue
-            problem, _, advice = policy.capacity_per_replica.reason.message.partition("; ")
+            problem, _, advice = policy.capacity.reason.message.partition("; ")
+            if autoscaler.learns_capacity:
+                problem = str(learned.get("reason") or problem)
+                advice = "docs/capacity.md says what may be done; with horizontal.target nothing is to be learned"
         else:
             continue
         found.append(Check("cluster", "WARN", f"PredictiveAutoscaler {autoscaler.key}: {problem}", advice))

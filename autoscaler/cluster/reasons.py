@@ -23,6 +23,8 @@ class ReasonCode(StrEnum):
     """Demand was measured too long ago."""
     NO_CAPACITY = "MissingRequest"
     """What one replica can carry is not known, for example because the pod has no request."""
+    NOT_LEARNED = "CapacityNotLearned"
+    """What replicas can carry is to be learned, and is not known yet."""
     NO_SHRINK_UNSEEN = "NoScaleDownUnseen"
     """A forecast alone never removes replicas: nothing fresh was observed."""
     WITHIN_TOLERANCE = "WithinTolerance"

@@ -14,6 +14,7 @@ from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import Rung
 from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
+from autoscaler.decisions.capacity_curve import LearnedCurve
 from autoscaler.decisions.guardrails import NO_MEMORY, ReplicaMemory, ScalingPolicy, Select
 from predictor.usage.panel import Resource
 
@@ -244,6 +245,8 @@ class Remembered:
     lead_seconds: float | None = None
     """The lead time that was measured last."""
     budget: BudgetMemory = NO_VIOLATIONS
+    capacity: LearnedCurve | None = None
+    """What its replicas carry, where that is learned."""
     readiness: Readiness = NOTHING_READY
     """Not in the status: what a new leader has not seen of a step is not known."""
 
@@ -302,6 +305,14 @@ class PredictiveAutoscaler:
     def workload(self) -> str:
         """The target as `namespace/kind/name`."""
         return f"{self.namespace}/{self.target.kind}/{self.target.name}"
+
+    @property
+    def learns_capacity(self) -> bool:
+        """Whether what replicas carry is learned: demand is load, latency is promised, and no target is given."""
+        is_load = self.resource is Resource.REQUESTS or bool(self.query)
+        is_told = self.target_value is not None or self.target_utilisation is not None
+        is_late = self.indicator is not None and self.indicator.kind is IndicatorKind.LATENCY
+        return self.scales and not self.problem and is_load and is_late and not is_told
 
     @property
     def steers(self) -> bool:

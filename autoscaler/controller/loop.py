@@ -18,6 +18,7 @@ from autoscaler.cluster.commands import ScaleReplicas
 from autoscaler.cluster.reasons import replicas_text
 from autoscaler.controller.autoscalers import Mode, Remembered
 from autoscaler.controller.budgeting import NOT_READ
+from autoscaler.controller.capacities import CapacityWatch
 from autoscaler.controller.demand import DemandWatch, Terms
 from autoscaler.controller.indicators import IndicatorWatch
 from autoscaler.controller.planning import Plan, plan, steered_hpa, terms_of
@@ -112,6 +113,8 @@ class Controller:
     """Sizes containers, for the objects that ask for it."""
     indicators: IndicatorWatch | None = None
     """Reads what says whether SLAs are kept, for the objects that give it."""
+    capacities: CapacityWatch | None = None
+    """Learns what replicas carry, for the objects that leave it to be learned."""
     other_resources: frozenset[Resource] = frozenset()
     """Whose usage is read though no object scales on them: what node pools are oversold by."""
     monotonic: Callable[[], float] | None = None
@@ -187,6 +190,8 @@ class Controller:
             if self.indicators is not None and self.settings.error_budget and self.leadership.is_leader:
                 with self.metrics.timed("indicators"):
                     self.indicators.look(scaled, self.remembered, started)
+            if self.capacities is not None and self.leadership.is_leader:
+                self.capacities.look(seen.workloads, forecasts, self._past_of(seen), started)
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.
                 seen = self._observed()
@@ -248,16 +253,23 @@ class Controller:
         self._teller.keep_only(())
         if self.vertical is not None:
             self.vertical.forget()
+        if self.capacities is not None:
+            self.capacities.forget()
+
+    def _past_of(self, seen: ClusterObservation) -> dict[str, Remembered]:
+        """What is remembered of each object, by uid: from the cycles before, else by what its status says."""
+        now, past = seen.observed_at_seconds, {}
+        for workload in seen.workloads:
+            known = self.remembered.get(workload.autoscaler.uid)
+            past[workload.autoscaler.uid] = remembered_from(workload.autoscaler.status, now) if known is None else known
+        return past
 
     def _decide(self, seen: ClusterObservation, forecasts: Forecasts) -> tuple[dict[str, Remembered], list[Plan]]:
         """What was remembered of each object until now, and what was decided."""
         now = seen.observed_at_seconds
-        before = {}
-        for workload in seen.workloads:
-            uid = workload.autoscaler.uid
-            known = self.remembered.get(uid)
-            before[uid] = remembered_from(workload.autoscaler.status, now) if known is None else known
+        before = self._past_of(seen)
         read = self.indicators.of if self.indicators is not None else lambda _: NOT_READ
+        learned = self.capacities.of if self.capacities is not None else lambda _: None
         self._follow_demand(seen, forecasts)
         plans = [
             plan(
@@ -268,6 +280,7 @@ class Controller:
                 now_seconds=now,
                 readings=read(workload.autoscaler.uid),
                 watch=self._demand if self.settings.learned_margins else None,
+                learning=learned(workload.autoscaler.uid),
             )
             for workload in seen.workloads
         ]
@@ -285,7 +298,8 @@ class Controller:
         now, terms = seen.observed_at_seconds, {}
         for workload in seen.workloads:
             uid = workload.autoscaler.uid
-            if uid not in self._terms:
+            # Without terms they may be known by now, where capacity is learned: by this copy or the one that leads.
+            if self._terms.get(uid) is None:
                 known = remembered_from(workload.autoscaler.status, now)
                 first = plan(workload, forecasts, known, settings=self.settings, now_seconds=now)
                 terms[uid] = terms_of(first)

@@ -22,6 +22,7 @@ from autoscaler.controller.autoscalers import (
     seconds_of,
 )
 from autoscaler.controller.budgeting import budget_status
+from autoscaler.controller.learning import capacity_status, recorded_curve, remembered_curve
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.records import ActResult, Outcome
 from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
@@ -89,6 +90,8 @@ def status_of(
         status["observed"] = {"value": _short(observed.value), "time": as_time(observed.measured_at_seconds)}
     if plan.standing is not None:
         status["errorBudget"] = budget_status(plan.standing)
+    if plan.learned is not None and not isinstance(target, Hold):
+        status["capacity"] = capacity_status(plan.learned, target.replicas)
     decisions = _decisions(plan, result, before.get("decisions") or [], now_seconds)
     if decisions:
         status["decisions"] = decisions
@@ -118,6 +121,8 @@ def recorded(remembered: Remembered) -> JsonObject:
         answer["leadSeconds"] = round(remembered.lead_seconds, 3)
     if remembered.budget.until_seconds:
         answer["budget"] = _recorded_budget(remembered.budget)
+    if remembered.capacity is not None:
+        answer["capacity"] = recorded_curve(remembered.capacity)
     return answer
 
 
@@ -179,8 +184,9 @@ def remembered_from(status: Mapping[str, Any], now_seconds: float) -> Remembered
             lead_seconds=None if lead is None else float(lead),
             rung=Rung(rung) if rung in set(Rung) else None,
             budget=NO_VIOLATIONS if budget is None else _remembered_budget(budget),
+            capacity=remembered_curve(kept.get("capacity")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return replace(NOTHING_REMEMBERED)
 
 
@@ -278,7 +284,10 @@ def _active(plan: Plan) -> tuple[bool, str, str]:
         reason = of_metrics[-1] if of_metrics else decision.reason
         return False, reason.code.value, reason.message
     sources = [r for r in decision.reasons if r.code in (ReasonCode.FORECAST_PEAK, ReasonCode.OBSERVED_DEMAND)]
-    return True, "ValidMetricFound", "; ".join(r.message for r in sources)
+    told = "; ".join(r.message for r in sources)
+    if plan.learned is not None and plan.policy is not None:
+        told += f"; by {plan.policy.capacity_source}"
+    return True, "ValidMetricFound", told
 
 
 def _first(
@@ -334,6 +343,7 @@ def essence_of(status: Mapping[str, Any]) -> JsonObject:
             *(kept.get(name) for name in ("targetUid", "lastReplicas", "changedByOthers")),
         ],
         "budget": _budget_essence(status),
+        "capacity": [(kept.get("capacity") or {}).get(name) for name in ("learnedAt", "basis", "version")],
         "sizing": sizing_essence(status),
     }
 

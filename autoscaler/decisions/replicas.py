@@ -135,7 +135,8 @@ def _advised(
                 demand, needed, driver = observed.value, needed_now, seen
     if needed == current:
         return _Advice(current, rung, _UNCHANGED, (*reasons, _UNCHANGED))
-    if current > 0 and rules.behaviour.within_tolerance(ratio := demand / capacity.demand_at(current)):
+    carried = capacity.demand_at(current)
+    if carried > 0 and rules.behaviour.within_tolerance(ratio := demand / carried):
         small = Reason(
             ReasonCode.WITHIN_TOLERANCE,
             f"{ratio:.3f} times the capacity of {replicas_text(current)} is within the tolerance",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from cronsim import CronSimError
@@ -38,6 +39,7 @@ FIELD_MANAGER = "foresize"
 GPU = "nvidia.com/gpu"
 NOT_PAUSED = frozenset({"", "false", "no", "off", "0"})
 """What the annotation may say without a pause; whatever else it says is taken for one, as a brake must be."""
+VERSION_DIGITS = 12
 TEMPLATE_HASHES = ("pod-template-hash", "rollouts-pod-template-hash")
 """Labels by which a ReplicaSet's pods show what its own name adds to that of its Deployment or Rollout."""
 
@@ -75,8 +77,9 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
     value = target.get("averageValue")
     metric = horizontal.get("metric") or {}
     query = str(metric.get("query", ""))
-    if query and (value is None or "resource" in metric):
-        raise ValueError("a query needs target.averageValue, and no resource beside it")
+    is_learned = sla.get("latency") is not None and not target
+    if query and ("resource" in metric or (value is None and not is_learned)):
+        raise ValueError("a query needs target.averageValue or, without any target, sla.latency; and no resource")
     if metric.get("resource") == Resource.CUSTOM:
         raise ValueError("the resource 'custom' is what a query gives; give metric.query")
     vertical = _vertical(spec.get("vertical") or {})
@@ -192,6 +195,7 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload]:
             ready_replicas=int(status.get("readyReplicas") or 0),
             request_per_replica=_requests(template),
             rollout=_rollout(status),
+            version=_version(template),
             containers=tuple(str(each["name"]) for each in template.get("containers") or ()),
             pod_labels=tuple(((spec.get("template") or {}).get("metadata", {}).get("labels") or {}).items()),
             generation=int(metadata.get("generation") or 0),
@@ -199,6 +203,12 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload]:
         )
 
     return reduce
+
+
+def _version(template: Mapping[str, Any]) -> str:
+    """Fingerprint of a pod template's images; empty for a kind that has its template elsewhere."""
+    images = sorted({str(each.get("image", "")) for each in template.get("containers") or ()})
+    return sha256("\n".join(images).encode()).hexdigest()[:VERSION_DIGITS] if images else ""
 
 
 def _is_set_by_us(metadata: Mapping[str, Any]) -> bool:

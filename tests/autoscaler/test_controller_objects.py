@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold, ReasonCode
 from autoscaler.cluster.resources import Resources
 from autoscaler.cluster.snapshot import Rung
@@ -104,7 +105,7 @@ def test_a_target_value_is_what_a_replica_carries() -> None:
         now_seconds=NOW,
     )
 
-    assert policy.capacity_per_replica == 120.0
+    assert policy.capacity == Capacity(120.0)
 
 
 def test_rules_that_an_object_gives_stand_over_the_defaults() -> None:

@@ -159,6 +159,17 @@ def test_requests_need_to_be_told_what_a_replica_carries(control_plane: ControlP
         assert "needs averageValue" in refusal.value.message
 
 
+def test_what_replicas_carry_is_learned_where_latency_is_promised(control_plane: ControlPlane, namespace: str) -> None:
+    """Requests and queries then need no target, and still cannot have a share of what pods request."""
+    for number, metric in enumerate(({"resource": "requests"}, {"query": "sum(jobs)"})):
+        manifest = with_value(an_object(namespace, f"learns-{number}"), f"{HORIZONTAL}.metric", metric)
+        promised = with_value(manifest, "spec.sla", {"latency": LATENCY})
+        control_plane.apply(with_value(promised, f"{HORIZONTAL}.target", None))
+        with pytest.raises(ApiError) as refusal:
+            control_plane.apply(with_value(promised, f"{HORIZONTAL}.target", {"averageUtilization": 80}))
+        assert "needs averageValue" in refusal.value.message
+
+
 def test_a_query_takes_the_place_of_a_resource_and_back(control_plane: ControlPlane, namespace: str) -> None:
     """What was defaulted is not left beside it."""
     plain = with_value(an_object(namespace, "changes"), f"{HORIZONTAL}.metric", None)
