@@ -52,6 +52,7 @@ def a_past(namespace: str) -> list[RawSeries]:
         ids = {"namespace": namespace, "pod": f"web-5c9f-{number}"}
         there = np.where(replicas > number, 1.0, np.nan)
         series += [
+            a_series("container_memory_working_set_bytes", there * 1e9, **ids, container="app"),
             a_series("kube_pod_status_ready", there, **ids, condition="true"),
             a_series("kube_pod_owner", there, **ids, owner_kind="ReplicaSet", owner_name="web-5c9f"),
             a_series("kube_pod_container_info", there, **ids, container="app", image_spec="web:1"),
