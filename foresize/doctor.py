@@ -80,7 +80,7 @@ NEEDED_FOR: Mapping[str, tuple[Status, str, str, str]] = {
         "needed for statuses and Events; without it only `foresize run --dry-run`",
     ),
     "act": ("WARN", "foresize-scale", "binding-auto.yaml", "only needed for objects in mode Auto"),
-    "nodes": ("WARN", "foresize-read", "rbac.yaml", "needed for OversubscriptionPolicies"),
+    "nodes": ("WARN", "foresize-read", "rbac.yaml", "needed for OversubscriptionPolicies and sla.survive"),
     "policies": ("WARN", "foresize-tell", "rbac.yaml", "needed for the statuses of OversubscriptionPolicies"),
     "sell": ("WARN", "foresize-nodes", "binding-nodes.yaml", "only needed for OversubscriptionPolicies in mode Auto"),
     "resize": ("WARN", "foresize-resize", "binding-inplace.yaml", "only needed for vertical.mode InPlace"),

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
+from autoscaler.cluster.domains import DomainKind
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import Rung
 from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
@@ -274,6 +275,8 @@ class PredictiveAutoscaler:
     prices: Prices | None = None
     indicator: Indicator | None = None
     """What says whether the SLA is kept; None: whether demand fitted what was ready."""
+    survives: DomainKind | None = None
+    """What may be lost without demand exceeding what is left of its replicas; None: nothing."""
     resource: Resource = Resource.CPU
     """What demand is."""
     query: str = ""
@@ -305,6 +308,11 @@ class PredictiveAutoscaler:
     def workload(self) -> str:
         """The target as `namespace/kind/name`."""
         return f"{self.namespace}/{self.target.kind}/{self.target.name}"
+
+    @property
+    def looks_at_pods(self) -> bool:
+        """Whether it needs to know its target's pods one by one."""
+        return self.vertical.mode is not VerticalMode.OFF or self.survives is not None
 
     @property
     def learns_capacity(self) -> bool:

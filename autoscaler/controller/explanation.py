@@ -23,6 +23,8 @@ GUARDRAILS = frozenset(
         ReasonCode.SCALING_DISABLED,
         ReasonCode.ROLLOUT,
         ReasonCode.DISRUPTION_BUDGET,
+        ReasonCode.SURVIVES_LOSS,
+        ReasonCode.DOMAINS_UNKNOWN,
         ReasonCode.ERROR_BUDGET_BURNS,
         ReasonCode.PAUSED,
         ReasonCode.CONFLICT,
@@ -82,6 +84,8 @@ def explanation(record: JsonObject) -> str:
         lead = record["lead_time"]
         lines.append(f"  lead time    {span(lead['seconds'])} ({lead['source']})")
         lines.append(f"  level        {record['level']:g} ({record['level_source']})")
+    if survival := record.get("survival"):
+        lines.append(f"  survival     {'yes' if survival['survives'] else 'no'}: {survival['message']}")
     lines += _budget(record.get("error_budget"))
     outcome = OUTCOMES[record["outcome"]] + (f": {record['detail']}" if record["detail"] else "")
     reason = record["reason"]

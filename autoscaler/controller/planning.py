@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from autoscaler.cluster.commands import Decision
+from autoscaler.cluster.domains import FailureDomains
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, Rung, WorkloadSnapshot
 from autoscaler.controller.autoscalers import (
@@ -155,7 +156,8 @@ def plan(
         capacity=policy.capacity,
         observed=observed,
         suspended=suspended,
-        removal=_removal(target if hpa is None else None, counted),
+        removal=_removal(target if hpa is None else None, counted, target.domains),
+        survives=None if isinstance(target.domains, Hold) else target.domains,
     )
     level = policy.level if counted is None else counted.budget.level
     forecast = demand_forecast(forecasts, key, level, now_seconds + policy.lead_seconds, policy.rungs)
@@ -186,15 +188,20 @@ def terms_of(decided: Plan) -> tuple[SeriesKey, Terms] | None:
     return key, Terms(policy.capacity, policy.min_replicas, policy.max_replicas, policy.lead_seconds)
 
 
-def _removal(target: TargetWorkload | None, counted: BudgetStanding | None) -> RemovalLimit | None:
-    """None while versions change hands or the error budget burns, and no more than disruption budgets allow at once.
+def _removal(
+    target: TargetWorkload | None, counted: BudgetStanding | None, domains: FailureDomains | Hold | None
+) -> RemovalLimit | None:
+    """None while versions change hands, the error budget burns, or a loss is to be survived and nobody knows where pods
+    are; and no more than disruption budgets allow at once.
 
-    Of pods that somebody else removes, an HPA, only the error budget speaks.
+    Of pods that somebody else removes, an HPA, neither rollouts nor disruption budgets speak.
     """
     if target is not None and target.rollout:
         return RemovalLimit(0, Reason(ReasonCode.ROLLOUT, target.rollout))
     if counted is not None and counted.budget.veto is not None:
         return RemovalLimit(0, counted.budget.veto)
+    if isinstance(domains, Hold):
+        return RemovalLimit(0, domains.reason)
     budget = None if target is None else min(target.budgets, key=lambda each: each.allowed, default=None)
     if budget is None:
         return None

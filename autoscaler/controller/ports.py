@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 from autoscaler.cluster.containers import PodState
+from autoscaler.cluster.domains import FailureDomains
 from autoscaler.cluster.reasons import Hold
 from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, TargetRef
@@ -55,19 +56,24 @@ class TargetWorkload:
 
     version: str = ""
     """Fingerprint of the images that its pods are made of; empty where it is not known."""
+    node_selector: tuple[tuple[str, str], ...] = ()
+    """Labels of the nodes that its pods may be placed on; empty for any."""
     containers: tuple[str, ...] = ()
     """Names of the containers that its pods are made with."""
     pods: tuple[PodState, ...] = ()
-    """Its pods, where its object asks for anything about their requests."""
+    """Its pods, where its object needs to know them one by one."""
+    domains: FailureDomains | Hold | None = None
+    """Where they are, where one of the domains is to be survivable; or why that is not known."""
 
     def beside(
         self,
         ready_seconds: tuple[float, ...],
         budgets: tuple[DisruptionBudget, ...],
         pods: tuple[PodState, ...] = (),
+        domains: FailureDomains | Hold | None = None,
     ) -> Self:
         """The same with what other objects say of its pods."""
-        return replace(self, ready_seconds=ready_seconds, budgets=budgets, pods=pods)
+        return replace(self, ready_seconds=ready_seconds, budgets=budgets, pods=pods, domains=domains)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from autoscaler.controller.budgeting import budget_status
 from autoscaler.controller.learning import capacity_status
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.sizing import Sizing, resize_text, sizing_status
+from autoscaler.controller.surviving import survival_json
 from autoscaler.decisions.capacity_curve import estimate
 from autoscaler.metrics import BudgetReading, CapacityReading, WorkloadReading
 from predictor.serving.predictor import ModelInUse
@@ -183,6 +184,9 @@ class DecisionRecord:
             }
         if self.plan.learned is not None:
             answer["capacity"] = capacity_status(self.plan.learned, decision.desired)
+        survival = survival_json(self.plan)
+        if survival is not None:
+            answer["survival"] = survival
         if self.plan.standing is not None:
             answer["error_budget"] = budget_status(self.plan.standing)
         observed, forecast = decision.observed, decision.forecast

@@ -26,6 +26,7 @@ from autoscaler.controller.learning import capacity_status, recorded_curve, reme
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.records import ActResult, Outcome
 from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
+from autoscaler.controller.surviving import CONDITION, survival_verdict
 from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
 from autoscaler.decisions.guardrails import Recommendation, ReplicaMemory, ScaleEvent
 
@@ -232,6 +233,9 @@ def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]
             (False, "DesiredWithinRange", "the desired replicas are within what is allowed"),
         ),
     }
+    survival = survival_verdict(plan)
+    if survival is not None:
+        conditions[CONDITION] = survival
     forecast = decision.forecast
     if isinstance(forecast, Hold):
         conditions["ForecastAvailable"] = (False, forecast.reason.code.value, forecast.reason.message)
@@ -271,7 +275,13 @@ def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
         return True, Mode.OBSERVE.value, f"{wanted}; spec.mode Auto carries decisions out"
     return _first(
         decision.reasons,
-        (*STABILISED, ReasonCode.ROLLOUT, ReasonCode.ERROR_BUDGET_BURNS, ReasonCode.DISRUPTION_BUDGET),
+        (
+            *STABILISED,
+            ReasonCode.ROLLOUT,
+            ReasonCode.ERROR_BUDGET_BURNS,
+            ReasonCode.DOMAINS_UNKNOWN,
+            ReasonCode.DISRUPTION_BUDGET,
+        ),
         (True, ReasonCode.READY_FOR_NEW_SCALE.value, "replicas can be changed"),
     )
 
@@ -283,7 +293,8 @@ def _active(plan: Plan) -> tuple[bool, str, str]:
         of_metrics = [reason for reason in decision.reasons if reason.code not in SUSPENDED]
         reason = of_metrics[-1] if of_metrics else decision.reason
         return False, reason.code.value, reason.message
-    sources = [r for r in decision.reasons if r.code in (ReasonCode.FORECAST_PEAK, ReasonCode.OBSERVED_DEMAND)]
+    asking = (ReasonCode.FORECAST_PEAK, ReasonCode.OBSERVED_DEMAND, ReasonCode.SURVIVES_LOSS)
+    sources = [r for r in decision.reasons if r.code in asking]
     told = "; ".join(r.message for r in sources)
     if plan.learned is not None and plan.policy is not None:
         told += f"; by {plan.policy.capacity_source}"

@@ -8,6 +8,7 @@ from typing import Any
 from cronsim import CronSimError
 
 from autoscaler.cluster.containers import SIZED, Amounts
+from autoscaler.cluster.domains import DomainKind
 from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import (
     PAUSED_ANNOTATION,
@@ -90,6 +91,7 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
         "percentile": None if percentile is None else float(percentile),
         "prices": _prices(sla.get("prices")),
         "indicator": _indicator(sla),
+        "survives": _survives(sla.get("survive")),
         "min_replicas": int(horizontal.get("minReplicas", 1)),
         "max_replicas": int(horizontal["maxReplicas"]) if scales else 1,
         "scales": scales,
@@ -123,6 +125,15 @@ def _prices(given: JsonObject | None) -> Prices | None:
             f"sla.prices say a percentile of {100 * level:.3g}; violatedMinute is too low against replicaHour"
         )
     return prices
+
+
+def _survives(given: JsonObject | None) -> DomainKind | None:
+    if given is None:
+        return None
+    kinds = [kind for name, kind in (("nodes", DomainKind.NODE), ("zones", DomainKind.ZONE)) if given.get(name)]
+    if len(kinds) != 1 or int(next(iter(given.values()))) != 1:
+        raise ValueError("sla.survive needs exactly one of nodes: 1 and zones: 1")
+    return kinds[0]
 
 
 def _indicator(sla: JsonObject) -> Indicator | None:
@@ -196,6 +207,7 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload]:
             request_per_replica=_requests(template),
             rollout=_rollout(status),
             version=_version(template),
+            node_selector=tuple(sorted((str(k), str(v)) for k, v in (template.get("nodeSelector") or {}).items())),
             containers=tuple(str(each["name"]) for each in template.get("containers") or ()),
             pod_labels=tuple(((spec.get("template") or {}).get("metadata", {}).get("labels") or {}).items()),
             generation=int(metadata.get("generation") or 0),

@@ -170,7 +170,7 @@ def test_fewer_replicas_than_have_been_seen_are_not_chosen() -> None:
     ten = LearnedCurve((Knot(10, 100.0, 110.0, 120.0),), 0.0, "terms", "one")
     standing = standing_capacity(ten, None, "terms", "one")
     for minimum, maximum, kept in ((1, 20, 8), (9, 20, 9), (1, 5, 5)):
-        spec = {"indicator": HISTOGRAM, "min_replicas": minimum, "max_replicas": maximum}
+        spec: dict[str, Any] = {"indicator": HISTOGRAM, "min_replicas": minimum, "max_replicas": maximum}
         autoscaler = an_autoscaler(resource=Resource.REQUESTS, **spec)
         plain = policy_of(autoscaler, Resources(), (), NOTHING_REMEMBERED, settings=ScalingSettings(), now_seconds=0.0)
         policy = with_capacity(plain, standing)
