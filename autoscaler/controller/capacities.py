@@ -101,9 +101,11 @@ class CapacityWatch:
         remembered: Mapping[str, Remembered],
         now_seconds: float,
     ) -> None:
-        """Takes in what was learned, and asks about objects of which it is time, those that know nothing first."""
-        asking = [each for each in workloads if each.autoscaler.learns_capacity]
-        uids = {each.autoscaler.uid for each in asking}
+        """Takes in what was learned, and asks about objects of which it is time, those that know nothing first.
+
+        `workloads` are all whose capacity is to be learned.
+        """
+        uids = {each.autoscaler.uid for each in workloads}
         self._collect(now_seconds)
         self._answers = {uid: answer for uid, answer in self._answers.items() if uid in uids}
         self._next = {uid: known for uid, known in self._next.items() if uid in uids}
@@ -111,7 +113,7 @@ class CapacityWatch:
             return
         questions = [
             question
-            for each in asking
+            for each in workloads
             if (question := self._question(each, forecasts, remembered, now_seconds)) is not None
         ]
         questions.sort(key=lambda each: self._next.get(each.uid, ("", "", 0.0))[2])
@@ -175,15 +177,14 @@ class CapacityWatch:
             return
         self._job = None
         for question in job.questions:
-            answer = job.answers.get(question.uid)
-            failed = not isinstance(answer, LearningAnswer)
-            wait = RETRIED_AFTER_SECONDS if failed else LEARNED_EVERY_SECONDS
+            answer = job.answers[question.uid]
+            wait = LEARNED_EVERY_SECONDS if isinstance(answer, LearningAnswer) else RETRIED_AFTER_SECONDS
             self._next[question.uid] = question.basis, question.version, now_seconds + wait
             if isinstance(answer, LearningAnswer):
                 self._answers[question.uid] = answer
                 self._problems.pop(question.uid, None)
                 continue
-            said = str(answer) if answer is not None else "learning broke"
+            said = str(answer)
             why = f"what replicas carry cannot be learned: {said}"
             hold = Hold(Reason(ReasonCode.NOT_LEARNED, why))
             self._answers[question.uid] = LearningAnswer(now_seconds, question.basis, question.version, hold)
@@ -192,16 +193,15 @@ class CapacityWatch:
             self._problems[question.uid] = said
 
     def _work(self, job: _Job, source: CapacitySource) -> None:
-        try:
-            for question in job.questions:
-                try:
-                    job.answers[question.uid] = self._answered(question, source)
-                except PredictorError as problem:
-                    job.answers[question.uid] = problem
-        except Exception:  # the thread's only way to tell
-            log.exception("learning capacity broke")
-        finally:
-            job.done.set()
+        for question in job.questions:
+            try:
+                job.answers[question.uid] = self._answered(question, source)
+            except PredictorError as problem:
+                job.answers[question.uid] = problem
+            except Exception as error:  # the thread's only way to tell
+                log.exception("learning capacity broke", workload=question.workload)
+                job.answers[question.uid] = PredictorError(f"learning broke: {type(error).__name__}: {error}")
+        job.done.set()
 
     def _answered(self, question: _Question, source: CapacitySource) -> LearningAnswer:
         def answer(curve: LearnedCurve | Hold) -> LearningAnswer:

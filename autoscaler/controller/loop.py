@@ -28,6 +28,7 @@ from autoscaler.controller.ports import (
     ClusterReader,
     ClusterWriter,
     Leadership,
+    ManagedWorkload,
     Predicting,
     TargetWorkload,
 )
@@ -191,7 +192,8 @@ class Controller:
                 with self.metrics.timed("indicators"):
                     self.indicators.look(scaled, self.remembered, started)
             if self.capacities is not None and self.leadership.is_leader:
-                self.capacities.look(seen.workloads, forecasts, self._past_of(seen), started)
+                learning = [each for each in seen.workloads if each.autoscaler.learns_capacity]
+                self.capacities.look(learning, forecasts, self._past_of(learning, started), started)
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.
                 seen = self._observed()
@@ -256,10 +258,10 @@ class Controller:
         if self.capacities is not None:
             self.capacities.forget()
 
-    def _past_of(self, seen: ClusterObservation) -> dict[str, Remembered]:
+    def _past_of(self, workloads: Sequence[ManagedWorkload], now: float) -> dict[str, Remembered]:
         """What is remembered of each object, by uid: from the cycles before, else by what its status says."""
-        now, past = seen.observed_at_seconds, {}
-        for workload in seen.workloads:
+        past = {}
+        for workload in workloads:
             known = self.remembered.get(workload.autoscaler.uid)
             past[workload.autoscaler.uid] = remembered_from(workload.autoscaler.status, now) if known is None else known
         return past
@@ -267,7 +269,7 @@ class Controller:
     def _decide(self, seen: ClusterObservation, forecasts: Forecasts) -> tuple[dict[str, Remembered], list[Plan]]:
         """What was remembered of each object until now, and what was decided."""
         now = seen.observed_at_seconds
-        before = self._past_of(seen)
+        before = self._past_of(seen.workloads, now)
         read = self.indicators.of if self.indicators is not None else lambda _: NOT_READ
         learned = self.capacities.of if self.capacities is not None else lambda _: None
         self._follow_demand(seen, forecasts)
