@@ -1,4 +1,4 @@
-"""The autoscaler's commands: `run`, the controller, and `explain`. Heavy imports live inside the commands."""
+"""The autoscaler's commands: `run`, `webhook` and `explain`. Heavy imports live inside the commands."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,6 +79,7 @@ def run(
         build_node_control,
         build_pool_watch,
         close_controller,
+        collect_garbage_seldom,
         configure_logging,
         lease_problem,
     )
@@ -92,6 +93,7 @@ def run(
         }
     )
     configure_logging()
+    collect_garbage_seldom()
     source = build_source(settings, history)
     controller = build_controller(
         settings, is_dry_run=dry_run, kubeconfig=kubeconfig, context=context, source=source, is_patient=once
@@ -187,6 +189,38 @@ def _run_until_stopped(
 
 
 @click.command()
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port that the API server calls; 0 takes a free one.")
+@click.option("--context", metavar="NAME", help="Context of the kubeconfig (default: its current one).")
+@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Default: the pod's own, else ~/.kube/config.")
+@click.pass_obj
+def webhook(load: LoadSettings, *, port: int | None, kubeconfig: Path | None, context: str | None) -> None:
+    """Change what new pods request, where their owners opted in and an OversubscriptionPolicy in mode Auto allows it.
+
+    Divides the requests of pods in namespaces labelled foresize.io/oversubscribe=true by their nodes' rate
+    (RequestAmplification), and has pods labelled foresize.io/reclaimed=true ask for reclaimed resources
+    (ExtendedResources). Goes by what `foresize run` tells in the policies' statuses; what is older than a few minutes
+    changes nothing. No pod is ever refused, and every pod starts where this does not run.
+
+    \b
+    Examples:
+      kubectl apply -k deploy/webhook                         on: two copies in the cluster
+      kubectl delete mutatingwebhookconfiguration foresize    off: nobody asks any more
+      foresize webhook --port 8443                            as a pod of the first starts it
+    """
+    import signal
+    import threading
+
+    from autoscaler.wiring import configure_logging, run_webhook
+
+    settings = load({("webhook", "port"): port})
+    configure_logging()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run_webhook(settings, stop, kubeconfig=kubeconfig, context=context)
+
+
+@click.command()
 @click.argument("workload", metavar="NAMESPACE/NAME")
 @click.option("--url", metavar="URL", help="Ask a running controller, such as http://127.0.0.1:8081.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="Token that the running controller asks for.")
@@ -250,7 +284,9 @@ def _asked(url: str, workload: str, token_file: Path | None, ca_file: Path | Non
             raise click.ClickException(f"{address} asks for a token: name its file with --token-file")
         content = answer.json()
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as error:
-        raise ControllerUnreachable(f"{address}: {error}; is that the address of a `foresize run`?") from error
+        of_certificate = "CERTIFICATE_VERIFY_FAILED" in str(error)
+        hint = "name who signed its certificate with --ca-file" if of_certificate else "is it that of a `foresize run`?"
+        raise ControllerUnreachable(f"{address}: {error}; {hint}") from error
     if answer.status_code != 200 or not isinstance(content, dict) or "workload" not in content:
         said = content.get("error") if isinstance(content, dict) else None
         raise click.ClickException(str(said or f"{address} answered {answer.status_code}"))

@@ -439,3 +439,29 @@ class AutoscalerMetrics:
         """Times one step of the loop, and makes it a span of the trace with these attributes."""
         with self.step_seconds.labels(step).time(), span(step, attributes=attributes):
             yield
+
+
+@dataclass
+class WebhookMetrics:
+    """The webhook's metrics, registered in one registry."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        self.pods = Counter(
+            "foresize_webhook_pods_total",
+            "Pods that were asked about by rule (amplify, reclaim), what came of it (changed, left_alone, refused: not "
+            "a review of a pod) and, where a pod was left alone, why (reason code).",
+            ("rule", "outcome", "reason"),
+            registry=self.registry,
+        )
+        self.certificate_expires = Gauge(
+            "foresize_webhook_certificate_expiry_timestamp_seconds",
+            "When the certificate that is served expires; it is renewed 30 days before.",
+            registry=self.registry,
+        )
+        self.is_on = Gauge(
+            "foresize_webhook_on",
+            "1 where the MutatingWebhookConfiguration is there and trusts the certificate that is served.",
+            registry=self.registry,
+        )

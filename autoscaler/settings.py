@@ -111,9 +111,25 @@ class OversubscriptionSettings(Section):
     """A node whose usage was not measured for so long offers what it has sold, and no more."""
 
 
+class WebhookSettings(Section):
+    """How `foresize webhook` is reached, and where its certificate is kept."""
+
+    port: int = Field(default=8443, ge=0, le=65_535)
+    """Port that the API server calls, over TLS; 0 takes a free one."""
+    dns_name: str = "foresize-webhook.foresize.svc"
+    """Name that the API server calls it by, `SERVICE.NAMESPACE.svc`: the certificate is made out to it."""
+    configuration: str = "foresize"
+    """Name of the MutatingWebhookConfiguration that is told who signed the certificate."""
+    certificate_namespace: str = "foresize"
+    """Namespace of the Secret with the certificate."""
+    certificate_name: str = "foresize-webhook"
+    """Name of that Secret."""
+
+
 class AutoscalerSettings(PredictorSettings):
     """Everything the autoscaler is configured by."""
 
     scaling: ScalingSettings = ScalingSettings()
     vertical: VerticalSettings = VerticalSettings()
     oversubscription: OversubscriptionSettings = OversubscriptionSettings()
+    webhook: WebhookSettings = WebhookSettings()

@@ -1,8 +1,10 @@
 """Builds the controller from settings: the only place that knows its ports and their adapters."""
 
+import gc
 import secrets
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
     from autoscaler.settings import AutoscalerSettings
     from predictor.serving.ports import UsageSource
     from predictor.serving.predictor import Predictor
+
+CERTIFICATE_SECONDS = 60.0
+"""How often the webhook's certificate and configuration are looked at …"""
+CERTIFICATE_RETRY_SECONDS = 5.0
+"""… and until there is a first one."""
 
 
 def build_predictor_for_scaling(
@@ -177,6 +184,7 @@ def build_node_control(
     settings: "AutoscalerSettings", controller: "Controller", source: "UsageSource", *, is_patient: bool = False
 ) -> "NodeControl | None":
     """What oversells nodes after each cycle; none where the source does not know nodes, as a file does not."""
+    from autoscaler.controller.gpu_sharing import GpuSharing
     from autoscaler.controller.node_peaks import PeakTeller
     from autoscaler.controller.nodes import NodeControl
     from autoscaler.kube.cluster import KubeCluster
@@ -189,7 +197,68 @@ def build_node_control(
     nodes = KubeNodes(cluster.client, cluster.identity, cluster.clock)
     step = int(settings.history.step.total_seconds())
     teller = PeakTeller(source, step, is_patient)
-    return NodeControl(nodes, source, settings.oversubscription, controller, teller)
+    gpus = GpuSharing(source, step, settings.oversubscription.usable_share, is_patient)
+    return NodeControl(nodes, source, settings.oversubscription, controller, teller, gpus)
+
+
+def run_webhook(
+    settings: "AutoscalerSettings",
+    stop: threading.Event,
+    *,
+    kubeconfig: Path | None = None,
+    context: str | None = None,
+) -> None:
+    """Answers about new pods until it is told to stop, and keeps its certificate young.
+
+    Serves once there is a certificate. Raises ClusterRefused and ObjectGone where there can be none, AddressInUse.
+    """
+    import structlog
+
+    from autoscaler.api.server import start_server
+    from autoscaler.api.webhook import ServedCertificate, build_webhook_app
+    from autoscaler.controller.node_status import REFRESH_SECONDS
+    from autoscaler.errors import AutoscalerError, ClusterUnavailable
+    from autoscaler.kube.client import KubeClient
+    from autoscaler.kube.webhook import PodAdmission, WebhookCertificate
+    from autoscaler.metrics import WebhookMetrics
+
+    log = structlog.get_logger("autoscaler.webhook")
+    metrics = WebhookMetrics()
+    client = KubeClient.connect(kubeconfig, context)
+    keeper = WebhookCertificate(client, settings.webhook, time.time, metrics)
+    # Statuses whose figures alone move are written once in a while, and after a cycle.
+    oldest = settings.oversubscription.stale_after + settings.scaling.interval
+    admission = PodAdmission(client, oldest.total_seconds() + REFRESH_SECONDS, time.time, metrics)
+    served, server = ServedCertificate(), None
+    admission.start()
+    try:
+        while not stop.is_set():
+            try:
+                certificate = keeper.kept()
+                served.serve(certificate.certificate, certificate.key)
+                if server is None:
+                    app = build_webhook_app(admission.answer, admission.unready_because, metrics.registry)
+                    server = start_server(app, settings.serving.host, settings.webhook.port, served)
+                    log.info("started", address=server.address)
+            except AutoscalerError as problem:
+                if server is None and not isinstance(problem, ClusterUnavailable):
+                    raise
+                log.warning("certificate not looked after", error=type(problem).__name__, message=str(problem))
+            stop.wait(CERTIFICATE_SECONDS if server is not None else CERTIFICATE_RETRY_SECONDS)
+    finally:
+        if server is not None:
+            server.stop()
+            log.info("stopped")
+        admission.close()
+        client.close()
+
+
+def collect_garbage_seldom() -> None:
+    """Looks for circles among objects far less often than Python by itself.
+
+    What a cycle makes lives until the next one and holds no circles; looking for some took a third of a cycle's time.
+    """
+    gc.set_threshold(100_000, 20, 100)
 
 
 def configure_logging() -> None:

@@ -32,6 +32,7 @@ import structlog
 from autoscaler.controller.loop import Controller
 from autoscaler.controller.memory import MemoryCluster, MemoryLeadership
 from autoscaler.settings import ScalingSettings
+from autoscaler.wiring import collect_garbage_seldom
 from benchmarks.controller_fleet import STEP_SECONDS, FleetSource, a_cluster, days_after_start, train_to, widened
 from benchmarks.forecast_speed import circumstances, growth_exponent
 from predictor.registry.memory import MemoryBundleStore
@@ -66,6 +67,7 @@ def main() -> None:
         train_to(asked.train, SERVED, days_after_start(SERVING_DAYS), asked.seed)
         return
     if asked.here:
+        collect_garbage_seldom()
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         size, seed = asked.sizes[0], asked.seed
         if asked.serving:

@@ -8,11 +8,12 @@ each, three times all of them, so that nodes are no independent witnesses; a dec
 peak of the next 24 h from four weeks at most. July is what everything was chosen on; August, on nodes drawn anew, is
 scored from its first day, with July as its past. Tianchi's tasks are on the machines that they ran on, but a single
 day of them is known: a decision an hour foretells the peak of the next hour; the first half of the day is what
-was chosen on. Results go to benchmarks/results/oversubscription.json and oversubscription.md.
+was chosen on. How calibration stands a change of the mix is seen where in the middle of August other machines take the
+place of those on each node. Results go to benchmarks/results/oversubscription.json and oversubscription.md.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ PROBABILITIES = (0.01, 0.05)
 SHUFFLES, NODES, SMALLEST, LARGEST = 3, 11, 20, 40
 STEPS_A_DAY = 288
 DRAWS = 1000
+MIX_CHANGES = 15 * STEPS_A_DAY
+"""After so much of August."""
 FORESIZE, ORACLE = "foresize", "oracle"
 
 
@@ -66,6 +69,9 @@ def main() -> None:
     for half in ("first-half", "second-half"):
         for resource in (Resource.CPU, Resource.MEMORY):
             made[f"tianchi-{half}-{resource.value}"] = partial(_of_tianchi, half, resource)
+    for resource in (Resource.CPU, Resource.MEMORY):
+        made[f"drift-redrawn-{resource.value}"] = partial(_of_drift, resource, is_to_bursty=False)
+        made[f"drift-bursty-{resource.value}"] = partial(_of_drift, resource, is_to_bursty=True)
     run(__doc__, "oversubscription", made, table)
 
 
@@ -77,18 +83,77 @@ def _of_tianchi(half: str, resource: Resource, folder: Path) -> dict[str, Any]:
     return measured(tianchi(half, resource, folder), resource)
 
 
+def _of_drift(resource: Resource, folder: Path, *, is_to_bursty: bool) -> dict[str, Any]:
+    """What foresize foretold before and after the mix of each node changed, beside mixes that did not.
+
+    The machines are dealt anew; or those whose usage varied more in July take the place of those whose varied less.
+    """
+    usage, limits = bitbrains_usage(resource, AUGUST[1], folder)
+    august = (AUGUST[0] - JULY[0]).days * STEPS_A_DAY
+    change = august + MIX_CHANGES
+    rng = np.random.default_rng(2)
+    if is_to_bursty:
+        july = usage[:, :august]
+        mean = np.nanmean(july, axis=1)
+        by_variation = np.argsort(np.nanstd(july, axis=1) / np.where(mean > 0, mean, 1.0), kind="stable")
+        halves = np.array_split(by_variation, 2)
+        mixes = [np.array_split(rng.permutation(half), NODES // 2) for half in halves]
+    else:
+        mixes = [drawn_nodes(len(usage), rng), drawn_nodes(len(usage), rng)]
+
+    def replay(mix: Sequence[np.ndarray[Any, Any]]) -> PeakReplay:
+        nodes = [NodeHistory(node=f"node-{n}", usage=usage[tasks], limits=limits[tasks]) for n, tasks in enumerate(mix)]
+        return replay_node_peaks(
+            nodes,
+            {},
+            resource=resource,
+            step_seconds=300,
+            horizon_steps=STEPS_A_DAY,
+            decided_at=range(7 * STEPS_A_DAY, usage.shape[1] - STEPS_A_DAY + 1, 48),
+            past_steps=28 * STEPS_A_DAY,
+        )
+
+    first, second = (replay(mix) for mix in mixes)
+    changed, at = _spliced(first, second, change), first.decided_at
+    # A decision whose horizon holds the change is about a mix that is not there any more.
+    before, after = (at >= august) & (at <= change - STEPS_A_DAY), at >= change
+    methods = {}
+    for probability in PROBABILITIES:
+        stated = f"{FORESIZE} {probability:.0%}"
+        for what, mix, columns in (
+            ("before the change", changed, before),
+            ("after it", changed, after),
+            ("after it, the new mix all along", second, after),
+            ("after it, the old mix all along", first, after),
+        ):
+            methods[f"{stated}: {what}"] = _figures(foresize_peaks(mix, probability), mix, columns)
+    return {
+        "nodes": len(mixes[0]),
+        "horizon_hours": 24.0,
+        "decisions": int(np.count_nonzero(~np.isnan(changed.actual[:, before | after]))),
+        "tuned_on": False,
+        "seed": 2,
+        "methods": methods,
+    }
+
+
+def _spliced(first: PeakReplay, second: PeakReplay, change: int) -> PeakReplay:
+    """One replay until a step, then another of as many nodes."""
+    is_first = first.decided_at < change
+    return replace(
+        first,
+        limits=np.where(is_first, first.limits, second.limits),
+        actual=np.where(is_first, first.actual, second.actual),
+        pasts=tuple(
+            tuple(a if is_a else b for a, b, is_a in zip(one, other, is_first, strict=True))
+            for one, other in zip(first.pasts, second.pasts, strict=True)
+        ),
+    )
+
+
 def bitbrains(month: str, resource: Resource, folder: Path) -> Scene:
     """The virtual machines on nodes that are made up; of July nothing later is read."""
-    first, last = (pd.Timestamp(each) for each in (JULY[0], (JULY if month == "july" else AUGUST)[1]))
-    conditions = [("resource", "==", resource.value), ("timestamp", "<", last)]
-    rows = pd.read_parquet(folder / "bitbrains_5min.parquet", filters=conditions)
-    times = pd.date_range(first, last, freq="5min", inclusive="left")
-    wide = {
-        name: rows.pivot(index="timestamp", columns="workload", values=name).reindex(times).to_numpy(np.float32).T
-        for name in ("usage", "capacity")
-    }
-    usage = np.maximum(wide["usage"], 0)
-    limits = carried_forward(wide["capacity"])
+    usage, limits = bitbrains_usage(resource, (JULY if month == "july" else AUGUST)[1], folder)
     seed = 0 if month == "july" else 1
     nodes = [
         NodeHistory(node=f"node-{number}", usage=usage[tasks], limits=limits[tasks])
@@ -99,12 +164,24 @@ def bitbrains(month: str, resource: Resource, folder: Path) -> Scene:
         nodes,
         step_seconds=300,
         horizon_steps=STEPS_A_DAY,
-        decided_at=range(7 * STEPS_A_DAY, len(times) - STEPS_A_DAY + 1, 48),
+        decided_at=range(7 * STEPS_A_DAY, usage.shape[1] - STEPS_A_DAY + 1, 48),
         scored_from=(starts[month] - JULY[0]) // pd.Timedelta(minutes=5),
         past_steps=28 * STEPS_A_DAY,
         seed=seed,
         is_tuned_on=month == "july",
     )
+
+
+def bitbrains_usage(resource: Resource, end: pd.Timestamp, folder: Path) -> tuple[FloatArray, FloatArray]:
+    """Usage and limits of the virtual machines from the beginning of July on, both [tasks, steps of 5 minutes]."""
+    conditions = [("resource", "==", resource.value), ("timestamp", "<", pd.Timestamp(end))]
+    rows = pd.read_parquet(folder / "bitbrains_5min.parquet", filters=conditions)
+    times = pd.date_range(pd.Timestamp(JULY[0]), pd.Timestamp(end), freq="5min", inclusive="left")
+    wide = {
+        name: rows.pivot(index="timestamp", columns="workload", values=name).reindex(times).to_numpy(np.float32).T
+        for name in ("usage", "capacity")
+    }
+    return np.maximum(wide["usage"], 0), carried_forward(wide["capacity"])
 
 
 def drawn_nodes(tasks: int, rng: np.random.Generator) -> list[np.ndarray[Any, Any]]:

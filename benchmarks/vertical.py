@@ -20,31 +20,14 @@ import numpy as np
 
 import foresize
 from autoscaler.cluster.reasons import Hold
-from autoscaler.decisions.requests import (
-    OutOfMemory,
-    RequestRange,
-    RequestRules,
-    UsageFan,
-    after_out_of_memory,
-    capped,
-    cpu_request,
-    memory_request,
-    with_floor,
-)
+from autoscaler.decisions.requests import RequestRange, RequestRules, UsageFan, cpu_request, memory_request
+from autoscaler.simulator.advised_requests import AdvisedRequestPolicy
 from autoscaler.simulator.comparison import Comparison, Trial, compared
 from autoscaler.simulator.elasticity import PERFECT
 from autoscaler.simulator.oracle import ORACLE
 from autoscaler.simulator.outcome import ReplicaSeries, WorkloadOutcome
 from autoscaler.simulator.peers.catalog import REQUEST_PEERS
-from autoscaler.simulator.peers.own_requests import TOLERANCE
-from autoscaler.simulator.vertical import (
-    RequestOutcome,
-    RequestPolicy,
-    RequestRun,
-    SizedWorkload,
-    StepSeen,
-    replay_requests,
-)
+from autoscaler.simulator.vertical import RequestOutcome, RequestPolicy, SizedWorkload, replay_requests
 from benchmarks import traces
 from benchmarks.running import run
 from models.forecast import SECONDS_PER_DAY, FloatArray, Target
@@ -129,7 +112,7 @@ def measured(task: VerticalTask, folder: Path) -> dict[str, Any]:
     ]
     made: dict[str, Any] = {"seed": SEED, "series": [key.workload for key in panel.keys], "trials": []}
     policies: list[tuple[str, float | None, RequestPolicy]] = [
-        (FORECASTS, knob, ForecastRequestPolicy(advice[knob])) for knob in (None, *KNOBS)
+        (FORECASTS, knob, AdvisedRequestPolicy(advice=advice[knob], every_steps=ASKED_EVERY)) for knob in (None, *KNOBS)
     ]
     for name, peer in REQUEST_PEERS.items():
         shown = ON_THE_PAST if name == "foresize" else name
@@ -189,40 +172,6 @@ def _recommended(resource: Resource, fan: UsageFan, usage: FloatArray, rules: Re
     is_cpu = resource is Resource.CPU
     made = cpu_request(fan, fan, days, rules) if is_cpu else memory_request(fan, highest, days, rules)
     return None if isinstance(made, Hold) else made
-
-
-@dataclass(frozen=True, slots=True)
-class ForecastRequestPolicy:
-    """The controller's rules on forecasts that were made every few hours; a kill counts as it does there."""
-
-    advice: Sequence[Sequence[RequestRange | None]]
-    name: str = FORECASTS
-
-    def start(self, row: int, workload: SizedWorkload, step_seconds: int) -> RequestRun:  # noqa: ARG002 - every policy's
-        """A fresh run."""
-        return _ForecastRun(self.advice[row], workload.resource)
-
-
-class _ForecastRun:
-    def __init__(self, advice: Sequence[RequestRange | None], resource: Resource) -> None:
-        self._advice, self._resource = advice, resource
-        self._step = 0
-        self._killed: OutOfMemory | None = None
-
-    def request(self, seen: StepSeen) -> float:
-        """The target, where the request in force is a tolerance away from it or out of its bounds."""
-        wanted = self._advice[self._step // ASKED_EVERY]
-        self._step += 1
-        if seen.is_killed:
-            floor = after_out_of_memory(seen.request)
-            self._killed = OutOfMemory(seen.now_seconds, floor)
-        if wanted is None:
-            return seen.request
-        if self._killed is not None and self._killed.is_kept(seen.now_seconds):
-            wanted = with_floor(wanted, self._killed)
-        wanted = capped(wanted, self._resource, None, None)
-        is_near = abs(wanted.target - seen.request) <= TOLERANCE * seen.request
-        return seen.request if is_near and wanted.lower <= seen.request <= wanted.upper else wanted.target
 
 
 FIGURES = ("known_minutes", "violation_minutes", "requested_hours", "demand_hours", "beyond_hours", "resizes")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autoscaler.cli import explain, run
+from autoscaler.cli import explain, run, webhook
 from foresize import wait_passively
 from foresize.doctor import doctor
 from pipelines.cli import backtest, demo, oversubscribe, simulate, train
@@ -64,7 +64,7 @@ def main_group(ctx: click.Context, config: Path | None) -> None:
     ctx.obj = settings
 
 
-for command in (demo, train, backtest, forecast, simulate, oversubscribe, run, serve, explain, doctor):
+for command in (demo, train, backtest, forecast, simulate, oversubscribe, run, webhook, serve, explain, doctor):
     main_group.add_command(command)
 
 

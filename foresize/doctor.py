@@ -69,7 +69,9 @@ NODE_PERMISSIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] 
     ("sell", "", ("nodes/status",), ("patch",)),
     ("sell", "", ("pods/eviction",), ("create",)),
 )
-"""The same for OversubscriptionPolicies, in the whole cluster."""
+"""The same for OversubscriptionPolicies, in the whole cluster …"""
+GPU_PERMISSIONS = (("share", "", ("nodes",), ("patch",)),)
+"""… and where one of them has GPUSharing."""
 LEASE_VERBS = ("get", "create", "patch")
 NEEDED_FOR: Mapping[str, tuple[Status, str, str, str]] = {
     "see": ("FAIL", "foresize-read", "rbac.yaml", "needed to see what is to be scaled and what else steers it"),
@@ -83,6 +85,7 @@ NEEDED_FOR: Mapping[str, tuple[Status, str, str, str]] = {
     "nodes": ("WARN", "foresize-read", "rbac.yaml", "needed for OversubscriptionPolicies and sla.survive"),
     "policies": ("WARN", "foresize-tell", "rbac.yaml", "needed for the statuses of OversubscriptionPolicies"),
     "sell": ("WARN", "foresize-nodes", "binding-nodes.yaml", "only needed for OversubscriptionPolicies in mode Auto"),
+    "share": ("WARN", "foresize-gpus", "binding-gpus.yaml", "only needed for GPUSharing in mode Auto"),
     "resize": ("WARN", "foresize-resize", "binding-inplace.yaml", "only needed for vertical.mode InPlace"),
 }
 """How bad it is that something is not allowed, which ClusterRole allows it, what in deploy/ binds it, and what for."""
@@ -476,22 +479,24 @@ def _some(checks: list[Check], what: str) -> Checks:
 
 def _policy_checks(client: Any) -> Checks:
     """About OversubscriptionPolicies, where there are any to be seen."""
+    from autoscaler.cluster.nodes import Actuator
     from autoscaler.errors import ClusterRefused, ObjectGone
     from autoscaler.kube.nodes import POLICIES
 
     try:
-        count = len(client.get(POLICIES).get("items") or ())
+        specs = [each.get("spec") or {} for each in client.get(POLICIES).get("items") or ()]
     except (ClusterRefused, ObjectGone):
         return
-    if not count:
+    if not specs:
         return
-    denied = list(_denied(client, "", NODE_PERMISSIONS))
+    shares = any((each.get("actuator") or {}).get("type") == Actuator.GPU_SHARING for each in specs)
+    denied = list(_denied(client, "", (*NODE_PERMISSIONS, *(GPU_PERMISSIONS if shares else ()))))
     for need, what in denied:
         status, role, file, why = NEEDED_FOR[need]
         advice = f"bind the ClusterRole {role} (kubectl apply -f deploy/{file}); {why}"
         yield Check("cluster", status, f"may not {what} in the cluster", advice)
     if not denied:
-        yield Check("cluster", "OK", f"may do everything that {count} OversubscriptionPolicies can ask for")
+        yield Check("cluster", "OK", f"may do everything that {len(specs)} OversubscriptionPolicies can ask for")
 
 
 def _denied(

@@ -29,6 +29,8 @@ GONE = {
 }
 """Keys of an earlier version, and the field of a PredictiveAutoscaler that says it now."""
 Path_ = tuple[str, ...]
+OPTION_BY_KEY: Mapping[Path_, str] = {("prometheus", "url"): "--prometheus", ("scaling", "metrics_port"): "--port"}
+"""Options that are not called as the key that they set."""
 
 
 class InvalidSettings(click.ClickException):
@@ -58,7 +60,8 @@ def load_settings(file: Path | None, environ: Mapping[str, str], overrides: Mapp
             path = tuple(name.removeprefix(PREFIX).lower().split("__"))
             _put(values, path, _plain(text), places, f"variable {name}")
     for path, value in overrides.items():
-        _put(values, path, value, places, "option --" + path[-1].replace("_", "-"))
+        option = OPTION_BY_KEY.get(path, "--" + path[-1].replace("_", "-"))
+        _put(values, path, value, places, f"option {option}")
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

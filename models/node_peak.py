@@ -91,9 +91,9 @@ def node_past(
     `usage` is [tasks, steps] in a base unit, ending now, NaN where there is no sample; `limits` is [tasks], those in
     force now, NaN or infinite where there is none. A cold task counts at its limit, or its request [tasks] where it has
     none; another did in horizons before it was there what it did since, over and over. How a missing sample counts:
-    `capped_totals`. Long memory is worth more than any formula: give four weeks. NoPeak where there are no tasks, fewer
-    than 7 past horizons, or a cold task has neither limit nor request. Raises ForecastError for arrays that do not
-    match.
+    `capped_totals`. Long memory is worth more than any formula: give four weeks. NoPeak where there are no tasks or
+    only cold ones, fewer than 7 past horizons, or a cold task has neither limit nor request. Raises ForecastError for
+    arrays that do not match.
     """
     if usage.ndim != 2 or limits.shape != usage.shape[:1] or horizon_steps < 1:
         raise ForecastError(
@@ -114,6 +114,8 @@ def node_past(
     if not np.isfinite(reserved[is_cold]).all():
         return NoPeak("a cold task has neither limit nor request: nothing is oversold")
     warm = np.flatnonzero(~is_cold)
+    if warm.size == 0:
+        return NoPeak(f"all {tasks} tasks are cold, with fewer than {COLD_SAMPLES} samples: nothing is oversold")
     known = _as_if_always_there(recent[warm], horizon_steps) if gappy.size else recent
     totals = capped_totals(known, np.broadcast_to(bounds[warm, None], known.shape), horizon_steps)
     seen = np.count_nonzero(~np.isnan(totals), axis=1) >= horizon_steps * SEEN_SHARE

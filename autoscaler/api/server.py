@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from autoscaler.errors import AutoscalerError
 from predictor.api.protection import Protection
@@ -13,12 +13,26 @@ from predictor.api.protection import Protection
 if TYPE_CHECKING:
     import uvicorn
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 START_SECONDS = 10.0
 
 
 class AddressInUse(AutoscalerError):
     """The address to listen on is taken or not ours: choose another port, or 0 for a free one."""
+
+
+class Guard(Protocol):
+    """How an application is served: over TLS or not, and to whom."""
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+        ...
+
+    def config(self, app: ASGIApp, *, grace_seconds: int) -> uvicorn.Config:
+        """How uvicorn serves it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,7 @@ class RunningServer:
         self.thread.join(START_SECONDS)
 
 
-def start_server(app: Starlette, host: str, port: int, protection: Protection | None = None) -> RunningServer:
+def start_server(app: Starlette, host: str, port: int, protection: Guard | None = None) -> RunningServer:
     """The application at `host:port`, answering once this returns; port 0 takes a free one. Raises AddressInUse."""
     import uvicorn
 

@@ -66,3 +66,5 @@ class PodState(NamedTuple):
     """Whether all that is not among `containers` has limits equal to its requests."""
     node: str = ""
     """Where it is; empty before it is anywhere."""
+    is_oversold: bool = False
+    """Whether its requests were lowered, or turned into reclaimed resources, when it was created."""

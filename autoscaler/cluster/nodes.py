@@ -1,6 +1,7 @@
 """Nodes and the pods on them, as far as selling what will not be used needs them: compact, as pods are many. Pure."""
 
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import NamedTuple
 
 from autoscaler.cluster.containers import NO_AMOUNTS, Amounts
@@ -10,6 +11,26 @@ RECLAIMED = {Resource.CPU: "foresize.io/reclaimed-cpu", Resource.MEMORY: "foresi
 """Extended resources under which it is sold what ordinary pods will not use."""
 UNITS_PER_BASE_UNIT = {Resource.CPU: 1000, Resource.MEMORY: 1}
 """Extended resources are whole numbers: milli-cores, and bytes."""
+
+
+class Actuator(StrEnum):
+    """How what is reclaimable is sold."""
+
+    EXTENDED_RESOURCES = "ExtendedResources"
+    """Under names of its own in the nodes' status, to pods that ask for it."""
+    REQUEST_AMPLIFICATION = "RequestAmplification"
+    """By lower requests of pods whose namespace opted in, from when they are created."""
+    GPU_SHARING = "GPUSharing"
+    """By several shares of each GPU, as NVIDIA's device plugin makes them."""
+
+
+class GpuStrategy(StrEnum):
+    """How the device plugin shares a GPU."""
+
+    TIME_SLICING = "TimeSlicing"
+    """One after the other, memory not kept apart."""
+    MPS = "MPS"
+    """At the same time, each within its part of the memory."""
 
 
 class NodePod(NamedTuple):
@@ -22,6 +43,7 @@ class NodePod(NamedTuple):
     workload: str
     """`namespace/kind/name`; of a pod of its own `namespace/Pod/name`."""
     requests: Amounts = NO_AMOUNTS
+    """What it requested at first, where its requests were lowered."""
     limits: Amounts = NO_AMOUNTS
     """Of a resource only where every container has one."""
     reclaimed: Amounts = NO_AMOUNTS
@@ -32,6 +54,10 @@ class NodePod(NamedTuple):
     """Whether its owner has opted in to its eviction."""
     is_leaving: bool = False
     """Whether it is being deleted."""
+    is_lowered: bool = False
+    """Whether its requests were lowered when it was created."""
+    gpus: int = 0
+    """GPUs, or shares of them, that it has."""
 
     @property
     def is_reclaimed(self) -> bool:
@@ -53,6 +79,8 @@ class NodeState(NamedTuple):
     offered: Amounts = NO_AMOUNTS
     """What its status offers of the resources in RECLAIMED, in base units; None where it offers none."""
     has_memory_pressure: bool = False
+    takes_pods: bool = True
+    """Whether it is Ready and not cordoned."""
 
 
 def total_of(resource: Resource, amounts: Iterable[Amounts]) -> float:

@@ -7,7 +7,7 @@ from typing import Protocol
 from autoscaler.cluster.nodes import NodePod, NodeState
 from autoscaler.controller.policies import OversubscriptionPolicy
 from predictor.usage.panel import Resource
-from predictor.usage.placed import MeanPods, NodeUsage, Placed
+from predictor.usage.placed import MeanPods, NodeGpus, NodeUsage, Placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,13 @@ class NodeCluster(Protocol):
 
     def set_offer(self, node: NodeState, offer: Mapping[Resource, int | None]) -> None:
         """Sets how much of the extended resources the node's status offers, in their whole units; None takes it back.
+
+        Provided it is still the node that was seen.
+        """
+        ...
+
+    def set_gpu_config(self, node: NodeState, config: str | None) -> None:
+        """Names the configuration of the node's device plugin; None leaves it to the plugin's own default.
 
         Provided it is still the node that was seen.
         """
@@ -60,4 +67,12 @@ class PlacedSource(Protocol):
 
     def fetch_node_usage(self, now_seconds: float) -> NodeUsage:
         """What is used on each node now."""
+        ...
+
+
+class GpuSource(Protocol):
+    """Knows the GPUs of nodes. Every call raises a PredictorError."""
+
+    def fetch_gpus(self, *, start_seconds: int, end_seconds: int, step_seconds: int) -> NodeGpus:
+        """How busy and full the GPUs of nodes were, on the grid start, start+step, … up to end (inclusive)."""
         ...

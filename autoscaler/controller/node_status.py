@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autoscaler.cluster.nodes import NodeState
+from autoscaler.cluster.nodes import Actuator, NodeState
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.autoscalers import Mode, as_time
 from autoscaler.controller.node_budget import BudgetRecord
 from autoscaler.controller.policies import OversubscriptionPolicy, Terms
+from autoscaler.decisions.amplification import PoolRate, node_rate, pool_rate
 from autoscaler.decisions.node_guard import Guard
 from autoscaler.decisions.reclaiming import Reclaimable, Shelf, ToldPeak, oversubscription_rate
 from predictor.usage.panel import Resource
@@ -29,6 +30,8 @@ class ShelfReading:
     decision: Reclaimable
     offered: float
     """What the node's status offers now."""
+    sells: bool = True
+    """Whether all policies that select it sell the resource there, and by one actuator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,11 @@ def policy_status(reading: PolicyReading, before: Mapping[str, Any], now_seconds
             "suspended": sum(_is_suspended(each) for each in nodes),
         },
         "resources": [_resource(reading, each, policy.terms[each.resource]) for each in resource_readings(reading)],
-        "conditions": _conditions(reading, before.get("conditions") or (), now_seconds),
+        "conditions": as_conditions(_verdicts(reading), before.get("conditions") or (), now_seconds),
     }
+    if policy.sells:
+        # Who admits pods must know that what is told here still holds.
+        status["lookedAt"] = as_time(now_seconds)
     suspended = sorted(each.node.name for each in nodes if _is_suspended(each))
     if suspended:
         status["suspendedNodes"] = suspended[:NAMES_KEPT]
@@ -127,10 +133,16 @@ def is_worth_a_write(before: Mapping[str, Any], after: Mapping[str, Any], since_
 
 def _essence(status: Mapping[str, Any]) -> JsonObject:
     return {
-        **{name: status.get(name) for name in ("observedGeneration", "nodes", "suspendedNodes")},
+        **{name: status.get(name) for name in ("observedGeneration", "nodes", "suspendedNodes", "gpus")},
         "conditions": [(c.get("type"), c.get("status"), c.get("reason")) for c in status.get("conditions") or ()],
         "resources": [
-            (r.get("name"), r.get("offered"), r.get("sold"), (r.get("violations") or {}).get("count"))
+            (
+                r.get("name"),
+                r.get("offered"),
+                r.get("sold"),
+                (r.get("violations") or {}).get("count"),
+                (r.get("amplification") or {}).get("rate"),
+            )
             for r in status.get("resources") or ()
         ],
     }
@@ -165,7 +177,38 @@ def _resource(reading: PolicyReading, sums: ResourceReading, terms: Terms) -> Js
         },
         "violationProbability": terms.violation_probability,
     }
+    if reading.policy.actuator is Actuator.REQUEST_AMPLIFICATION:
+        allowed = amplification(reading, sums.resource)
+        told["amplification"] = {
+            "rate": round(allowed.rate, 2),
+            "reason": allowed.reason.code.value,
+            "message": allowed.reason.message,
+        }
     return told
+
+
+def amplification(reading: PolicyReading, resource: Resource) -> PoolRate:
+    """By what requests of pods that go to the policy's nodes may be divided now; 1 where any of them forbids it.
+
+    Of a policy that sells nothing it is what it could be.
+    """
+    return pool_rate(
+        {
+            each.node.name: _node_rate(each, resource, sells=reading.policy.sells)
+            for each in reading.nodes
+            if each.node.takes_pods and resource in each.shelves
+        }
+    )
+
+
+def _node_rate(reading: NodeReading, resource: Resource, *, sells: bool) -> PoolRate:
+    shelf = reading.shelves[resource]
+    reason = reason_of(reading, resource) or shelf.decision.reason
+    if reading.is_stale or _is_suspended(reading):
+        return PoolRate(1.0, reason)
+    if sells and not shelf.sells:
+        return PoolRate(1.0, Reason(ReasonCode.CONFLICT, "another policy selects it that observes or sells otherwise"))
+    return node_rate(shelf.shelf, shelf.decision)
 
 
 def _reasons(nodes: Sequence[NodeReading], resource: Resource) -> list[JsonObject]:
@@ -193,10 +236,13 @@ def reason_of(reading: NodeReading, resource: Resource) -> Reason | None:
     return reading.shelves[resource].decision.reason
 
 
-def _conditions(reading: PolicyReading, before: Iterable[Mapping[str, Any]], now_seconds: float) -> list[JsonObject]:
+def as_conditions(
+    verdicts: Mapping[str, tuple[bool, str, str]], before: Iterable[Mapping[str, Any]], now_seconds: float
+) -> list[JsonObject]:
+    """Conditions by type from whether they hold, reason and message; `before` says since when they do."""
     former = {each["type"]: each for each in before}
     answer = []
-    for kind, (holds, reason, message) in _verdicts(reading).items():
+    for kind, (holds, reason, message) in verdicts.items():
         status = "True" if holds else "False"
         was = former.get(kind, {})
         since = was["lastTransitionTime"] if was.get("status") == status else as_time(now_seconds)
@@ -230,6 +276,9 @@ def _able(reading: PolicyReading) -> tuple[bool, str, str]:
         return False, ReasonCode.PAUSED.value, "paused by its annotation: what was offered is taken back"
     if reading.policy.mode is Mode.OBSERVE:
         return True, Mode.OBSERVE.value, "nothing is written to nodes; spec.mode Auto offers what is reclaimable"
+    if reading.policy.actuator is Actuator.REQUEST_AMPLIFICATION:
+        text = "foresize webhook may divide requests of pods of opted-in namespaces by amplification.rate"
+        return True, "SucceededUpdate", text
     return True, "SucceededUpdate", "nodes offer what is reclaimable"
 
 
@@ -269,7 +318,8 @@ def _conflict(rivals: Mapping[str, int]) -> tuple[bool, str, str]:
     if not rivals:
         return False, "NoConflict", "no other policy selects these nodes for the same resources"
     names = ", ".join(f"{name} ({count} nodes)" for name, count in sorted(rivals.items()))
-    return True, ReasonCode.CONFLICT.value, f"also selected by {names}: the stricter terms hold on those nodes"
+    text = f"also selected by {names}: the stricter terms hold on those nodes, and other actuators sell nothing there"
+    return True, ReasonCode.CONFLICT.value, text
 
 
 def _short(value: float) -> float:

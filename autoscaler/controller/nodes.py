@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
+from typing import Any
 
 import structlog
 
 from autoscaler.cluster.containers import SIZED
-from autoscaler.cluster.nodes import UNITS_PER_BASE_UNIT, NodePod, NodeState, in_whole_units, total_of
+from autoscaler.cluster.nodes import UNITS_PER_BASE_UNIT, Actuator, NodePod, NodeState, in_whole_units, total_of
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.controller.gpu_sharing import GpuSharing, SharedNode, gpu_status, label_changes
 from autoscaler.controller.loop import Controller, CycleReport
 from autoscaler.controller.node_budget import BudgetRecord, record_from
 from autoscaler.controller.node_peaks import Asked, NodePeaks, PeakTeller, in_full
@@ -41,6 +43,8 @@ from predictor.usage.placed import NodeUsage, Placed
 
 log = structlog.get_logger("autoscaler.nodes")
 
+StatusOf = Callable[[Mapping[str, Any], float], dict[str, Any]]
+"""A policy's status, from the one before and the time."""
 PAUSED = "the controller is paused (scaling.paused): what was offered is taken back"
 DRY_RUN = "the controller runs with --dry-run"
 
@@ -74,6 +78,7 @@ class NodeControl:
     settings: OversubscriptionSettings
     controller: Controller
     peaks: PeakTeller
+    gpus: GpuSharing
 
     def __post_init__(self) -> None:
         gathering = max(self.controller.settings.interval.total_seconds(), 1.0)
@@ -115,6 +120,9 @@ class NodeControl:
         if self.controller.settings.paused:
             # Nobody would watch what goes on being sold.
             seen = replace(seen, policies=tuple(replace(policy, is_paused=True) for policy in seen.policies))
+        sharing = [each for each in seen.policies if each.actuator is Actuator.GPU_SHARING]
+        shared = self.gpus.look(sharing, seen.nodes, seen.pods, now)
+        seen = replace(seen, policies=tuple(each for each in seen.policies if each not in sharing))
         by_node: dict[str, list[NodePod]] = {}
         for pod in seen.pods:
             by_node.setdefault(pod.node, []).append(pod)
@@ -140,7 +148,14 @@ class NodeControl:
             if name in written:
                 looked[name] = replace(each, reading=_offering(each.reading, written[name]))
         readings = [self._policy_reading(policy, seen, looked) for policy in seen.policies]
-        self._tell(readings, now)
+        self._label(seen.nodes, shared)
+        self._tell(
+            [
+                *((each.policy, partial(policy_status, each)) for each in readings),
+                *((each, partial(self._gpu_status, each, sharing, shared)) for each in sharing),
+            ],
+            now,
+        )
         self._publish(readings, looked.values())
 
     # --- observe and decide
@@ -185,7 +200,7 @@ class NodeControl:
         for resource, held in terms.items():
             shelf = _shelf(node, _asked(resource, held), pods, peaks, now)
             decision = reclaimable(shelf, usable_share=self.settings.usable_share, max_rate=held.terms.max_rate)
-            shelves[resource] = ShelfReading(shelf, decision, node.offered.of(resource) or 0.0)
+            shelves[resource] = ShelfReading(shelf, decision, node.offered.of(resource) or 0.0, held.sells)
             if not is_stale and _is_exceeded(shelf, used.get(resource, {}), pods):
                 exceeded.add(resource)
         sold_on = [each for each, held in terms.items() if held.sells]
@@ -255,7 +270,7 @@ class NodeControl:
         wanted = _Offer(node)
         for resource in SIZED:
             held, offered = terms.get(resource), node.offered.of(resource)
-            if held is None or not held.sells or looked is None:
+            if held is None or not held.offers or looked is None:
                 if offered is not None:
                     wanted.amounts[resource] = None
                 continue
@@ -287,6 +302,19 @@ class NodeControl:
         for resource in wanted.amounts:
             self._changed_at[wanted.node.name, resource] = now
         return True
+
+    def _label(self, nodes: Iterable[NodeState], shared: Sequence[SharedNode]) -> None:
+        """Labels nodes for the device plugin."""
+        for node, write in label_changes(self.cluster, nodes, shared):
+            if self.controller.is_dry_run or self._refusal or not self._may_write():
+                return
+            outcome, problem = self._outcome(write)
+            self.controller.metrics.node_writes.labels(outcome).inc()
+            self._say("node not labelled", "" if problem is None else str(problem))
+            if isinstance(problem, ClusterRefused):
+                self._refusal = str(problem)
+            if problem is None:
+                log.info("node labelled for its device plugin", node=node.name)
 
     def _step_in(self, looked: _Looked, policies: Sequence[OversubscriptionPolicy], now: float) -> None:
         """Evicts whom the guard chose, and says what it did."""
@@ -352,20 +380,33 @@ class NodeControl:
         mine = tuple(each.reading for each in looked.values() if policy.selects(each.reading.node))
         records = {resource: self._records[policy.uid, resource] for resource in policy.terms}
         rivals = rivals_of(policy, seen.policies, seen.nodes)
-        note = PAUSED if self.controller.settings.paused else DRY_RUN if self.controller.is_dry_run else ""
         refusal = self._refusal if policy.sells else ""
-        return PolicyReading(policy, mine, records, rivals, refusal, note)
+        return PolicyReading(policy, mine, records, rivals, refusal, self._note())
 
-    def _tell(self, readings: Sequence[PolicyReading], now: float) -> None:
+    def _note(self) -> str:
+        return PAUSED if self.controller.settings.paused else DRY_RUN if self.controller.is_dry_run else ""
+
+    def _gpu_status(
+        self,
+        policy: OversubscriptionPolicy,
+        policies: Sequence[OversubscriptionPolicy],
+        shared: Sequence[SharedNode],
+        before: Mapping[str, Any],
+        now: float,
+    ) -> dict[str, Any]:
+        refusal = self._refusal if policy.sells else ""
+        return gpu_status(policy, policies, shared, before, now, refusal=refusal, note=self._note())
+
+    def _tell(self, told: Sequence[tuple[OversubscriptionPolicy, StatusOf]], now: float) -> None:
         """Writes statuses that have something to say, and Events about conflicts that came."""
-        self._throttle.keep_only({each.policy.uid for each in readings})
-        self._statuses = {uid: kept for uid, kept in self._statuses.items() if uid in {r.policy.uid for r in readings}}
+        uids = {policy.uid for policy, _ in told}
+        self._throttle.keep_only(uids)
+        self._statuses = {uid: kept for uid, kept in self._statuses.items() if uid in uids}
         if self.controller.is_dry_run:
             return
-        for reading in readings:
-            policy = reading.policy
+        for policy, status_of in told:
             before, at = self._statuses.get(policy.uid, (policy.status, -inf))
-            status = policy_status(reading, before, now)
+            status = status_of(before, now)
             if not is_worth_a_write(before, status, now - at) or not self._may_write():
                 continue
             _, problem = self._outcome(partial(self.cluster.set_policy_status, policy, status))

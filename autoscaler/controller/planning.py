@@ -86,11 +86,13 @@ def plan(
     readings: Readings = NOT_READ,
     watch: DemandWatch | None = None,
     learning: LearningAnswer | None = None,
+    unread: Hold | None = None,
 ) -> Plan:
     """The decision for one workload; what cannot be read or followed is left alone.
 
-    `readings` are what its indicator said, where its object has one; `watch` knows what demand did beside its signals,
-    and `learning` is what was last learned of its capacity, where that is to be learned.
+    `readings` are what its indicator said, where its object has one; `watch` knows what demand did beside its signals;
+    `learning` is what was last learned of its capacity, where that is to be learned; `unread` is why its demand was not
+    asked for at all.
     """
     autoscaler, target = workload.autoscaler, workload.target
     if autoscaler.problem:
@@ -102,7 +104,7 @@ def plan(
     left = _as_we_left_it(target, remembered, now_seconds)
     if left is not target:
         target, workload = left, replace(workload, target=left)
-    untold_from = remembered.last_replicas if _has_untold_change(remembered, target) else None
+    untold_from = remembered.last_replicas if _has_untold_change(autoscaler, remembered, target) else None
     remembered = _of_target(remembered, autoscaler, target, now_seconds)
     policy = policy_of(
         autoscaler,
@@ -113,7 +115,7 @@ def plan(
         now_seconds=now_seconds,
     )
     key = SeriesKey(target.name, policy.resource)
-    observed = observed_demand(forecasts, key)
+    observed = unread or observed_demand(forecasts, key)
     clash = conflict(autoscaler, workload.rivals)
     hpa = steered_hpa(workload) if clash is None else None
     if hpa is not None and hpa.max_replicas < policy.max_replicas:
@@ -135,7 +137,7 @@ def plan(
             remembered.budget,
             readiness,
             policy,
-            [StepValue(*each) for each in forecasts.steps_since(key, since)],
+            [] if unread else [StepValue(*each) for each in forecasts.steps_since(key, since)],
             indicator=autoscaler.indicator,
             readings=readings,
             step_seconds=forecasts.panel.step_seconds,
@@ -160,7 +162,8 @@ def plan(
         survives=None if isinstance(target.domains, Hold) else target.domains,
     )
     level = policy.level if counted is None else counted.budget.level
-    forecast = demand_forecast(forecasts, key, level, now_seconds + policy.lead_seconds, policy.rungs)
+    until_seconds = now_seconds + policy.lead_seconds
+    forecast = unread or demand_forecast(forecasts, key, level, until_seconds, policy.rungs)
     safe = None if watch is None or isinstance(forecast, Hold) else watch.safe(key, level)
     if safe is not None and not isinstance(forecast, Hold):
         forecast = with_margin(forecast, safe)
@@ -262,25 +265,29 @@ def _of_target(
     """
     if remembered.target_uid != target.uid:
         return replace(NOTHING_REMEMBERED, target_uid=target.uid, last_replicas=target.replicas, rung=remembered.rung)
-    is_ours = autoscaler.mode is Mode.AUTO and autoscaler.actuator is Actuator.SCALE
     before = remembered.last_replicas
     was_changed = before is not None and before != target.replicas
-    if before is not None and _has_untold_change(remembered, target):
+    if before is not None and _has_untold_change(autoscaler, remembered, target):
         change = ScaleEvent(now_seconds, target.replicas - before)
         memory = remembered.replicas._replace(events=(*remembered.replicas.events, change))
         return replace(remembered, replicas=memory, last_replicas=target.replicas, last_scale_seconds=now_seconds)
     if not was_changed and before is not None:
         return remembered
-    changed_at = now_seconds if was_changed and is_ours else remembered.changed_by_others_at_seconds
+    changed_at = now_seconds if was_changed and _sets_replicas(autoscaler) else remembered.changed_by_others_at_seconds
     return replace(remembered, last_replicas=target.replicas, changed_by_others_at_seconds=changed_at)
 
 
-def _has_untold_change(remembered: Remembered, target: TargetWorkload) -> bool:
-    """Whether its replicas are no longer those remembered, and a copy of the controller set them.
+def _sets_replicas(autoscaler: PredictiveAutoscaler) -> bool:
+    return autoscaler.mode is Mode.AUTO and autoscaler.actuator is Actuator.SCALE
 
-    That copy ended, or lost the answer, before it could tell.
+
+def _has_untold_change(autoscaler: PredictiveAutoscaler, remembered: Remembered, target: TargetWorkload) -> bool:
+    """Whether its replicas are no longer those remembered, and a copy of the controller set them for this object.
+
+    That copy ended, or lost the answer, before it could tell. An object that only observes its target beside one that
+    acts sees that one's changes, which are no more its own than a person's.
     """
-    is_same = remembered.target_uid == target.uid and target.is_set_by_us
+    is_same = remembered.target_uid == target.uid and target.is_set_by_us and _sets_replicas(autoscaler)
     return is_same and remembered.last_replicas not in (None, target.replicas)
 
 

@@ -4,11 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoscaler.cluster.nodes import NodeState
+from autoscaler.cluster.containers import Amounts
+from autoscaler.cluster.nodes import Actuator, GpuStrategy, NodeState
 from autoscaler.controller.autoscalers import Mode
 from predictor.usage.panel import Resource
 
 POLICY_KIND = "OversubscriptionPolicy"
+FLOOR = Amounts(0.01, 32 * 2**20)
+"""No request is lowered below this, where a policy does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,10 @@ class OversubscriptionPolicy:
     selector: frozenset[tuple[str, str]] = frozenset()
     """Labels that a node must carry; none selects every node."""
     terms: Mapping[Resource, Terms] = field(default_factory=dict)
+    actuator: Actuator = Actuator.EXTENDED_RESOURCES
+    floor: Amounts = FLOOR
+    """Of each container, below which amplification lowers no request."""
+    gpu_strategy: GpuStrategy = GpuStrategy.TIME_SLICING
     mode: Mode = Mode.OBSERVE
     is_paused: bool = False
     status: Mapping[str, Any] = field(default_factory=dict)
@@ -54,21 +61,32 @@ class NodeTerms:
 
     terms: Terms
     sells: bool
-    """Whether all policies that name it are carried out."""
+    """Whether all policies that name it are carried out, and by one actuator."""
+    actuator: Actuator = Actuator.EXTENDED_RESOURCES
+    """Of the first of them."""
+
+    @property
+    def offers(self) -> bool:
+        """Whether it is offered in the node's status."""
+        return self.sells and self.actuator is Actuator.EXTENDED_RESOURCES
 
 
 def terms_of(node: NodeState, policies: Iterable[OversubscriptionPolicy]) -> dict[Resource, NodeTerms]:
-    """The terms for a node by resource; of several policies the strictest of each term, as if all had to be kept."""
+    """The terms for a node by resource; of several policies the strictest of each term, as if all had to be kept.
+
+    Two that would sell the same in different ways sell nothing.
+    """
     found: dict[Resource, NodeTerms] = {}
     for policy in policies:
         if not policy.selects(node):
             continue
         for resource, terms in policy.terms.items():
             known = found.get(resource)
-            found[resource] = NodeTerms(
-                terms if known is None else _strictest(known.terms, terms),
-                policy.sells and (known is None or known.sells),
-            )
+            if known is None:
+                found[resource] = NodeTerms(terms, policy.sells, policy.actuator)
+            else:
+                sells = known.sells and policy.sells and known.actuator is policy.actuator
+                found[resource] = NodeTerms(_strictest(known.terms, terms), sells, known.actuator)
     return found
 
 

@@ -23,7 +23,7 @@ from autoscaler.controller.autoscalers import (
 )
 from autoscaler.controller.budgeting import budget_status
 from autoscaler.controller.learning import capacity_status, recorded_curve, remembered_curve
-from autoscaler.controller.planning import Plan
+from autoscaler.controller.planning import Plan, steered_hpa
 from autoscaler.controller.records import ActResult, Outcome
 from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
 from autoscaler.controller.surviving import CONDITION, survival_verdict
@@ -136,6 +136,8 @@ def _recorded_budget(budget: BudgetMemory) -> JsonObject:
         "knownUntil": as_micro_time(budget.known_until_seconds),
         "until": as_micro_time(budget.until_seconds),
     }
+    if budget.level is not None:
+        answer["level"] = budget.level
     if budget.burns_since_seconds is not None:
         answer["burnsSince"] = as_micro_time(budget.burns_since_seconds)
     return answer
@@ -143,7 +145,7 @@ def _recorded_budget(budget: BudgetMemory) -> JsonObject:
 
 def _remembered_budget(kept: Mapping[str, Any]) -> BudgetMemory:
     """Raises ValueError, KeyError or TypeError for what is no budget."""
-    since = kept.get("burnsSince")
+    since, level = kept.get("burnsSince"), kept.get("level")
     offset, short, long, spent = (float(kept[name]) for name in ("offset", "short", "long", "spentSeconds"))
     if not all(isfinite(each) for each in (offset, short, long, spent)):
         raise ValueError(f"a budget of {kept}")
@@ -155,6 +157,7 @@ def _remembered_budget(kept: Mapping[str, Any]) -> BudgetMemory:
         known_until_seconds=seconds_of(kept["knownUntil"]),
         until_seconds=seconds_of(kept["until"]),
         burns_since_seconds=None if since is None else seconds_of(since),
+        level=None if level is None else float(level),
     )
 
 
@@ -251,7 +254,8 @@ def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]
 def _conflicting(plan: Plan) -> tuple[bool, str, str]:
     clash = plan.conflict
     if clash is None:
-        return False, "NoConflict", f"nothing else steers {plan.autoscaler.workload}"
+        other = "nothing else" if steered_hpa(plan.workload) is None else "only the HorizontalPodAutoscaler in charge"
+        return False, "NoConflict", f"{other} steers {plan.autoscaler.workload}"
     if plan.autoscaler.mode is Mode.OBSERVE:
         return False, Mode.OBSERVE.value, f"in mode Auto: {clash.reason.message}"
     return True, clash.reason.code.value, clash.reason.message

@@ -113,8 +113,9 @@ def guarded(
 
 
 def in_order_of_eviction(pods: Iterable[NodePod]) -> tuple[NodePod, ...]:
-    """Those that may go, the cheapest first: pods on what was reclaimed whose owners opted in."""
-    able = (each for each in pods if each.is_evictable and each.is_reclaimed and not each.is_leaving)
+    """Those that may go, the cheapest first: pods that were sold what others requested, whose owners opted in."""
+    sold_to = (each for each in pods if each.is_reclaimed or each.is_lowered)
+    able = (each for each in sold_to if each.is_evictable and not each.is_leaving)
     return tuple(sorted(able, key=lambda each: (each.priority, -each.created_seconds, each.namespace, each.name)))
 
 

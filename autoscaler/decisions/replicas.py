@@ -185,7 +185,7 @@ def _usable_observation(
 def _forecast_reason(forecast: DemandForecast, replicas: int, unit: str) -> Reason:
     return Reason(
         ReasonCode.FORECAST_PEAK,
-        f"a peak of {forecast.value:.4g} {unit} is forecast within {forecast.horizon_seconds:.0f} s at level "
+        f"a peak of {_amount(forecast.value, unit)} is forecast within {forecast.horizon_seconds:.0f} s at level "
         f"{forecast.level:g}, which needs {replicas_text(replicas)}",
     )
 
@@ -193,5 +193,10 @@ def _forecast_reason(forecast: DemandForecast, replicas: int, unit: str) -> Reas
 def _observed_reason(observed: ObservedDemand, replicas: int, unit: str) -> Reason:
     return Reason(
         ReasonCode.OBSERVED_DEMAND,
-        f"{observed.value:.4g} {unit} are used now, which needs {replicas_text(replicas)}",
+        f"{_amount(observed.value, unit)} are used now, which needs {replicas_text(replicas)}",
     )
+
+
+def _amount(value: float, unit: str) -> str:
+    """To four digits; what a query gives has no unit."""
+    return f"{value:.4g} {unit}".rstrip()

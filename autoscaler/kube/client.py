@@ -64,6 +64,7 @@ class KubeClient:
 
         Nothing is sent yet. Raises ClusterUnavailable where none of them is there or usable.
         """
+        import yaml
         from kubernetes import config as official_config
         from kubernetes.client.api_client import ApiClient
         from kubernetes.client.configuration import Configuration
@@ -81,7 +82,13 @@ class KubeClient:
             else:
                 file = str(kubeconfig) if kubeconfig else None
                 config.load_kube_config(config_file=file, context=context, client_configuration=settings)
-        except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        except yaml.MarkedYAMLError as error:
+            # Without the text of the line, which may be a token.
+            mark = error.problem_mark or error.context_mark
+            line = f" line {mark.line + 1}" if mark else ""
+            where = kubeconfig or "the default kubeconfig"
+            raise ClusterUnavailable(f"{where}{line}: is not YAML: {error.problem}; mend it, or name another") from None
+        except (config.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             where = kubeconfig or "the default kubeconfig or a pod's service account"
             raise ClusterUnavailable(
                 f"no cluster from {where}: {error}; name a kubeconfig with --kubeconfig and --context. "
@@ -324,6 +331,10 @@ def our_role(path: str) -> str:
         return "bind foresize-scale (kubectl apply -f deploy/binding-auto.yaml), or "
     if part == "eviction" or (part == "status" and path.startswith("/api/v1/nodes/")):
         return "bind foresize-nodes (kubectl apply -f deploy/binding-nodes.yaml), or "
+    if path.startswith("/api/v1/nodes/"):
+        return "bind foresize-gpus (kubectl apply -f deploy/binding-gpus.yaml), or "
+    if "/secrets/" in path or "/mutatingwebhookconfigurations/" in path:
+        return "bind foresize-webhook (kubectl apply -k deploy/webhook), or "
     if part in ("status", "events"):
         return "bind foresize-tell (deploy/rbac.yaml), or "
     return "bind foresize-lease (deploy/rbac.yaml), or " if "/leases" in path else ""

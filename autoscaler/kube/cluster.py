@@ -32,12 +32,14 @@ from autoscaler.kube.objects import (
     FIELD_MANAGER,
     ReadyPod,
     SelectingBudget,
+    UncountedTarget,
     autoscaler_of,
     budget_of,
     hpa_of,
     scaled_object_of,
     target_of,
     vpa_of,
+    where_readable,
 )
 from autoscaler.kube.pods import PodReducer, WatchedPod
 from autoscaler.kube.watch import WatchedCollection
@@ -53,8 +55,8 @@ BUDGETS = "/apis/policy/v1/poddisruptionbudgets"
 ALWAYS_WATCHED: Mapping[str, Callable[[JsonObject], object]] = {
     AUTOSCALERS: autoscaler_of,
     HPAS: hpa_of,
-    VPAS: vpa_of,
-    SCALED_OBJECTS: scaled_object_of,
+    VPAS: where_readable(vpa_of),
+    SCALED_OBJECTS: where_readable(scaled_object_of),
     BUDGETS: budget_of,
 }
 REPORTER = "foresize.io/controller"
@@ -114,7 +116,7 @@ class KubeCluster:
         self._watch_pods({each.workload for each in autoscalers if each.looks_at_pods})
         kinds = {(each.target.api_version, each.target.kind) for each in autoscalers if not each.problem}
         problems: dict[tuple[str, str], Hold] = {}
-        targets: dict[str, TargetWorkload] = {}
+        targets: dict[str, TargetWorkload | UncountedTarget] = {}
         for api_version, kind in sorted(kinds):
             collection = self._collection(api_version, kind)
             if isinstance(collection, Hold):
@@ -349,7 +351,7 @@ class KubeCluster:
 
 def _target(
     autoscaler: PredictiveAutoscaler,
-    targets: Mapping[str, TargetWorkload],
+    targets: Mapping[str, TargetWorkload | UncountedTarget],
     problems: Mapping[tuple[str, str], Hold],
 ) -> TargetWorkload | Hold:
     ref = autoscaler.target
@@ -359,6 +361,12 @@ def _target(
     found = targets.get(autoscaler.workload)
     if found is None:
         return _no_scale(f"there is no {ref.kind} {ref.name} in namespace {autoscaler.namespace}")
+    if isinstance(found, UncountedTarget):
+        text = (
+            f"{ref.kind} {ref.name} does not say in spec.replicas how many it has; set it there. A kind that keeps the "
+            "number elsewhere cannot be scaled by foresize"
+        )
+        return _no_scale(text)
     return found
 
 

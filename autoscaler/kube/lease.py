@@ -180,8 +180,9 @@ class LeaseElector:
         return False
 
     def _run(self) -> None:
+        led = False
         while not self._stopping.is_set():
-            started, led = self.clock(), self.is_leader
+            started = self.clock()
             try:
                 self._turn()
                 self._problem = None
@@ -194,8 +195,9 @@ class LeaseElector:
             except Exception as error:  # the thread must not end: nobody would lead any more
                 log.exception("election broke", lease=self.name)
                 self._problem = ClusterUnavailable(f"{self._path} could not be followed: {error!r}")
-            if self.is_leader != led:
-                log.info("lease", leads=self.is_leader, holder=self.holder)
+            if self.is_leader != led:  # also where it ran out between two turns
+                led = not led
+                log.info("lease", leads=led, holder=self.holder)
             self._stopping.wait(self._pause_seconds(started))
 
     def _pause_seconds(self, started: float) -> float:

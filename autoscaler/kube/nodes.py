@@ -12,15 +12,18 @@ from random import Random
 from typing import Any
 
 from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
-from autoscaler.cluster.nodes import RECLAIMED, UNITS_PER_BASE_UNIT, NodePod, NodeState
+from autoscaler.cluster.nodes import RECLAIMED, UNITS_PER_BASE_UNIT, Actuator, GpuStrategy, NodePod, NodeState
 from autoscaler.controller.autoscalers import API_VERSION, PAUSED_ANNOTATION, Mode, as_micro_time, seconds_of
+from autoscaler.controller.gpu_sharing import GPU_CONFIG_LABEL
 from autoscaler.controller.node_ports import NodeObservation
-from autoscaler.controller.policies import POLICY_KIND, OversubscriptionPolicy, Terms
+from autoscaler.controller.policies import FLOOR, POLICY_KIND, OversubscriptionPolicy, Terms
 from autoscaler.controller.quantities import quantity
+from autoscaler.decisions.amplification import first_request
 from autoscaler.errors import ClusterRefused, ClusterUnavailable
+from autoscaler.kube.admission import ORIGINAL_ANNOTATION, first_requests
 from autoscaler.kube.client import JsonObject, KubeClient
 from autoscaler.kube.clocks import seconds_since_boot
-from autoscaler.kube.objects import FIELD_MANAGER, NOT_PAUSED, amounts_of, owner_of
+from autoscaler.kube.objects import FIELD_MANAGER, GPU, NOT_PAUSED, amounts_of, owner_of
 from autoscaler.kube.watch import WatchedCollection
 from predictor.usage.panel import Resource
 
@@ -72,6 +75,11 @@ class KubeNodes:
         amounts = {RECLAIMED[each]: None if amount is None else str(amount) for each, amount in offer.items()}
         changes = {"metadata": {"uid": node.uid}, "status": {"capacity": amounts, "allocatable": amounts}}
         self.client.patch(f"{NODES}/{node.name}/status", changes, fieldManager=FIELD_MANAGER)
+
+    def set_gpu_config(self, node: NodeState, config: str | None) -> None:
+        """Patches the label by which NVIDIA's device plugin is told its configuration."""
+        changes = {"metadata": {"uid": node.uid, "labels": {GPU_CONFIG_LABEL: config}}}
+        self.client.patch(f"{NODES}/{node.name}", changes, fieldManager=FIELD_MANAGER)
 
     def evict(self, pod: NodePod) -> None:
         """Creates an Eviction of the very pod."""
@@ -141,8 +149,13 @@ def policy_of(item: JsonObject) -> OversubscriptionPolicy:
         "status": item.get("status") or {},
     }
     try:
+        actuator = spec.get("actuator") or {}
+        least = amounts_of(actuator.get("minRequests"))
         return OversubscriptionPolicy(
             **identity,
+            actuator=Actuator(actuator.get("type", Actuator.EXTENDED_RESOURCES)),
+            floor=Amounts(*(given if given is not None else own for given, own in zip(least, FLOOR, strict=True))),
+            gpu_strategy=GpuStrategy((actuator.get("gpu") or {}).get("strategy", GpuStrategy.TIME_SLICING)),
             selector=frozenset((str(k), str(v)) for k, v in (spec.get("nodeSelector") or {}).items()),
             terms={
                 Resource(each["name"]): Terms(
@@ -169,6 +182,7 @@ def node_of(item: JsonObject) -> NodeState:
         allocatable=amounts_of(status.get("allocatable")),
         offered=_reclaimed(capacity),
         has_memory_pressure=conditions.get("MemoryPressure") == "True",
+        takes_pods=conditions.get("Ready") == "True" and not (item.get("spec") or {}).get("unschedulable"),
     )
 
 
@@ -181,6 +195,13 @@ def node_pod_of(item: JsonObject) -> NodePod | None:
     sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
     containers = [(each.get("resources") or {}) for each in [*(spec.get("containers") or ()), *sidecars]]
     reclaimed = [_reclaimed({**(c.get("limits") or {}), **(c.get("requests") or {})}) for c in containers]
+    requests = [amounts_of(each.get("requests")) for each in containers]
+    annotations = metadata.get("annotations") or {}
+    if ORIGINAL_ANNOTATION in annotations:
+        first = first_requests(annotations)
+        named = [*(spec.get("containers") or ()), *sidecars]
+        first_of = [first.get(str(each["name"]), NO_AMOUNTS) for each in named]
+        requests = [_first(given, told) for given, told in zip(requests, first_of, strict=True)]
     workload = owner_of(metadata)
     # A static pod is its node's, and known by its own name.
     is_alone = not workload or workload.split("/")[1] == "Node"
@@ -190,14 +211,25 @@ def node_pod_of(item: JsonObject) -> NodePod | None:
         uid=str(metadata["uid"]),
         node=str(node),
         workload=f"{metadata['namespace']}/Pod/{metadata['name']}" if is_alone else workload,
-        requests=_sum([amounts_of(each.get("requests")) for each in containers], needs_all=False),
+        requests=_sum(requests, needs_all=False),
         limits=_sum([amounts_of(each.get("limits")) for each in containers], needs_all=True),
         reclaimed=_sum(reclaimed, needs_all=False),
         priority=int(spec.get("priority") or 0),
         created_seconds=seconds_of(metadata["creationTimestamp"]),
         is_evictable=str((metadata.get("labels") or {}).get(EVICTABLE_LABEL, "")).lower() == "true",
         is_leaving="deletionTimestamp" in metadata,
+        gpus=int(sum(quantity(str((each.get("limits") or {}).get(GPU, "0"))) for each in containers)),
+        is_lowered=ORIGINAL_ANNOTATION in annotations and not any(each != NO_AMOUNTS for each in reclaimed),
     )
+
+
+def _first(given: Amounts, told: Amounts) -> Amounts:
+    """What a container requested at first: what it requests now, or what its annotation says that was more."""
+    for resource in SIZED:
+        now, before = given.of(resource), told.of(resource)
+        if now is not None and before is not None:
+            given = given.having(resource, first_request(before, now))
+    return given
 
 
 def _reclaimed(given: Mapping[str, Any]) -> Amounts:

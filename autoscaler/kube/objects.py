@@ -193,16 +193,27 @@ def _rules(given: JsonObject) -> GivenRules:
 # --- what is steered
 
 
-def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload]:
-    """How objects of a kind become targets. Raises ValueError for one without replicas."""
+@dataclass(frozen=True, slots=True)
+class UncountedTarget:
+    """An object that does not say in `spec.replicas` how many it has: not set, or its kind keeps it elsewhere."""
 
-    def reduce(item: JsonObject) -> TargetWorkload:
-        metadata, spec, status = item["metadata"], item["spec"], item.get("status") or {}
+    name: str
+    """`namespace/kind/name`."""
+
+
+def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload | UncountedTarget]:
+    """How objects of a kind become targets."""
+
+    def reduce(item: JsonObject) -> TargetWorkload | UncountedTarget:
+        metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
+        name, replicas = f"{metadata['namespace']}/{kind}/{metadata['name']}", spec.get("replicas")
+        if not isinstance(replicas, int):
+            return UncountedTarget(name)
         template = (spec.get("template") or {}).get("spec") or {}
         return TargetWorkload(
-            name=f"{metadata['namespace']}/{kind}/{metadata['name']}",
+            name=name,
             uid=str(metadata["uid"]),
-            replicas=int(spec.get("replicas", 1)),
+            replicas=replicas,
             ready_replicas=int(status.get("readyReplicas") or 0),
             request_per_replica=_requests(template),
             rollout=_rollout(status),
@@ -371,6 +382,21 @@ def scaled_object_of(item: JsonObject) -> Rival:
     return _rival(
         RivalKind.SCALED_OBJECT, item, {"kind": "Deployment", "apiVersion": "apps/v1"} | item["spec"]["scaleTargetRef"]
     )
+
+
+def where_readable(reduce: Callable[[JsonObject], Rival | None]) -> Callable[[JsonObject], Rival | None]:
+    """The same for kinds of other projects: one that does not say what it steers steers nothing.
+
+    Their schemas are not ours, and one odd object in one namespace must not blind the controller for all.
+    """
+
+    def reduced(item: JsonObject) -> Rival | None:
+        try:
+            return reduce(item)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            return None
+
+    return reduced
 
 
 def _rival(kind: RivalKind, item: JsonObject, ref: Mapping[str, Any], **more: Any) -> Rival:

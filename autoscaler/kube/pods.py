@@ -7,6 +7,7 @@ from typing import Any
 from autoscaler.cluster.containers import SIZED, ContainerState, PendingResize, PodState
 from autoscaler.controller.autoscalers import seconds_of
 from autoscaler.decisions.resizes import GUARANTEED, IN_PROGRESS
+from autoscaler.kube.admission import ORIGINAL_ANNOTATION
 from autoscaler.kube.objects import JsonObject, ReadyPod, amounts_of, owner_of, ready_pod_of
 from predictor.usage.panel import Resource
 
@@ -63,6 +64,7 @@ def pod_state_of(item: JsonObject) -> PodState:
         node=str(spec.get("nodeName") or ""),
         is_rest_guaranteed=status.get("qosClass") == GUARANTEED
         or all(_is_guaranteed(each) for each in spec.get("initContainers") or ()),
+        is_oversold=ORIGINAL_ANNOTATION in (metadata.get("annotations") or {}),
     )
 
 

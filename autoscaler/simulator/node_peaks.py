@@ -104,7 +104,7 @@ def replay_node_peaks(
         for column, now in enumerate(decided_at):
             there = ~np.isnan(node.usage[:, max(0, now - COLD_SAMPLES) : now]).all(axis=1)
             usage = node.usage[there, max(0, now - past_steps) : now]
-            in_force = _limits_at(node.limits[there], now)
+            in_force = limits_at(node.limits[there], now)
             if not np.isfinite(in_force).all():
                 raise ReplayError(f"{node.node}: a task has no limit before step {now}; savings are a share of limits")
             of_node.append(node_past(usage, in_force, horizon_steps))
@@ -112,7 +112,7 @@ def replay_node_peaks(
                 continue
             seen = NodeSeen(usage=usage, limits=in_force, resource=resource, step_seconds=step_seconds)
             limits[row, column] = in_force.sum(dtype=np.float64)
-            actual[row, column] = _true_peak(node.usage[there, now : now + horizon_steps], in_force, horizon_steps)
+            actual[row, column] = true_peak(node.usage[there, now : now + horizon_steps], in_force, horizon_steps)
             for name, predictor in predictors.items():
                 predicted[name][row, column] = min(predictor(seen), limits[row, column])
         pasts.append(tuple(of_node))
@@ -212,13 +212,14 @@ def is_violated(foretold: FloatArray, actual: FloatArray) -> BoolArray:
     return np.asarray(actual > foretold * (1 + ROUNDING))
 
 
-def _limits_at(limits: FloatArray, now: int) -> FloatArray:
+def limits_at(limits: FloatArray, now: int) -> FloatArray:
     """The newest known limit of each task before a step, [tasks]; NaN where there is none."""
     recent = slice(max(0, now - COLD_SAMPLES), now)
     return limits if limits.ndim == 1 else last_samples(limits[:, recent])
 
 
-def _true_peak(usage: FloatArray, limits: FloatArray, horizon_steps: int) -> float:
+def true_peak(usage: FloatArray, limits: FloatArray, horizon_steps: int) -> float:
+    """Highest total of tasks capped at their limits, from usage [tasks, steps]; NaN where nobody was watching."""
     if usage.shape[1] < horizon_steps:
         return float("nan")
     total = capped_totals(usage, np.broadcast_to(limits[:, None], usage.shape), horizon_steps)[0]

@@ -75,6 +75,11 @@ TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
     help="What that oracle pays for an hour in violation; without it, it violates nothing that it can help.",
 )
 @click.option("--policies", metavar="NAMES", help="Others to replay beside foresize and the HPA, with commas between.")
+@click.option(
+    "--requests",
+    is_flag=True,
+    help="What containers request as well: beside the VPA, Autopilot and what they request now.",
+)
 @click.option("--sweep", is_flag=True, help="Every setting of every policy as well, compared at equal violations.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that replay.")
 @click.option("--dask", metavar="ADDRESS", help="A Dask scheduler whose workers replay, such as tcp://10.0.0.5:8786.")
@@ -108,6 +113,7 @@ def simulate(
     sweep: bool,
     jobs: int,
     dask: str | None,
+    requests: bool,
     fit: bool,
     report: Path | None,
     json_path: Path | None,
@@ -123,6 +129,7 @@ def simulate(
       foresize simulate --history usage.parquet --workloads 'shop/*' --sla-percentile 99.5
       foresize simulate --history usage.csv --fit --json replay.json
       foresize simulate --history usage.csv --slo-latency 0.3 --service-time 0.05
+      foresize simulate --prometheus http://prometheus:9090 --requests --report replay.html
       foresize simulate --history usage.parquet --from 2026-06-01 --to 2026-06-08 --sweep --jobs 4
     """
     check_one_source(history, prometheus)
@@ -170,6 +177,7 @@ def simulate(
         workloads=workloads,
         policies=tuple(names(policies) or ()),
         sweep=sweep,
+        requests=requests,
         jobs=jobs,
         dask=dask,
     )

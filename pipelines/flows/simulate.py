@@ -25,6 +25,7 @@ from pipelines.flows.clock import StepClock, Told
 from pipelines.flows.model import plan_of_all, trained
 from pipelines.flows.parallel import mapped_over
 from pipelines.flows.replays import replayed, tried
+from pipelines.flows.request_replays import RequestReplay, replayed_requests
 from pipelines.settings import Settings
 from pipelines.steps.plan import peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
@@ -61,6 +62,8 @@ class SimulationReport:
     comparison: Comparison | None
     """Of every setting of every policy, where that was asked for."""
     pools: tuple[OversubscriptionReplay, ...]
+    requests: tuple[RequestReplay, ...]
+    """By resource; empty where it was not asked for."""
     findings: tuple[Finding, ...]
     seconds_by_step: dict[str, float]
     slo: LatencySlo | None = None
@@ -92,6 +95,8 @@ class Asked:
     """Names in the catalogue; foresize and the HPA are always among them."""
     sweep: bool = False
     """Every policy with every value of its knob as well, compared at equal violations."""
+    requests: bool = False
+    """What containers request is replayed as well."""
     jobs: int = 1
     dask: str | None = None
 
@@ -172,6 +177,10 @@ def simulate(
                 comparison = tried(plan, tuple(entries), given, mapped, progress)
     with clock.step("pools"):
         pool_outcomes, pool_findings = pool_replays(panel, pools, start, settings.oversubscription)
+    requests: tuple[RequestReplay, ...] = ()
+    if asked.requests:
+        with clock.step("requests") as progress:
+            requests = replayed_requests(bundle, panel, settings.vertical, start, end, progress=progress)
     return SimulationReport(
         model=model,
         trained_until_seconds=bundle.trained_until_seconds,
@@ -182,6 +191,7 @@ def simulate(
         peaks=peaks[level],
         comparison=comparison,
         pools=pool_outcomes,
+        requests=requests,
         findings=(*history.findings, *remarks, *plan.findings, *_too_coarse(panel, scaling), *pool_findings),
         seconds_by_step=clock.seconds,
         slo=asked.slo,

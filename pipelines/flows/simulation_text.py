@@ -18,6 +18,7 @@ from pipelines.flows.comparison_text import (
     comparison_values,
 )
 from pipelines.flows.pictures import UNITS
+from pipelines.flows.requests_text import request_table, requests_section, requests_values
 from pipelines.flows.simulate import SimulationReport, shortfall_order
 from pipelines.flows.summary import aligned
 from pipelines.report.page import Headline, Page, PageSection, Plot, Table
@@ -113,6 +114,8 @@ def text_lines(report: SimulationReport) -> list[str]:
     if report.comparison is not None:
         headline = comparison_headline(report.comparison)
         lines += ["", *table_lines(comparison_table(report.comparison)), f"{headline.figure} {headline.meaning}"]
+    for replay in report.requests:
+        lines += ["", *table_lines(request_table(replay))]
     if report.pools:
         lines += ["", *table_lines(pool_table(report))]
     return lines
@@ -193,6 +196,8 @@ def sections(report: SimulationReport) -> list[PageSection]:
     made = [replicas]
     if report.comparison is not None:
         made.insert(0, comparison_section(report.comparison, _totals(report, ORACLE).core_hours))
+    if report.requests:
+        made.append(requests_section(report.requests))
     if not report.pools:
         return made
     pools = PageSection(
@@ -266,6 +271,7 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
             }
             for each in report.pools
         ],
+        "requests": requests_values(report.requests),
         "findings": [str(finding) for finding in report.findings],
         "seconds": report.seconds_by_step,
     }

@@ -7,6 +7,7 @@ read, so loading runs no code and needs no pickle.
 import fcntl
 import math
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -94,8 +95,17 @@ def in_short(problem: Exception) -> str:
     if "header value" in str(problem):
         return "a header of the request cannot be sent; check MLFLOW_TRACKING_TOKEN, USERNAME and PASSWORD"
     said = without_login(str(getattr(problem, "message", None) or problem)).split("[SQL", 1)[0].strip()
-    first = next((line.strip() for line in said.splitlines() if line.strip()), type(problem).__name__)
+    first = _cause(next((line.strip() for line in said.splitlines() if line.strip()), type(problem).__name__))
     return f"{first} (free some disk space)" if "full" in first or "No space" in first else first
+
+
+def _cause(said: str) -> str:
+    """Of an error of the HTTP library what caused it: people read this in the statuses of their objects."""
+    _, caused, inner = said.rpartition("(Caused by ")
+    if not caused:
+        return said
+    plain = inner.partition("(")[2].removesuffix("))").strip("\"'")
+    return re.sub(r"^(\w+\(host=.*?\)|<.*?>)(: |, )", "", plain).strip("\"'")
 
 
 def store_problems() -> tuple[type[Exception], ...]:

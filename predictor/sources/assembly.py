@@ -16,13 +16,16 @@ from models.forecast import BoolArray, FloatArray
 from predictor.errors import PredictorError
 from predictor.sources.matrix import Labels, Matrix
 from predictor.sources.promql import (
+    ACTIVITY,
     BUSIEST,
+    FULLEST,
     KILLED,
     KUBERNETES_RESOURCE,
     LARGEST,
     MEAN,
     PERIODS,
     RUNNING,
+    SHARES,
     THROTTLED,
     UNMEASURED,
     capacity_of,
@@ -33,7 +36,7 @@ from predictor.usage.containers import ContainerName, ContainerUsage
 from predictor.usage.kin import Kin, kin_by_workload, repositories
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
-from predictor.usage.placed import NodeUsage, Placed
+from predictor.usage.placed import GpuPast, NodeGpus, NodeUsage, Placed
 from predictor.usage.ready import ReadyHistory
 
 Answers = Mapping[str, Matrix]
@@ -304,6 +307,21 @@ def assembled_node_usage(matrix: Matrix, since_seconds: int, measured_at_seconds
         {each: newest(pods_of(each)) for each in PLACED},
         frozenset(node for node, count in missing.items() if count > MAX_UNMEASURED_FRACTION * running[node]),
     )
+
+
+def assembled_gpus(matrix: Matrix, *, start_seconds: int, step_seconds: int) -> NodeGpus:
+    """The answer to `Queries.gpus_of_nodes` by node; a node on which no pod had a GPU had none in use."""
+    found: dict[str, dict[str, FloatArray]] = {}
+    for labels, values in matrix.rows():
+        named = dict(labels)
+        found.setdefault(named.get("Hostname", ""), {})[named.get("what", "")] = values
+    unknown = np.full(matrix.points, np.nan)
+    by_node = {
+        node: GpuPast(rows.get(ACTIVITY, unknown), rows.get(FULLEST, unknown), np.nan_to_num(rows.get(SHARES, unknown)))
+        for node, rows in found.items()
+        if node and ACTIVITY in rows
+    }
+    return NodeGpus(start_seconds, step_seconds, by_node)
 
 
 def _by_placed(matrix: Matrix, what: str) -> dict[Placed, FloatArray]:

@@ -14,6 +14,7 @@ from predictor.sources.assembly import (
     Part,
     PlacedHistory,
     assembled_containers,
+    assembled_gpus,
     assembled_node_usage,
     assembled_panel,
     assembled_part,
@@ -32,7 +33,7 @@ from predictor.sources.promql import METRICS, PLACED_METRICS, POOL_METRICS, Clus
 from predictor.usage.containers import ContainerUsage
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
-from predictor.usage.placed import MeanPods, NodeUsage, Placed
+from predictor.usage.placed import MeanPods, NodeGpus, NodeUsage, Placed
 from predictor.usage.ready import ReadyHistory
 from predictor.usage.table import checked_series
 
@@ -238,6 +239,15 @@ class PrometheusSource:
         end = int(now_seconds) - step
         answers = self._ask({"placed": (self._queries(step).placed(), Grid(end, end, step))}, None)
         return assembled_node_usage(answers["placed"], end, end + step)
+
+    def fetch_gpus(self, *, start_seconds: int, end_seconds: int, step_seconds: int) -> NodeGpus:
+        """How busy and full the GPUs of nodes were; none where DCGM's exporter is not scraped.
+
+        Raises SourceUnavailable, SourceRefused or MalformedAnswer.
+        """
+        grid = checked_grid(start_seconds, end_seconds, step_seconds)
+        answers = self._ask({"gpus of nodes": (self._queries(step_seconds).gpus_of_nodes(), grid)}, None)
+        return assembled_gpus(answers["gpus of nodes"], start_seconds=start_seconds, step_seconds=step_seconds)
 
     def fetch_queries(
         self,

@@ -58,6 +58,8 @@ WORKLOAD = "namespace, owner_kind, owner_name"
 MEBIBYTE = 2**20
 NO_POOL = "default"
 """The pool of a node that carries no pool label."""
+ACTIVITY, FULLEST, SHARES = "activity", "fullest", "shares"
+"""Of the GPUs of a node."""
 KUBERNETES_RESOURCE = {Resource.CPU: "cpu", Resource.MEMORY: "memory", Resource.GPU: "nvidia_com_gpu"}
 """The `resource` label of kube-state-metrics."""
 _RESOURCES = 'resource=~"' + "|".join(KUBERNETES_RESOURCE.values()) + '"'
@@ -205,6 +207,31 @@ class Queries:
                 UNMEASURED: f"{running} unless on (namespace, pod) {used}",
             }
         )
+
+    def gpus_of_nodes(self) -> str:
+        """How busy and full the GPUs of each node are, and how many of them pods have, told apart by `what`.
+
+        The node is the label `Hostname`, as DCGM's exporter has it. A device that several pods share counts once.
+        """
+        by = "(Hostname, UUID, GPU_I_ID)"
+
+        def devices(metric: str, over_time: str = "avg_over_time") -> str:
+            selected = self._select(metric, 'Hostname!=""')
+            return f"max by {by} ({over_time}({selected}[{self.gauge_range}]))"
+
+        busy = f"{devices('DCGM_FI_PROF_SM_ACTIVE')} or on {by} {devices('DCGM_FI_PROF_GR_ENGINE_ACTIVE')}"
+        activity = f"sum by (Hostname) ({busy} or on {by} {devices('DCGM_FI_DEV_GPU_UTIL')} / 100)"
+        fullest = f"max by (Hostname) ({devices('DCGM_FI_DEV_FB_USED', 'max_over_time')}) * {MEBIBYTE}"
+        asked = self._select("kube_pod_container_resource_requests", 'resource="nvidia_com_gpu"')
+        per_pod = f"sum by (namespace, pod) (max by (namespace, pod, container) ({asked}))"
+        phase = self._select("kube_pod_status_phase", 'phase="Running"')
+        running = f"(max by (namespace, pod) ({phase}) == 1)"
+        info = self._select("kube_pod_info", NAMED_NODE)
+        node = f"topk by (namespace, pod) (1, max by (namespace, pod, node) ({info}))"
+        placed = f"({per_pod} and on (namespace, pod) {running}) * on (namespace, pod) group_left (node) {node}"
+        shares = _copy(f"sum by (node) ({placed})", "Hostname", "node")
+        parts = {ACTIVITY: activity, FULLEST: fullest, SHARES: f"sum by (Hostname) ({shares})"}
+        return " or ".join(_set(f"({vector})", "what", what) for what, vector in parts.items())
 
     def requests(self) -> str:
         """Requests per second to each Service, under the labels `subject_namespace` and `subject_service`."""

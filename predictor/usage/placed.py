@@ -29,6 +29,27 @@ class MeanPods:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuPast:
+    """What the GPUs of one node did, on one grid; NaN is no sample."""
+
+    activity: FloatArray
+    """[steps]: part of the time in which they were busy, summed over devices."""
+    fullest_bytes: FloatArray
+    """[steps]: the most memory in use on any of them within the step."""
+    shares: FloatArray
+    """[steps]: GPUs, or shares of them, that running pods had; 0 where none did."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGpus:
+    """The GPUs of nodes by the node's name, on the grid start, start+step, …"""
+
+    start_seconds: int
+    step_seconds: int
+    by_node: Mapping[str, GpuPast]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeUsage:
     """What was used on nodes lately, in base units. A node that is not measured is not there."""
 

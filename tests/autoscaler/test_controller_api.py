@@ -240,7 +240,7 @@ def test_explain_says_when_nobody_answers() -> None:
     result = CliRunner().invoke(explain, ["shop/cart", "--url", unused_url()], obj=settings)
 
     assert isinstance(result.exception, ControllerUnreachable)
-    assert "is that the address of a `foresize run`?" in str(result.exception)
+    assert "is it that of a `foresize run`?" in str(result.exception)
 
 
 @pytest.mark.parametrize(

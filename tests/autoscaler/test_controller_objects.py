@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import generate_latest
 
 from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold, ReasonCode
@@ -320,6 +321,35 @@ def test_a_change_that_a_copy_made_and_could_not_tell_is_nobody_elses() -> None:
         parts.controller().cycle()  # the next leader finds it told
 
 
+def test_an_observer_does_not_take_changes_by_another_object_for_its_own() -> None:
+    """Two objects for one target, of which one acts: only that one tells what it set."""
+    watching = an_autoscaler(name="trial", uid="trial", mode=Mode.OBSERVE)
+    parts = ScalingParts(autoscalers=(an_autoscaler(), watching), clock=ManualClock(NOW + 60))
+    controller = parts.controller()
+    controller.cycle()
+    parts.cluster.put(replace(parts.cluster.targets[CART], is_set_by_us=True))
+    parts.clock.now += 30
+    controller.cycle()
+
+    assert parts.replicas() > 3
+    assert {each.about.name for each in parts.cluster.events if each.reason == "SuccessfulRescale"} == {"cart"}
+    trial = parts.cluster.autoscalers["trial"].status
+    assert [each["outcome"] for each in trial["decisions"]] == ["observed"]
+
+
+def test_two_objects_for_one_target_are_one_series_in_the_metrics() -> None:
+    """That of the one in mode Auto, whatever their names: Prometheus drops the second of two."""
+    watching = an_autoscaler(name="a-trial", uid="trial", mode=Mode.OBSERVE, max_replicas=7)
+    parts = ScalingParts(autoscalers=(watching, an_autoscaler()), clock=ManualClock(NOW + 60))
+    controller = parts.controller()
+    controller.cycle()
+
+    shown = generate_latest(controller.metrics.registry).decode().splitlines()
+    series = [line.rpartition(" ")[0] for line in shown if not line.startswith("#")]
+    assert len(series) == len(set(series))
+    assert f'foresize_max_replicas{{namespace="shop",workload="{CART}"}} 20.0' in shown
+
+
 def test_a_rollout_keeps_its_pods() -> None:
     """No replica is removed while one is in progress; more may be added."""
     parts = idle(15)
@@ -386,6 +416,8 @@ def test_the_minimum_of_the_hpa_is_raised_and_its_replicas_are_left_to_it() -> N
     assert parts.replicas() == 3
     assert parts.cluster.events[0].note.startswith("minReplicas of HorizontalPodAutoscaler other from 2 to 6: ")
     assert record.as_json()["max_source"] == "HorizontalPodAutoscaler other"
+    said = next(c["message"] for c in parts.status()["conditions"] if c["type"] == "Conflict")
+    assert said == f"only the HorizontalPodAutoscaler in charge steers {CART}"
 
 
 def test_the_minimum_of_the_hpa_is_lowered_only_after_a_whole_window() -> None:

@@ -163,13 +163,17 @@ def test_a_role_of_ours_is_named_before_a_rule_to_write(path: str, role: str) ->
 
 
 def test_a_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    """A missing file, a foreign one and an unknown context."""
-    foreign = tmp_path / "foreign"
+    """A missing file, a foreign one, one that is no YAML (without its text, which may be a token), a wrong context."""
+    foreign, broken = tmp_path / "foreign", tmp_path / "broken"
     foreign.write_text("- just\n- a list\n")
+    broken.write_text("users:\n- user: {token: [s3cret\n")
 
     with pytest.raises(ClusterUnavailable, match="there is no kubeconfig"):
         KubeClient.connect(tmp_path / "absent")
     with pytest.raises(ClusterUnavailable, match=r"no cluster from .*foreign"):
         KubeClient.connect(foreign)
+    with pytest.raises(ClusterUnavailable, match=r"broken line \d: is not YAML") as refusal:
+        KubeClient.connect(broken)
+    assert "s3cret" not in str(refusal.value)
     with pytest.raises(ClusterUnavailable, match="prod"):
         KubeClient.connect(a_kubeconfig(tmp_path, "http://127.0.0.1:1"), context="prod")

@@ -14,9 +14,11 @@ from autoscaler.controller.autoscalers import (
     RivalKind,
     TargetRef,
 )
+from autoscaler.controller.ports import TargetWorkload
 from autoscaler.controller.quantities import quantity
 from autoscaler.decisions.guardrails import PolicyKind, ScalingPolicy, Select
 from autoscaler.kube.objects import (
+    UncountedTarget,
     autoscaler_of,
     budget_of,
     hpa_of,
@@ -24,6 +26,7 @@ from autoscaler.kube.objects import (
     scaled_object_of,
     target_of,
     vpa_of,
+    where_readable,
 )
 from predictor.usage.panel import Resource
 
@@ -144,8 +147,9 @@ def test_a_pod_requests_what_its_containers_and_sidecars_do() -> None:
         ],
     }
 
-    read = target_of("Deployment")(an_object({"template": {"spec": pod}}))
+    read = target_of("Deployment")(an_object({"replicas": 1, "template": {"spec": pod}}))
 
+    assert isinstance(read, TargetWorkload)
     assert read.name == "shop/Deployment/cart"
     assert read.request_per_replica.cpu_cores == pytest.approx(1.6)
     assert read.request_per_replica.memory_bytes == 2 * 2**30 + 1e9
@@ -166,7 +170,10 @@ def test_whoever_manages_the_replicas_has_set_them(manager: str, fields: dict[st
     item = an_object({"replicas": 3})
     item["metadata"]["managedFields"] = [{"manager": "someone"}, {"manager": manager, "fieldsV1": fields}]
 
-    assert target_of("Deployment")(item).is_set_by_us is is_ours
+    read = target_of("Deployment")(item)
+
+    assert isinstance(read, TargetWorkload)
+    assert read.is_set_by_us is is_ours
 
 
 @pytest.mark.parametrize(
@@ -182,9 +189,18 @@ def test_whoever_manages_the_replicas_has_set_them(manager: str, fields: dict[st
 )
 def test_pods_of_two_versions_are_a_rollout(status: dict[str, Any], is_rolling_out: bool) -> None:
     """A StatefulSet counts its new pods only while it updates."""
-    item = an_object({"template": {"spec": {}}}) | {"status": status}
+    item = an_object({"replicas": 4, "template": {"spec": {}}}) | {"status": status}
 
-    assert bool(target_of("StatefulSet")(item).rollout) is is_rolling_out
+    read = target_of("StatefulSet")(item)
+
+    assert isinstance(read, TargetWorkload)
+    assert bool(read.rollout) is is_rolling_out
+
+
+@pytest.mark.parametrize("spec", [{}, {"replicas": None}, {"instances": 4}])
+def test_a_target_that_does_not_say_how_many_it_has_is_not_taken_for_one_replica(spec: dict[str, Any]) -> None:
+    """Not set, or a kind whose scale keeps the number elsewhere."""
+    assert target_of("Database")(an_object(spec)) == UncountedTarget("shop/Database/cart")
 
 
 def a_pod(owner: tuple[str, str], labels: dict[str, str], *, ready: str = "True", restarts: int = 0) -> dict[str, Any]:
@@ -241,6 +257,25 @@ def test_what_else_can_steer_a_workload_is_recognised() -> None:
     assert narrow is not None
     assert narrow.resources == (Resource.MEMORY,)
     assert keda.target == TargetRef("apps/v1", "Deployment", "cart")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {},
+        {"spec": None},
+        {"spec": {"scaleTargetRef": "cart", "targetRef": "cart"}},
+        {"spec": {"scaleTargetRef": {}, "targetRef": {"kind": "Deployment"}}},
+        {"spec": {"targetRef": REF, "updatePolicy": "Auto"}},
+    ],
+)
+def test_an_object_of_another_project_that_cannot_be_read_steers_nothing(item: dict[str, Any]) -> None:
+    """It must not end the picture of all the others."""
+    odd = an_object({}) | item
+    odd = odd if item else {"metadata": odd["metadata"]}
+
+    assert where_readable(vpa_of)(odd) is None
+    assert where_readable(scaled_object_of)(odd) is None
 
 
 def test_a_vpa_that_only_recommends_steers_nothing() -> None:

@@ -83,6 +83,10 @@ def test_what_oversubscription_policies_need_is_checked_where_there_are_any(cont
             ("WARN", "may not create pods/eviction in the cluster"),
         ]
         assert said("sells", *ROLES) == [("OK", "may do everything that 1 OversubscriptionPolicies can ask for")]
+        sharing = {"resources": [{"name": "gpu"}], "actuator": {"type": "GPUSharing"}}
+        control_plane.apply(policy | {"metadata": {"name": "looked-at"}, "spec": spec | sharing})
+        others = [name for name in ROLES if name != "foresize-gpus"]
+        assert said("sells-no-gpus", *others) == [("WARN", "may not patch nodes in the cluster")]
     finally:
         control_plane.api.delete("/apis/foresize.io/v1alpha1/oversubscriptionpolicies/looked-at")
 

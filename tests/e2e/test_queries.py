@@ -59,3 +59,26 @@ def test_a_query_scales_a_deployment_and_reads_no_other_namespace(scene: Scene, 
     assert scene.status("queue")["observed"]["value"] == 4e9
     assert [scene.replicas(name) for name in refused] == [1, 1, 1]
     demand.forget("bank")
+
+
+def test_an_object_that_only_observes_does_not_change_what_one_that_acts_sees(scene: Scene) -> None:
+    """Two queries for one Deployment: that of the object in mode Auto is asked, and the other object says so.
+
+    Whatever their names; nor does the observer take the other one's changes of replicas for its own.
+    """
+    used = "container_memory_working_set_bytes"
+    scene.put("web", metric={"query": f"sum({used})"})
+    observer = an_object(scene.namespace, "a-trial", metric={"query": f"sum({used}) * 100"})
+    observer["spec"] |= {"mode": "Observe", "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}
+    scene.plane.apply(observer)
+    scene.use(3.0, "web")
+    scene.leader(scene.start())
+
+    scene.until_replicas("web", 3)
+    message = scene.until_condition("a-trial", "ScalingActive", "False", "FailedQuery")
+    wait_until(lambda: scene.status("a-trial").get("currentReplicas") == 3, SOON_SECONDS, "the observer to see it")
+
+    assert "another PredictiveAutoscaler of the same target has another query" in message
+    assert "decisions" not in scene.status("a-trial")
+    assert "SuccessfulRescale" not in scene.reasons("a-trial")
+    assert scene.status("web")["observed"]["value"] == 3e9

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.cluster.reasons import Hold
 from autoscaler.controller.autoscalers import Rival, TargetRef
 from autoscaler.controller.loop import Controller
 from autoscaler.controller.memory import MemoryLeadership
-from autoscaler.controller.ports import ClusterObservation, Scale
+from autoscaler.controller.ports import ClusterObservation, Scale, TargetWorkload
 from autoscaler.controller.records import Outcome
 from autoscaler.kube.client import KubeClient
 from autoscaler.kube.cluster import KubeCluster
-from tests.support.controlplane import ControlPlane, deployment, wait_until
+from tests.support.controlplane import ControlPlane, condition, deployment, wait_until
 from tests.support.live_demand import LiveDemand
 from tests.support.running import CRD, LITTLE, MUCH, SOON_SECONDS, Scene, a_scene, an_object
 from tests.support.scaling import NOON_SECONDS, ScalingParts, noon_rush
@@ -219,3 +220,53 @@ def test_no_replica_is_removed_while_a_rollout_is_in_progress(
         wait_until(lambda: "SuccessfulRescale" in scene.reasons("web"), SOON_SECONDS, "the Event")
         assert scene.generation("web") == 4
         assert scene.events("web")[-1][1].startswith("from 6 to 1")
+
+
+def test_a_kind_that_counts_its_replicas_elsewhere_is_told_and_not_guessed(control_plane: ControlPlane) -> None:
+    """Its scale reads another field than spec.replicas; the other objects are seen as ever."""
+    control_plane.apply(CRD)
+    names = {"kind": "Database", "listKind": "DatabaseList", "plural": "databases", "singular": "database"}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+        "subresources": {"scale": {"specReplicasPath": ".spec.instances", "statusReplicasPath": ".status.instances"}},
+    }
+    kind = control_plane.apply(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": "databases.example.org"},
+            "spec": {"group": "example.org", "scope": "Namespaced", "names": names, "versions": [version]},
+        }
+    )
+    path = control_plane.api.path_of(kind)
+    wait_until(lambda: condition(control_plane.get(path), "Established") == "True", SOON_SECONDS, "the new kind")
+    client = KubeClient.connect(control_plane.kubeconfig)
+    with control_plane.namespace("faults") as namespace:
+        control_plane.apply(
+            {
+                "apiVersion": "example.org/v1",
+                "kind": "Database",
+                "metadata": {"name": "pg", "namespace": namespace},
+                "spec": {"instances": 4},
+            }
+        )
+        control_plane.apply(deployment("web", namespace, 2))
+        manifest = an_object(namespace, "pg")
+        manifest["spec"]["targetRef"] = {"apiVersion": "example.org/v1", "kind": "Database", "name": "pg"}
+        control_plane.apply(manifest)
+        control_plane.apply(an_object(namespace, "web"))
+        cluster = KubeCluster(client, namespaces=(namespace,))
+        try:
+            seen = {each.autoscaler.name: each.target for each in cluster.observe(0.0).workloads}
+        finally:
+            cluster.close()
+            client.close()
+            control_plane.api.delete(path)
+
+    assert isinstance(seen["pg"], Hold)
+    assert "does not say in spec.replicas how many it has" in seen["pg"].reason.message
+    assert isinstance(seen["web"], TargetWorkload)
+    assert seen["web"].replicas == 2

@@ -11,7 +11,19 @@ from click.testing import CliRunner
 from foresize.cli import main_group
 
 FORESIZE = Path(sys.executable).parent / "foresize"
-COMMANDS = ("demo", "train", "backtest", "forecast", "simulate", "oversubscribe", "run", "serve", "explain", "doctor")
+COMMANDS = (
+    "demo",
+    "train",
+    "backtest",
+    "forecast",
+    "simulate",
+    "oversubscribe",
+    "run",
+    "webhook",
+    "serve",
+    "explain",
+    "doctor",
+)
 
 
 def foresize(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +40,7 @@ def foresize(folder: Path, *arguments: str, **environment: str) -> subprocess.Co
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    """One script, nine commands."""
+    """One script, eleven commands."""
     assert tuple(main_group.commands) == COMMANDS
 
 

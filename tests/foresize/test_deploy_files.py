@@ -5,6 +5,8 @@ from pathlib import Path
 
 import yaml
 
+from foresize.settings import load_settings
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -36,3 +38,28 @@ def test_uninstalling_begins_with_what_the_kustomization_leaves() -> None:
 
     assert left
     assert all(f"deploy/{name}" in first for name in left)
+
+
+def test_the_webhooks_manifests_name_what_its_settings_do() -> None:
+    """Else its certificate is made out to another name, or kept and trusted where nobody looks."""
+    folder = DEPLOY / "webhook"
+    settings = load_settings(folder / "foresize.yaml", {}, {}).webhook
+    (configuration,) = yaml.safe_load_all((folder / "configuration.yaml").read_text())
+    objects = {each["kind"]: each for each in yaml.safe_load_all((folder / "webhook.yaml").read_text())}
+    (container,) = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (port,) = objects["Service"]["spec"]["ports"]
+
+    assert configuration["metadata"]["name"] == settings.configuration
+    for hook in configuration["webhooks"]:
+        service = hook["clientConfig"]["service"]
+        assert f"{service['name']}.{service['namespace']}.svc" == settings.dns_name
+        assert service["name"] == objects["Service"]["metadata"]["name"]
+        assert service["port"] == port["port"]
+        assert hook["failurePolicy"] == "Ignore"
+        assert hook["timeoutSeconds"] == 2
+    secret = objects["Secret"]["metadata"]
+    assert (secret["namespace"], secret["name"]) == (settings.certificate_namespace, settings.certificate_name)
+    assert [each["containerPort"] for each in container["ports"]] == [settings.port]
+    roles = [each for each in yaml.safe_load_all((folder / "rbac.yaml").read_text()) if "Role" in each["kind"]]
+    named = {name for role in roles for rule in role.get("rules") or () for name in rule.get("resourceNames") or ()}
+    assert named == {settings.configuration, settings.certificate_name}

@@ -77,7 +77,7 @@ def test_a_cold_task_counts_at_its_limit_or_else_its_request() -> None:
 
 
 def test_nothing_is_told_without_evidence() -> None:
-    """Too short a past, no task, nobody watching, a cold task without any bound: each says why."""
+    """Too short a past, no task, nobody watching, a cold task without any bound, only cold ones: each says why."""
     short = node_past(alone([1.0] * (LEAST_BLOCKS - 1)), np.array([9.0]), HORIZON)
     empty = node_past(np.empty((0, 400)), np.empty(0), HORIZON)
     unwatched = alone([1.0] * 12)
@@ -85,7 +85,15 @@ def test_nothing_is_told_without_evidence() -> None:
     dark = node_past(unwatched, np.array([9.0]), HORIZON)
     unbounded = node_past(np.full((1, 48), np.nan), np.array([np.nan]), HORIZON)
 
-    for made, said in ((short, "6 past"), (empty, "0 tasks"), (dark, "6 past horizons with"), (unbounded, "neither")):
+    cold = node_past(np.full((2, 48), np.nan), np.array([4.0, 3.0]), HORIZON)
+
+    for made, said in (
+        (short, "6 past"),
+        (empty, "0 tasks"),
+        (dark, "6 past horizons with"),
+        (unbounded, "neither"),
+        (cold, "all 2 tasks are cold"),
+    ):
         assert isinstance(made, NoPeak)
         assert said in made.reason
 

@@ -156,6 +156,60 @@ def test_a_sweep_compares_every_setting_at_equal_violations_and_is_told_everywhe
     assert json.dumps(values, allow_nan=False)
 
 
+def with_memory(panel: UsagePanel) -> UsagePanel:
+    """The panel with memory of its first workload beside, 12 replicas that hold a gigabyte each and request two."""
+    memory = np.full((1, panel.usage.shape[1]), 12e9)
+    key = SeriesKey(panel.keys[0].workload, Resource.MEMORY)
+    attributes = {
+        "request": np.concatenate([panel.attributes["request"], np.full_like(memory, 24e9)]),
+        "replicas": np.concatenate([panel.attributes["replicas"], np.full_like(memory, 12.0)]),
+    }
+    return replace(panel, keys=(*panel.keys, key), usage=np.concatenate([panel.usage, memory]), attributes=attributes)
+
+
+def test_requests_are_replayed_beside_the_vpa_and_autopilot_where_that_is_asked_for() -> None:
+    """Of each resource, every policy over every workload that uses it; told in text, page and JSON alike.
+
+    Memory that never changes is requested with a margin by everybody, and never kills.
+    """
+    panel = with_memory(a_panel())
+
+    made = simulate(SETTINGS, panel, None, None, Asked(requests=True, span=timedelta(days=2)))
+
+    cpu, memory = made.requests
+    policies = ("foresize", "vpa", "autopilot", "as_requested")
+    assert (cpu.policies, memory.policies) == (policies, policies)
+    assert [len(cpu.of(policy)) for policy in policies] == [3] * 4
+    assert [len(memory.of(policy)) for policy in policies] == [1] * 4
+    (now,) = memory.of("as_requested")
+    assert now.requested_hours == pytest.approx(24e9 * 48)
+    for policy in policies:
+        (each,) = memory.of(policy)
+        assert each.demand_hours == pytest.approx(12e9 * 48)
+        assert (each.violation_minutes, each.out_of_memory_kills) == (0, 0)
+        assert 12e9 * 48 < each.requested_hours <= 24e9 * 48
+    text, shown, values = "\n".join(text_lines(made)), html(page(made)), json_values(made)
+    assert "requests of memory by 1 workloads" in text
+    assert "Requests: foresize beside the VPA" in shown
+    assert len(values["requests"]) == 4 * 4
+    assert json.dumps(values, allow_nan=False)
+    assert json_values(simulate(SETTINGS, panel, None, None, Asked(span=timedelta(days=2))))["requests"] == []
+
+
+def test_no_recommendation_looks_at_what_it_is_for() -> None:
+    """Whatever happens in the replayed days, what was recommended before it stays as it was."""
+    panel = a_panel()
+    changed = panel.usage.copy()
+    changed[:, -24:] *= 7
+    asked = Asked(requests=True, span=timedelta(days=2))
+
+    before = simulate(SETTINGS, panel, None, None, asked).requests[0].of("foresize")
+    after = simulate(SETTINGS, replace(panel, usage=changed), None, None, asked).requests[0].of("foresize")
+
+    for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one.requests[:-24], other.requests[:-24])
+
+
 def test_steps_on_which_forecasts_go_stale_are_told() -> None:
     """Half an hour a step, a quarter of an hour a forecast: half of the time foresize is reactive."""
     made = simulate(SETTINGS, a_panel(), None, None, Asked(span=timedelta(days=1)))

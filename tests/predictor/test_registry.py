@@ -240,6 +240,22 @@ def store_of_warm_client(store: MlflowBundleStore) -> None:
             ValueError("return character(s) in header value: 'Bearer s3cret'"),
             "a header of the request cannot be sent; check MLFLOW_TRACKING_TOKEN, USERNAME and PASSWORD",
         ),
+        (
+            OSError(
+                "API request to http://m/api failed with exception HTTPConnectionPool(host='m', port=9): Max retries "
+                "exceeded with url: /api (Caused by NewConnectionError(\"HTTPConnection(host='m', port=9): Failed to "
+                'establish a new connection: [Errno 111] Connection refused"))'
+            ),
+            "Failed to establish a new connection: [Errno 111] Connection refused",
+        ),
+        (
+            OSError(
+                "HTTPSConnectionPool(host='m', port=443): Max retries exceeded with url: /api (Caused by "
+                "ConnectTimeoutError(<urllib3.connection.HTTPSConnection object at 0x7f>, 'Connection to m timed out. "
+                "(connect timeout=10)'))"
+            ),
+            "Connection to m timed out. (connect timeout=10)",
+        ),
     ],
 )
 def test_a_stores_exception_is_told_in_a_line(problem: Exception, said: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from autoscaler.metrics import AutoscalerMetrics
+from autoscaler.metrics import AutoscalerMetrics, WebhookMetrics
 from predictor import metrics as predictor_metrics
 from predictor.metrics import Family, PredictorMetrics
 
@@ -78,7 +78,7 @@ def known_names() -> set[str]:
     """Every name that a query may use: the services' metrics and the recording rules."""
     names = {rule["record"] for rule in rules() if "record" in rule}
     names |= {family.name for family in vars(predictor_metrics).values() if isinstance(family, Family)}
-    for registry in (PredictorMetrics().registry, AutoscalerMetrics().registry):
+    for registry in (PredictorMetrics().registry, AutoscalerMetrics().registry, WebhookMetrics().registry):
         for metric in registry.collect():
             endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(metric.type, ("",))
             names |= {metric.name + ending for ending in endings}

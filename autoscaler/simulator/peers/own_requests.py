@@ -20,7 +20,7 @@ from autoscaler.decisions.requests import (
     memory_request,
     with_floor,
 )
-from autoscaler.decisions.resizes import ResizeRules
+from autoscaler.simulator.advised_requests import TOLERANCE
 from autoscaler.simulator.outcome import SECONDS_PER_HOUR
 from autoscaler.simulator.peers.history import past_of
 from autoscaler.simulator.vertical import RequestRun, SizedWorkload, StepSeen
@@ -28,7 +28,6 @@ from models.forecast import SECONDS_PER_DAY, FloatArray
 from predictor.usage.panel import Resource
 
 HOURS_PER_DAY = 24
-TOLERANCE = ResizeRules().tolerance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
