@@ -5,8 +5,9 @@
 A shared M/M/c queue with exponential service, 99 % of requests within ten mean service times, in steps of five minutes.
 The first week is sized by utilisation, late and roughly; from then on by the learned capacity, learned anew every six
 hours from the last seven days. Demand that is sized for is that of the step itself, known with an error of 5 %, at its
-99 % quantile; pods are there at once: what is tried here is the loop of learning alone. In two cases another version runs from the third week on, which serves a tenth more
-slowly or faster. Results go to results/capacity_loop.json and capacity_loop.md.
+99 % quantile; pods are there at once: what is tried here is the loop of learning alone. In two cases another version
+runs from the third week on, which serves a tenth more slowly or faster. Results go to results/capacity_loop.json and
+capacity_loop.md.
 """
 
 import json
