@@ -18,10 +18,17 @@ from typing import Any
 import numpy as np
 
 from autoscaler.cluster.reasons import Hold
-from autoscaler.controller.learning import LearningAnswer, learned_knots, load_history, standing_capacity
+from autoscaler.controller.learning import (
+    LearningAnswer,
+    learned_knots,
+    load_history,
+    of_this_version,
+    standing_capacity,
+)
 from autoscaler.decisions.capacity_curve import Knots, LearnedCurve, fewest_kept, relied_on
 from benchmarks.forecast_speed import circumstances
 from benchmarks.running import RESULTS, made_with
+from models.capacity import LoadHistory
 from models.forecast import FloatArray
 from models.queueing import largest_loads, late_shares
 from predictor.usage.ready import ReadyHistory
@@ -92,17 +99,16 @@ def looped(case: Case, seed: int) -> dict[str, list[float]]:
         if step < WEEK:
             wanted = np.ceil(demand[max(0, step - 6)] / (RATE * 0.7) * rough[step]) if step % 12 == 0 else before
         else:
-            answer = None
+            answer, now = None, float(step * STEP_SECONDS)
             if step % LEARNED_EVERY == 0:
                 part = slice(step - WEEK, step)
                 is_current = is_new[part] if version == "two" else np.ones(WEEK, np.bool_)
                 ready = ReadyHistory(replicas[part], is_current)
                 history = load_history(demand[part], ready, late[part], demand[part], STEP_SECONDS)
-                knots = learned_knots(history, THRESHOLD, LEVEL, np.random.default_rng(seed))
-                found = knots if isinstance(knots, Hold) else LearnedCurve(knots, float(step), "terms", version)
-                answer = LearningAnswer(float(step), "terms", version, found)
-            curve = standing_capacity(curve, answer, "terms", version).curve
-            wanted = before if curve is None else _replicas(_taken(curve.knots, case), safe[step], before)
+                answer = LearningAnswer(now, "terms", version, _learned(history, version, now))
+            standing = standing_capacity(curve, answer, "terms", version, now)
+            curve, knots = standing.curve, standing.knots
+            wanted = before if knots is None else _replicas(_taken(knots, case), safe[step], before)
         replicas[step] = max(wanted, 1.0)
         share = late_shares(demand[[step]] / rate[step], replicas[[step]], THRESHOLD * rate[step])
         late[step] = rng.binomial(asked[step], np.clip(share[0], 0.0, 1.0)) / max(asked[step], 1)
@@ -115,6 +121,15 @@ def looped(case: Case, seed: int) -> dict[str, list[float]]:
             float(replicas[w * WEEK : (w + 1) * WEEK].sum() / needed[w * WEEK : (w + 1) * WEEK].sum()) for w in weeks
         ],
     }
+
+
+def _learned(history: LoadHistory, version: str, now: float) -> LearnedCurve | Hold:
+    """As the controller does: from this version alone where that says enough."""
+    own, widened_at = of_this_version(history), None
+    knots = learned_knots(history if own is None else own, THRESHOLD, LEVEL, np.random.default_rng(0))
+    if isinstance(knots, Hold) and own is not None:
+        knots, widened_at = learned_knots(history, THRESHOLD, LEVEL, np.random.default_rng(0)), now
+    return knots if isinstance(knots, Hold) else LearnedCurve(knots, now, "terms", version, "", widened_at)
 
 
 def _taken(knots: Knots, case: Case) -> Knots:

@@ -22,6 +22,7 @@ from autoscaler.controller.learning import (
     is_late,
     learned_knots,
     load_history,
+    of_this_version,
     queries_of,
 )
 from autoscaler.controller.policy import budget_rules
@@ -149,7 +150,7 @@ class CapacityWatch:
         asked = self._next.get(autoscaler.uid)
         if asked is None and kept is not None:
             asked = kept.basis, kept.version, kept.learned_at_seconds + LEARNED_EVERY_SECONDS
-            if kept.is_widened:
+            if kept.widened_at_seconds is not None:
                 asked = None  # of this version nothing was learned
         if asked is not None and asked[:2] == (basis, target.version) and now_seconds < asked[2]:
             return None
@@ -238,11 +239,18 @@ class CapacityWatch:
         history = load_history(question.demand, ready, late, requests, question.step_seconds)
         # The same history always teaches the same.
         rng = np.random.default_rng(crc32(question.uid.encode()))
-        knots = learned_knots(history, asking.threshold_seconds, question.level, rng)
+        own = of_this_version(history)
+        knots = learned_knots(history if own is None else own, asking.threshold_seconds, question.level, rng)
+        widened_at = None
+        if isinstance(knots, Hold) and own is not None:
+            knots, widened_at = (
+                learned_knots(history, asking.threshold_seconds, question.level, rng),
+                question.now_seconds,
+            )
         if isinstance(knots, Hold):
             return answer(knots)
-        curve = LearnedCurve(knots, question.now_seconds, question.basis, question.version, asking.remark)
-        return answer(curve)
+        terms = question.basis, question.version, asking.remark
+        return answer(LearnedCurve(knots, question.now_seconds, *terms, widened_at))
 
 
 def _row(panel: UsagePanel, key: SeriesKey) -> FloatArray:

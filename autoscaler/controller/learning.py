@@ -24,15 +24,20 @@ from autoscaler.decisions.capacity_curve import (
     estimate,
     fewest_kept,
     knots_of,
+    narrowed,
     of_other_version,
     relied_on,
     seen_range,
 )
 from models.capacity import LoadHistory, Refusal, learned_capacity
-from models.forecast import FloatArray
+from models.forecast import SECONDS_PER_DAY, FloatArray
 from predictor.usage.ready import ReadyHistory
 
 JsonObject = dict[str, Any]
+WAY_BACK_SECONDS = 14 * SECONDS_PER_DAY
+"""Within this what a new version widened is taken back, where it teaches nothing by itself."""
+WAY_BACK_PARTS = 28
+"""In so many steps: a little more load each half day."""
 DIGITS = 12
 """Of a fingerprint."""
 
@@ -52,7 +57,9 @@ class CapacityStanding:
     """What is relied on now."""
 
     curve: LearnedCurve | None
-    """None where there is none."""
+    """As it is kept; None where there is none."""
+    knots: Knots | None
+    """As it is relied on: what another version widened comes back with time."""
     reason: str
     """How it came about, or why it is not newer, or why there is none."""
 
@@ -139,6 +146,13 @@ def learned_knots(
     return knots if knots is not None else _not_learned("what is seen leaves it open whether they carry anything")
 
 
+def of_this_version(history: LoadHistory) -> LoadHistory | None:
+    """What is known of the version that runs now, where others ran before; None where none did."""
+    if history.is_current is None or history.is_current.all():
+        return None
+    return replace(history, late_share=np.where(history.is_current, history.late_share, np.nan), is_current=None)
+
+
 def is_late(latency: FloatArray, threshold_seconds: float) -> FloatArray:
     """1 in each step whose latency is above the threshold, 0 in the others, NaN where none is known."""
     return np.where(np.isnan(latency), np.nan, (latency > threshold_seconds).astype(np.float64))
@@ -152,34 +166,46 @@ def _not_learned(why: str) -> Hold:
 
 
 def standing_capacity(
-    kept: LearnedCurve | None, answer: LearningAnswer | None, basis: str, version: str
+    kept: LearnedCurve | None, answer: LearningAnswer | None, basis: str, version: str, now_seconds: float
 ) -> CapacityStanding:
-    """What is relied on: the newest curve for these terms, widened where it is of another version of the target."""
+    """What is relied on: the newest curve for these terms, widened where it is of another version of the target.
+
+    What that adds to its spread is taken back over WAY_BACK_SECONDS, unless this version taught something before.
+    """
     if answer is not None and answer.basis != basis:
         answer = None
     if kept is not None and kept.basis != basis:
         kept = None
     found = None if answer is None else answer.curve
-    if isinstance(found, LearnedCurve) and (kept is None or found.learned_at_seconds >= kept.learned_at_seconds):
+    if isinstance(found, LearnedCurve) and (kept is None or found.learned_at_seconds > kept.learned_at_seconds):
+        goes_on = kept is not None and kept.version == found.version and kept.widened_at_seconds is not None
+        if kept is not None and goes_on and found.widened_at_seconds is not None:
+            found = found._replace(widened_at_seconds=kept.widened_at_seconds)  # the way back does
         kept = found
     refusal = found.reason.message if isinstance(found, Hold) else ""
     if kept is None:
-        return CapacityStanding(None, refusal or NOT_LEARNED.reason.message)
+        return CapacityStanding(None, None, refusal or NOT_LEARNED.reason.message)
     if kept.version != version:
         # Once is enough: a third version is no further from the first one than the second.
-        knots = kept.knots if kept.is_widened else of_other_version(kept.knots)
-        kept = kept._replace(knots=knots, version=version, is_widened=True)
+        knots = of_other_version(kept.knots) if kept.widened_at_seconds is None else kept.knots
+        kept = kept._replace(knots=knots, version=version, widened_at_seconds=now_seconds)
+    relied = kept.knots
+    if kept.widened_at_seconds is not None:
+        parts = max(0.0, now_seconds - kept.widened_at_seconds) // (WAY_BACK_SECONDS / WAY_BACK_PARTS)
+        relied = narrowed(kept.knots, min(1.0, parts / WAY_BACK_PARTS))
     reason = f"learned at {as_time(kept.learned_at_seconds)} from {_seen(kept.knots)}"
-    reason += " of another version, and widened by what versions differ by" if kept.is_widened else ""
+    if kept.widened_at_seconds is not None:
+        since = as_time(kept.widened_at_seconds)
+        reason += f" of another version, and wider for that since {since}, which comes back within two weeks"
     reason += f"; {kept.remark}" if kept.remark else ""
-    return CapacityStanding(kept, f"{reason}; not since: {refusal}" if refusal else reason)
+    return CapacityStanding(kept, relied, f"{reason}; not since: {refusal}" if refusal else reason)
 
 
 def with_capacity(policy: WorkloadPolicy, standing: CapacityStanding) -> WorkloadPolicy:
     """The policy of an object whose capacity is learned."""
-    if standing.curve is None:
+    knots = standing.knots
+    if knots is None:
         return replace(policy, capacity=Hold(Reason(ReasonCode.NOT_LEARNED, standing.reason)))
-    knots = standing.curve.knots
     policy = replace(policy, capacity=relied_on(knots), capacity_source=f"the low end of what was {standing.reason}")
     fewest = min(fewest_kept(knots), policy.max_replicas)
     if fewest <= policy.min_replicas:
@@ -198,9 +224,9 @@ def _seen(knots: Knots) -> str:
 
 def capacity_status(standing: CapacityStanding, replicas: int) -> JsonObject:
     """What is known of the capacity of so many replicas, for a reader."""
-    if standing.curve is None:
+    if standing.curve is None or standing.knots is None:
         return {"reason": standing.reason}
-    at = estimate(standing.curve.knots, max(replicas, 1))
+    at = estimate(standing.knots, max(replicas, 1))
     return {
         "replicas": at.replicas,
         "perReplica": _short(at.low / at.replicas),
@@ -219,7 +245,7 @@ def recorded_curve(curve: LearnedCurve) -> JsonObject:
         "basis": curve.basis,
         "version": curve.version,
         "remark": curve.remark,
-        "isWidened": curve.is_widened,
+        **({} if curve.widened_at_seconds is None else {"widenedAt": as_time(curve.widened_at_seconds)}),
         "knots": [list(each) for each in curve.knots],
     }
 
@@ -239,7 +265,7 @@ def remembered_curve(kept: Mapping[str, Any] | None) -> LearnedCurve | None:
         str(kept["basis"]),
         str(kept.get("version", "")),
         str(kept.get("remark", "")),
-        bool(kept.get("isWidened", False)),
+        seconds_of(kept["widenedAt"]) if "widenedAt" in kept else None,
     )
 
 

@@ -124,7 +124,7 @@ def plan(
     learned: CapacityStanding | None = None
     if autoscaler.learns_capacity:
         basis, _ = asks_of(autoscaler, policy.level)
-        learned = standing_capacity(remembered.capacity, learning, basis, target.version)
+        learned = standing_capacity(remembered.capacity, learning, basis, target.version, now_seconds)
         policy = with_capacity(policy, learned)
         remembered = replace(remembered, capacity=learned.curve)
     suspended = _suspended(autoscaler, clash, remembered, settings, now_seconds)

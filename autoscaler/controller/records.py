@@ -119,9 +119,9 @@ class DecisionRecord:
 
     def _capacity_reading(self) -> CapacityReading | None:
         learned, target = self.plan.learned, self.plan.workload.target
-        if learned is None or learned.curve is None or isinstance(target, Hold):
+        if learned is None or learned.curve is None or learned.knots is None or isinstance(target, Hold):
             return None
-        at = estimate(learned.curve.knots, max(1, target.replicas))
+        at = estimate(learned.knots, max(1, target.replicas))
         return CapacityReading(at.low, at.likeliest, at.high, learned.curve.learned_at_seconds)
 
     def _budget_reading(self) -> BudgetReading | None:

@@ -5,7 +5,7 @@ from a status decides as the one who learned it.
 """
 
 from functools import lru_cache
-from math import ceil, exp
+from math import ceil, exp, hypot, inf, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ LEAST_SEEN = 5
 """So many intervals at least must have had so few replicas, or so many, for that to count as seen."""
 KEPT_SHARE = 0.8
 """Share of the fewest replicas seen that is kept at least: how few carry follows badly from how many do."""
+LEAST_SPREAD = 0.02
+"""So much at least what is carried may be off, relative, as no queue is the one that is fitted."""
 NORMAL_LOW = 1.96
 """Standard deviations from the middle of a normal distribution to its 2.5 % quantile."""
 
@@ -58,8 +60,8 @@ class LearnedCurve(NamedTuple):
     """Fingerprint of the images that the target was made of; empty where that is not known."""
     remark: str = ""
     """What a reader should know of it."""
-    is_widened: bool = False
-    """Whether it was learned from another version."""
+    widened_at_seconds: float | None = None
+    """Since when it stands for a version that did not teach it, and is wider for that; None: it taught it."""
 
 
 def seen_range(replicas: FloatArray) -> ReplicaRange | None:
@@ -85,11 +87,33 @@ def knots_of(learned: LearnedCapacity, seen: ReplicaRange) -> Knots | None:
 
 
 def of_other_version(knots: Knots) -> Knots:
-    """What another version of the workload may carry: the same, but for what versions differ by."""
-    low, high = exp(-NORMAL_LOW * VERSION_SPREAD), exp(NORMAL_LOW * VERSION_SPREAD)
+    """What another version of the workload may carry: likeliest the same, and wider by what versions differ by."""
+    return tuple(_with_spread(each, hypot(_spread(each), VERSION_SPREAD)) for each in knots)
+
+
+def narrowed(knots: Knots, share: float) -> Knots:
+    """Knots that were widened for another version, with a share of what that added to their spread taken back.
+
+    Nobody sees what more load would do while replicas keep it from coming, so the way back is to try, slowly.
+    """
+    if share <= 0:
+        return knots
     return tuple(
-        each._replace(low=float(f"{each.low * low:.6g}"), high=float(f"{each.high * high:.6g}")) for each in knots
+        _with_spread(each, max(LEAST_SPREAD, sqrt(max(0.0, _spread(each) ** 2 - share * VERSION_SPREAD**2))))
+        for each in knots
     )
+
+
+def _spread(knot: Knot) -> float:
+    """Standard deviation of the logarithm, by the low end; of one that may carry nothing, wide enough to stay that."""
+    return log(knot.likeliest / knot.low) / NORMAL_LOW if knot.low > 0 else inf
+
+
+def _with_spread(knot: Knot, spread: float) -> Knot:
+    if spread == inf:
+        return knot
+    low, high = (knot.likeliest * exp(sign * NORMAL_LOW * spread) for sign in (-1, 1))
+    return knot._replace(low=float(f"{low:.6g}"), high=float(f"{high:.6g}"))
 
 
 @lru_cache(maxsize=10_000)

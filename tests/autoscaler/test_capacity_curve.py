@@ -13,6 +13,7 @@ from autoscaler.decisions.capacity_curve import (
     estimate,
     fewest_kept,
     knots_of,
+    narrowed,
     of_other_version,
     relied_on,
     seen_range,
@@ -74,10 +75,13 @@ def test_replicas_that_may_carry_nothing_are_no_capacity() -> None:
 
 
 def test_another_version_may_carry_a_quarter_less() -> None:
-    """15 % standard deviation: e^(-1.96 x 0.15) = 0.7453, and its inverse 1.3418 at most."""
-    (knot,) = of_other_version((Knot(2, 100.0, 110.0, 120.0),))
+    """15 % standard deviation beside ln(1.1) / 1.96 = 0.0486, so 0.1577: 110 e^(-1.96 x 0.1577) = 80.76."""
+    knots = of_other_version((Knot(2, 100.0, 110.0, 120.0), Knot(3, 0.0, 50.0, 60.0)))
 
-    assert knot == pytest.approx(Knot(2, 74.53, 110.0, 161.01), rel=1e-4)
+    assert knots[0] == pytest.approx(Knot(2, 80.76, 110.0, 149.8), rel=1e-3)
+    assert knots[1].low == 0.0
+    assert [each.low for each in narrowed(knots, 1.0)] == pytest.approx([100.0, 0.0], rel=1e-4)
+    assert narrowed(knots, 0.0) == knots
 
 
 def test_the_estimate_of_some_replicas_lies_between_the_knots() -> None:

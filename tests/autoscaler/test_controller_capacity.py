@@ -168,7 +168,7 @@ def test_replicas_are_chosen_by_what_was_learned_that_they_carry() -> None:
 def test_fewer_replicas_than_have_been_seen_are_not_chosen() -> None:
     """Four fifths of ten are kept, where the object and its maximum allow it; the reason is told."""
     ten = LearnedCurve((Knot(10, 100.0, 110.0, 120.0),), 0.0, "terms", "one")
-    standing = standing_capacity(ten, None, "terms", "one")
+    standing = standing_capacity(ten, None, "terms", "one", 0.0)
     for minimum, maximum, kept in ((1, 20, 8), (9, 20, 9), (1, 5, 5)):
         spec: dict[str, Any] = {"indicator": HISTOGRAM, "min_replicas": minimum, "max_replicas": maximum}
         autoscaler = an_autoscaler(resource=Resource.REQUESTS, **spec)
@@ -222,7 +222,7 @@ def test_a_changed_image_widens_what_is_known_and_is_learned_from_at_once() -> N
     learning.parts.cluster.put(replace(learning.parts.cluster.targets[CART], rollout=""))
     learning.minutes(1)
     assert len(learning.past.asked) > asked
-    assert "of another version" not in learning.told["reason"]
+    assert "of another version" in learning.told["reason"], "this one has taught nothing yet"
     assert learning.told["low"] < before["low"] * learning.told["replicas"] / before["replicas"]
 
 
@@ -333,6 +333,7 @@ def test_nothing_is_learned_of_a_past_in_which_nothing_is_known() -> None:
     assert isinstance(learned_knots(history, 1.0, 0.99, np.random.default_rng(0)), Hold)
 
 
+NOW, DAY = float(NOON_SECONDS), 86_400.0
 CURVE = LearnedCurve((Knot(2, 20.0, 25.0, 30.0), Knot(4, 60.0, 70.0, 80.0)), float(NOON_SECONDS), "terms", "one")
 
 
@@ -348,22 +349,52 @@ def test_a_curve_survives_the_status_and_a_broken_one_is_none() -> None:
 
 
 def test_versions_that_follow_each_other_do_not_widen_what_is_known_again_and_again() -> None:
-    """A third version is no further from the first than the second."""
-    second = standing_capacity(CURVE, None, "terms", "two").curve
-    third = standing_capacity(second, None, "terms", "three").curve
+    """A third version is no further from the first than the second; the way back begins anew with it."""
+    second = standing_capacity(CURVE, None, "terms", "two", NOW).curve
+    third = standing_capacity(second, None, "terms", "three", NOW + DAY).curve
 
     assert second is not None
     assert third is not None
-    assert second.knots[0].low == pytest.approx(0.7453 * 20.0, rel=1e-3)
+    # By hand: ln(25 / 20) / 1.96 = 0.1138, with 0.15 beside it 0.1883; 25 e^(-1.96 x 0.1883) = 17.28.
+    assert second.knots[0].low == pytest.approx(17.28, rel=1e-3)
     assert third.knots == second.knots
+    assert (second.widened_at_seconds, third.widened_at_seconds) == (NOW, NOW + DAY)
     assert relied_on(third.knots) == Capacity(second.knots[1].low / 4, relied_on(second.knots).curve)
+
+
+def test_what_a_new_version_widened_comes_back_within_two_weeks() -> None:
+    """A little each half day, also from leader to leader, and not beyond what it was; one that teaches starts anew."""
+    curve = standing_capacity(CURVE, None, "terms", "two", NOW).curve
+    assert curve is not None
+    lows = []
+    for days in range(20):
+        standing = standing_capacity(remembered_curve(recorded_curve(curve)), None, "terms", "two", NOW + days * DAY)
+        assert standing.curve == curve
+        assert standing.knots is not None
+        lows.append(standing.knots[0].low)
+
+    assert lows == sorted(lows)
+    assert lows[0] == curve.knots[0].low
+    assert lows[7] < 20.0
+    assert lows[14:] == pytest.approx([20.0] * 6, rel=1e-4)
+    own = LearningAnswer(NOW + DAY, "terms", "two", CURVE._replace(version="two", learned_at_seconds=NOW + DAY))
+    assert standing_capacity(curve, own, "terms", "two", NOW + DAY).knots == CURVE.knots
+
+
+def test_learning_from_older_versions_again_does_not_begin_the_way_back_anew() -> None:
+    """As long as it is the same version that runs."""
+    kept = CURVE._replace(widened_at_seconds=NOW)
+    again = CURVE._replace(learned_at_seconds=NOW + DAY, widened_at_seconds=NOW + DAY)
+    made = standing_capacity(kept, LearningAnswer(NOW + DAY, "terms", "one", again), "terms", "one", NOW + DAY).curve
+
+    assert made == again._replace(widened_at_seconds=NOW)
 
 
 def test_an_older_answer_does_not_take_the_place_of_a_newer_curve() -> None:
     """Two copies led one after the other."""
-    older = LearningAnswer(NOON_SECONDS, "terms", "one", CURVE._replace(learned_at_seconds=NOON_SECONDS - 60.0))
+    older = LearningAnswer(NOW, "terms", "one", CURVE._replace(learned_at_seconds=NOW - 60.0))
 
-    assert standing_capacity(CURVE, older, "terms", "one").curve == CURVE
-    assert capacity_status(standing_capacity(None, None, "terms", "one"), 3) == {
+    assert standing_capacity(CURVE, older, "terms", "one", NOW).curve == CURVE
+    assert capacity_status(standing_capacity(None, None, "terms", "one", NOW), 3) == {
         "reason": "what replicas carry has not been learned yet"
     }
