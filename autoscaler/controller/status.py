@@ -22,9 +22,11 @@ from autoscaler.controller.autoscalers import (
     seconds_of,
 )
 from autoscaler.controller.budgeting import budget_status
+from autoscaler.controller.learning import capacity_status, recorded_curve, remembered_curve
 from autoscaler.controller.planning import Plan, steered_hpa
 from autoscaler.controller.records import ActResult, Outcome
 from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
+from autoscaler.controller.surviving import CONDITION, survival_verdict
 from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
 from autoscaler.decisions.guardrails import Recommendation, ReplicaMemory, ScaleEvent
 
@@ -89,6 +91,8 @@ def status_of(
         status["observed"] = {"value": _short(observed.value), "time": as_time(observed.measured_at_seconds)}
     if plan.standing is not None:
         status["errorBudget"] = budget_status(plan.standing)
+    if plan.learned is not None and not isinstance(target, Hold):
+        status["capacity"] = capacity_status(plan.learned, target.replicas)
     decisions = _decisions(plan, result, before.get("decisions") or [], now_seconds)
     if decisions:
         status["decisions"] = decisions
@@ -120,6 +124,8 @@ def recorded(remembered: Remembered) -> JsonObject:
         answer["leadSeconds"] = round(remembered.lead_seconds, 3)
     if remembered.budget.until_seconds:
         answer["budget"] = _recorded_budget(remembered.budget)
+    if remembered.capacity is not None:
+        answer["capacity"] = recorded_curve(remembered.capacity)
     return answer
 
 
@@ -187,8 +193,9 @@ def remembered_from(status: Mapping[str, Any], now_seconds: float) -> Remembered
             lead_seconds=None if lead is None else float(lead),
             rung=Rung(rung) if rung in set(Rung) else None,
             budget=NO_VIOLATIONS if budget is None else _remembered_budget(budget),
+            capacity=remembered_curve(kept.get("capacity")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return replace(NOTHING_REMEMBERED)
 
 
@@ -230,6 +237,9 @@ def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]
         # The last one decided: what a rate would allow does not count where the maximum is below it.
         "ScalingLimited": _limited(decision.reasons, plan.policy.max_source),
     }
+    survival = survival_verdict(plan)
+    if survival is not None:
+        conditions[CONDITION] = survival
     forecast = decision.forecast
     if isinstance(forecast, Hold):
         conditions["ForecastAvailable"] = (False, forecast.reason.code.value, forecast.reason.message)
@@ -278,7 +288,13 @@ def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
         return True, Mode.OBSERVE.value, f"{wanted}; spec.mode Auto carries decisions out"
     return _first(
         decision.reasons,
-        (*STABILISED, ReasonCode.ROLLOUT, ReasonCode.ERROR_BUDGET_BURNS, ReasonCode.DISRUPTION_BUDGET),
+        (
+            *STABILISED,
+            ReasonCode.ROLLOUT,
+            ReasonCode.ERROR_BUDGET_BURNS,
+            ReasonCode.DOMAINS_UNKNOWN,
+            ReasonCode.DISRUPTION_BUDGET,
+        ),
         (True, ReasonCode.READY_FOR_NEW_SCALE.value, "replicas can be changed"),
     )
 
@@ -290,8 +306,12 @@ def _active(plan: Plan) -> tuple[bool, str, str]:
         of_metrics = [reason for reason in decision.reasons if reason.code not in SUSPENDED]
         reason = of_metrics[-1] if of_metrics else decision.reason
         return False, reason.code.value, reason.message
-    sources = [r for r in decision.reasons if r.code in (ReasonCode.FORECAST_PEAK, ReasonCode.OBSERVED_DEMAND)]
-    return True, "ValidMetricFound", "; ".join(r.message for r in sources)
+    asking = (ReasonCode.FORECAST_PEAK, ReasonCode.OBSERVED_DEMAND, ReasonCode.SURVIVES_LOSS)
+    sources = [r for r in decision.reasons if r.code in asking]
+    told = "; ".join(r.message for r in sources)
+    if plan.learned is not None and plan.policy is not None:
+        told += f"; by {plan.policy.capacity_source}"
+    return True, "ValidMetricFound", told
 
 
 def _first(
@@ -347,6 +367,7 @@ def essence_of(status: Mapping[str, Any]) -> JsonObject:
             *(kept.get(name) for name in ("targetUid", "lastReplicas", "lastMinimum", "changedByOthers")),
         ],
         "budget": _budget_essence(status),
+        "capacity": [(kept.get("capacity") or {}).get(name) for name in ("learnedAt", "basis", "version")],
         "sizing": sizing_essence(status),
     }
 
