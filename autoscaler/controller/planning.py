@@ -120,12 +120,8 @@ def plan(
     clash = conflict(autoscaler, workload.rivals)
     hpa = steered_hpa(workload) if clash is None else None
     if hpa is not None:
-        last = remembered.last_minimum
-        if last is not None and _has_untold_minimum(autoscaler, remembered, hpa):
-            untold_from = last
-            memory = _with_change(remembered.replicas, hpa.min_replicas - last, now_seconds)
-            remembered = replace(remembered, replicas=memory, last_scale_seconds=now_seconds)
-        remembered = replace(remembered, last_minimum=hpa.min_replicas)
+        untold_from = remembered.last_minimum if _has_untold_minimum(autoscaler, remembered, hpa) else None
+        remembered = _of_minimum(remembered, hpa, untold_from, now_seconds)
     if hpa is not None and hpa.max_replicas < policy.max_replicas:
         ceiling = max(policy.min_replicas, hpa.max_replicas)
         policy = replace(policy, max_replicas=ceiling, max_source=hpa.shown)
@@ -310,6 +306,14 @@ def _has_untold_minimum(autoscaler: PredictiveAutoscaler, remembered: Remembered
     """
     is_ours = remembered.was_read and autoscaler.mode is Mode.AUTO and hpa.is_set_by_us
     return is_ours and remembered.last_minimum not in (None, hpa.min_replicas)
+
+
+def _of_minimum(remembered: Remembered, hpa: Rival, untold_from: int | None, now_seconds: float) -> Remembered:
+    """What is known of the past with the HPA's minimum noticed; one that nobody could tell of counts as set now."""
+    if untold_from is not None:
+        memory = _with_change(remembered.replicas, hpa.min_replicas - untold_from, now_seconds)
+        remembered = replace(remembered, replicas=memory, last_scale_seconds=now_seconds)
+    return replace(remembered, last_minimum=hpa.min_replicas)
 
 
 def _suspended(
