@@ -61,6 +61,7 @@ bench-controller: setup controlplane ## the controller's tick in memory, and a f
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_tick 10000 --serving
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_tick 10000 --steady $(or $(TICKS),1000)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.controller_cluster $(or $(OBJECTS),1000)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.hpa_cluster $(or $(OBJECTS),1000) --hpa-alone
 
 bench-window: setup prometheus ## reading a fleet's usage, whole and appended to: make bench-window SIZES="500 1000"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.window $(or $(SIZES),500 1000)

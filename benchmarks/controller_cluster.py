@@ -78,9 +78,9 @@ def measured(count: int, writes_per_second: float) -> dict[str, Any]:
         plane.apply(yaml.safe_load(CRD.read_text()))
         plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(plane.apply, (_deployment(n, namespace) for n in range(count))))
+            list(pool.map(plane.apply, (a_deployment(n, namespace) for n in range(count))))
             list(pool.map(plane.apply, (_object(n, namespace) for n in range(count))))
-        wait_until(lambda: _ready(plane, namespace) == 2 * count, WAIT_SECONDS, "the fleet")
+        wait_until(lambda: ready_pods(plane, namespace) == 2 * count, WAIT_SECONDS, "the fleet")
 
         asked: Counter[str] = Counter()
         client = KubeClient.connect(plane.kubeconfig)
@@ -123,7 +123,7 @@ def measured(count: int, writes_per_second: float) -> dict[str, Any]:
             return bool(last_patch) and all(r.plan.decision.desired == r.plan.decision.current for r in report.records)
 
         _cycles(controller.cycle, done)
-        wait_until(lambda: _ready(plane, namespace) == 4 * count, WAIT_SECONDS, "the pods")
+        wait_until(lambda: ready_pods(plane, namespace) == 4 * count, WAIT_SECONDS, "the pods")
         all_ready = time.time() - began
         cluster.close()
         client.close()
@@ -196,12 +196,14 @@ def _taken(cycle: Callable[[], Any]) -> tuple[float, float]:
     return time.process_time() - cpu, time.time() - wall
 
 
-def _ready(plane: ControlPlane, namespace: str) -> int:
+def ready_pods(plane: ControlPlane, namespace: str) -> int:
+    """Of all Deployments of the namespace."""
     items = plane.get(f"/apis/apps/v1/namespaces/{namespace}/deployments")["items"]
     return sum(int(item.get("status", {}).get("readyReplicas") or 0) for item in items)
 
 
-def _deployment(number: int, namespace: str) -> JsonObject:
+def a_deployment(number: int, namespace: str) -> JsonObject:
+    """Of two replicas of a core each."""
     return deployment(f"w{number}", namespace, 2, requests={"cpu": "1", "memory": "64Mi"})
 
 

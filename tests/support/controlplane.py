@@ -154,6 +154,9 @@ class ControlPlane:
     resize_seconds: float | None = 0.0
     """Time from a resize of a running pod to its status; None leaves every resize pending."""
 
+    controllers_qps: int = 1000
+    """Calls a second that each controller may make; the default of Kubernetes, 20, would set the pace of every test."""
+
     start_timeout_seconds: float = 90.0
     """Longest wait for one component to come up."""
 
@@ -469,8 +472,8 @@ class ControlPlane:
                 f"--root-ca-file={folder / 'ca.crt'}",
                 "--use-service-account-credentials=true",
                 "--leader-elect=false",
-                "--kube-api-qps=1000",  # the default of 20 a second would set the pace of every test
-                "--kube-api-burst=2000",
+                f"--kube-api-qps={self.controllers_qps}",
+                f"--kube-api-burst={2 * self.controllers_qps}",
                 *serving,
                 f"--secure-port={controllers_port}",
             ],
