@@ -223,7 +223,8 @@ def page(stored: dict[str, Any]) -> str:
     lines += [
         f"| {made['objects']:,} | {made['ticks']:,} | {made['tick_cpu_seconds']:.2f}, "
         f"{made['slowest_tick_cpu_seconds']:.2f} | {made['first_tick_cpu_seconds']:.2f} "
-        f"| {made.get('rebuilding_tick_cpu_seconds', nan):.2f} | {made['writes_per_tick']:.2f} | {made['memory_mb']:.0f} | {made['memory_grown_mb']:.1f} "
+        f"| {made.get('rebuilding_tick_cpu_seconds', nan):.2f} | {made['writes_per_tick']:.2f} "
+        f"| {made['memory_mb']:.0f} | {made['memory_grown_mb']:.1f} "
         f"| {made['peak_mb']:,} | {made['load']:.1f} |"
         for made in plain
     ]
