@@ -88,6 +88,8 @@ class NodeGauges:
     sold: float
     is_suspended: bool
     is_stale: bool
+    cpu_pressure: float | None = None
+    """Of the node: share of time in which some task waited for a CPU."""
 
 
 @dataclass(eq=False)
@@ -261,6 +263,9 @@ def _node_families(readings: tuple[NodeGauges, ...]) -> Iterator[GaugeMetricFami
     for name, text, holds in states:
         by_node = {r.node: float(holds(r)) for r in readings}
         yield _family(name, text, ("node",), [((node,), value) for node, value in by_node.items()])
+    pressure = {r.node: r.cpu_pressure for r in readings}
+    text = "Share of time in which tasks of the node waited for CPU, where that is measured."
+    yield _family("foresize_node_cpu_pressure", text, ("node",), [((node,), value) for node, value in pressure.items()])
 
 
 @dataclass

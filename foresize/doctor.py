@@ -37,6 +37,11 @@ WITHOUT_REGISTRY = (
     "hour, and nothing can be trained"
 )
 """A warning only: the ladder goes on without the registry."""
+UNSEEN = (
+    "only needed where you oversell nodes: the guard looks at usage and MemoryPressure alone without node-exporter's "
+    "collector `pressure` or kubelets with KubeletPSI"
+)
+"""What is not seen where nobody measures CPU pressure."""
 EXPORTERS: tuple[tuple[str, str, str], ...] = (
     ("container_", "cAdvisor, which the kubelet exports at /metrics/cadvisor", "needed"),
     ("kube_pod_owner", "kube-state-metrics", "needed"),
@@ -238,7 +243,7 @@ def prometheus_checks(settings: "Settings", now_seconds: float) -> Checks:
     from predictor.errors import PredictorError
     from predictor.sources.discovery import find_metrics
     from predictor.sources.http import PrometheusClient
-    from predictor.sources.promql import KIN_METRICS, METRICS, POOL_METRICS, selector
+    from predictor.sources.promql import KIN_METRICS, METRICS, POOL_METRICS, PRESSURE_METRICS, selector
     from predictor.wiring import build_endpoint
 
     configured = build_endpoint(settings)
@@ -255,8 +260,13 @@ def prometheus_checks(settings: "Settings", now_seconds: float) -> Checks:
             yield Check("prometheus", "FAIL", str(error), advice)
             return
         yield Check("prometheus", "OK", f"{endpoint.shown_url} answers")
-        found = find_metrics(endpoint, names, start_seconds=now - 3600, end_seconds=now, matchers=matchers)
-        yield from _missing(found.missing, len(names))
+        asked = (*names, *PRESSURE_METRICS)
+        found = find_metrics(endpoint, asked, start_seconds=now - 3600, end_seconds=now, matchers=matchers)
+        yield from _missing(tuple(name for name in found.missing if name in names), len(names))
+        if not any(name in found.present for name in PRESSURE_METRICS):
+            yield Check(
+                "prometheus", "OK", f"no series within the last hour of {' or '.join(PRESSURE_METRICS)}; {UNSEEN}"
+            )
         frequent = ("container_cpu_usage_seconds_total", "kube_pod_owner")
         sample = next((name for name in frequent if name in found.present), "")
         if not sample:

@@ -83,6 +83,8 @@ class ReasonCode(StrEnum):
     """More of a node is used than is usable: no more is sold on it, and pods that opted in go."""
     NODE_PRESSURE = "NodePressure"
     """A node is short of memory by its own word."""
+    CPU_PRESSURE = "CPUPressure"
+    """Tasks of a node wait for CPU for too much of the time, though less of it is used than is usable."""
     STALE_NODE = "StaleNodeMetrics"
     """What a node uses was not measured lately: it offers what it has sold and no more."""
     GPU_MEMORY = "GPUMemory"

@@ -214,6 +214,8 @@ class NodeControl:
                 now if usage is None else usage.since_seconds,
                 now if usage is None else usage.measured_at_seconds,
                 node.has_memory_pressure,
+                None if usage is None else usage.cpu_pressure.get(node.name),
+                self.settings.cpu_pressure,
             )
             step = guarded(
                 guard,
@@ -456,6 +458,7 @@ class NodeControl:
                     sold=shelf.shelf.sold,
                     is_suspended=each.guard.guard.suspended_since_seconds is not None,
                     is_stale=each.reading.is_stale,
+                    cpu_pressure=None if self._usage is None else self._usage.cpu_pressure.get(each.reading.node.name),
                 )
                 for each in looked
                 for resource, shelf in each.reading.shelves.items()

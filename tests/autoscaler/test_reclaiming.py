@@ -230,6 +230,54 @@ def test_one_pod_at_a_time_goes_from_a_node_short_of_memory() -> None:
     assert decision.guard.reason.code is ReasonCode.NODE_PRESSURE
 
 
+def pressed(cores: float, pressure: float | None, at: float = NOW) -> NodeUse:
+    """A node of which 14 cores are usable, and 40 % pressure is allowed."""
+    return replace(use(cores, at), cpu_pressure=pressure, allowed_cpu_pressure=0.4)
+
+
+def test_a_busy_node_whose_tasks_wait_for_cpu_is_no_longer_sold_and_then_pods_go_one_at_a_time() -> None:
+    """Though less is used than is usable; a pod that is known to use no CPU stays."""
+    stopped = decide(UNGUARDED, pressed(12.0, 0.55))
+    costs = {**COSTS, "young": {Resource.CPU: 0.0}}
+    measured = guarded(
+        stopped.guard,
+        pressed(12.0, 0.55, NOW + 30),
+        PODS,
+        usage_of_pod=costs,
+        release_seconds=600.0,
+        now_seconds=NOW + 30,
+    )
+
+    assert stopped.is_intervention
+    assert stopped.guard.reason is not None
+    assert stopped.guard.reason.code is ReasonCode.CPU_PRESSURE
+    assert stopped.guard.reason.message == "tasks waited for CPU in 55% of the time, 40% is allowed"
+    assert [each.name for each in measured.evict] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "pressure"),
+    [(12.0, 0.4), (11.0, 0.9), (12.0, None)],
+    ids=["no more than allowed", "not busy: tasks wait for limits of their own", "not measured"],
+)
+def test_cpu_pressure_alone_changes_nothing(cores: float, pressure: float | None) -> None:
+    assert decide(UNGUARDED, pressed(cores, pressure)) == GuardDecision(UNGUARDED)
+
+
+def test_cpu_pressure_is_no_matter_of_a_node_that_sells_only_memory() -> None:
+    seen = NodeUse({Resource.MEMORY: 13.0}, {Resource.MEMORY: 14.0}, NOW, NOW, False, 0.9, 0.4)
+
+    assert decide(UNGUARDED, seen) == GuardDecision(UNGUARDED)
+
+
+def test_a_node_under_cpu_pressure_is_calm_once_that_is_well_under_what_is_allowed() -> None:
+    guard = Guard(suspended_since_seconds=NOW - 60)
+
+    assert decide(guard, pressed(12.0, 0.39)).guard.calm_since_seconds is None
+    assert decide(guard, pressed(12.0, 0.37)).guard.calm_since_seconds == NOW
+    assert decide(guard, pressed(11.0, 0.39)).guard.calm_since_seconds == NOW
+
+
 def test_a_node_is_sold_again_once_it_was_calm_for_long_enough() -> None:
     """Calm is under 95 % of what is usable; a rise in between begins the wait anew."""
     guard = Guard(suspended_since_seconds=NOW - 60)

@@ -238,6 +238,26 @@ def test_a_node_short_of_memory_is_not_sold_on_and_loses_the_cheapest_pod(shop: 
     assert shop.events()[0][0] == "NodeSuspended"
 
 
+def test_a_busy_node_whose_tasks_wait_for_cpu_is_not_sold_on_and_loses_the_cheapest_pod(shop: Shop) -> None:
+    """Though less is used than is usable; on an idle node the same pressure is tasks that wait for their own limits."""
+    shop.policy()
+    shop.until(shop.offered, "an offer")
+    shop.batch("cheap", "cheap")
+    shop.batch("dear", "dear")
+    shop.until(lambda: shop.running() == ["cheap", "dear", "web-0"], "two batch pods")
+    shop.usage.cpu_pressure[shop.node] = 0.6
+    shop.until(lambda: (shop.metric("node_cpu_pressure", node=shop.node) or 0) > 0.5, "pressure that is seen")
+    assert shop.status()["nodes"]["suspended"] == 0
+
+    shop.usage.use({"web": IDLE, "cheap": 5.8, "dear": 5.8})
+    shop.until(lambda: shop.running() == ["dear", "web-0"], "an eviction")
+
+    (suspended, *_) = shop.events()
+    assert suspended[0] == "NodeSuspended"
+    assert "tasks waited for CPU" in suspended[1]
+    assert shop.condition("ReclaimingLimited") == ("True", "CPUPressure")
+
+
 def test_a_controller_without_the_role_says_which_rule_it_needs(shop: Shop) -> None:
     """In the condition; nothing else fails."""
     rules = [r for name in ("foresize-read", "foresize-tell") for r in ROLES[name]]
