@@ -114,8 +114,10 @@ def test_as_many_peaks_exceed_as_is_stated() -> None:
 
 
 def test_where_the_mix_of_nodes_changes_half_way_as_many_peaks_exceed_as_with_the_new_mix_all_along() -> None:
-    """Calm tasks give way to bursty ones: what is told rests on the past of those there, and only the record of what was
-    exceeded is of others; that costs next to nothing."""
+    """Calm tasks give way to bursty ones: what is told rests on the past of those that are there.
+
+    Only the record of what was exceeded is that of others, which costs next to nothing.
+    """
     days, change, stated = 48, 28 * DAY, 0.1
     dice = np.random.default_rng(5)
     calm = np.minimum(dice.exponential(0.2, (24, 3, days * DAY)), 4.0)
