@@ -74,6 +74,8 @@ class PolicyGauges:
     rate: float
     violations: int
     budget_used: float
+    severity: float
+    oracle_rate: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,16 @@ def _policy_families(readings: tuple[PolicyGauges, ...]) -> Iterator[GaugeMetric
             "foresize_policy_budget_used_ratio",
             "Violations within the window / those that violationProbability allows; above 1 it is overdrawn.",
             lambda r: r.budget_used,
+        ),
+        (
+            "foresize_policy_violation_severity_ratio",
+            "Largest share of usage by which the predicted peak was too low within the window.",
+            lambda r: r.severity,
+        ),
+        (
+            "foresize_policy_oracle_rate",
+            "The rate, had the usage of the horizon that has just ended been known before it.",
+            lambda r: r.oracle_rate,
         ),
     )
     for name, text, value_of in gauges:

@@ -79,6 +79,8 @@ class ReasonCode(StrEnum):
     """Too little is known to oversell anything."""
     PEAK_ABOVE_USABLE = "PeakAboveUsable"
     """The predicted peak of a node leaves nothing of what is usable."""
+    BUDGET_OVERDRAWN = "BudgetOverdrawn"
+    """What was told of a policy's nodes was wrong more often than it may be: less of what is left is sold."""
     NODE_FULL = "NodeFull"
     """More of a node is used than is usable: no more is sold on it, and pods that opted in go."""
     NODE_PRESSURE = "NodePressure"

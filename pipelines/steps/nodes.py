@@ -46,8 +46,10 @@ def nodes_of(
         first = panel.keys[panel.rows(resource)[0]].workload
         raise InvalidUsage(f"the placement names none of the history's workloads, such as {first!r}")
     measured = {panel.keys[row].workload for row in panel.rows(resource).tolist()}
-    for workload in sorted(placement.keys() - measured) if placement and measured else ():
-        text = f"on node {placement[workload]} by the placement, but not in the history: it counts for nothing there"
+    for workload, name in sorted(placement.items()) if placement and measured else ():
+        if workload in measured:
+            continue
+        text = f"on node {name} by the placement, but not in the history: it counts for nothing there"
         findings.append(Finding(workload, resource.value, Severity.WARNING, text))
     nodes = tuple(
         NodeHistory(node=name, usage=panel.usage[rows], limits=np.stack([limits[row] for row in rows]))

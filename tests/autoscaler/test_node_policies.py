@@ -67,6 +67,35 @@ def test_what_leaves_the_window_no_longer_counts() -> None:
     assert (record.violations, record.node_horizons) == (0, HORIZONS_KEPT)
 
 
+def test_each_violation_too_many_widens_the_margin() -> None:
+    """Of ten nodes one violation is allowed at 10 %, a second may be chance, the third leaves 2/3 to sell."""
+    nodes = [f"n{number}" for number in range(10)]
+
+    def share(violated: int) -> float:
+        return BudgetRecord().after(nodes, nodes[:violated], DAY, START).sold_share(0.1)
+
+    assert [share(count) for count in range(4)] == pytest.approx([1.0, 1.0, 1.0, 2 / 3])
+    assert share(10) == pytest.approx(0.2)
+    assert BudgetRecord().sold_share(0.01) == 1.0
+
+
+def test_severity_is_that_of_the_worst_violation_in_the_window() -> None:
+    record = BudgetRecord().after({"n1"}, {"n1"}, DAY, START, worst=0.25)
+    record = record.after({"n1"}, {"n1"}, DAY, START + 60, worst=0.1)
+    record = record.after({"n1"}, (), DAY, START + DAY)
+
+    assert record.severity == 0.25
+    assert record_from(record.as_json()).severity == 0.25
+    assert record.after({"n1"}, (), DAY, START + HORIZONS_KEPT * DAY).severity == 0.0
+
+
+def test_a_record_of_an_earlier_version_has_no_severity() -> None:
+    kept = {"start": "2026-01-01T00:00:00Z", "nodes": 2, "violated": ["n1"], "past": []}
+
+    assert record_from(kept).violations == 1
+    assert record_from(kept).severity == 0.0
+
+
 @given(st.lists(st.tuples(st.integers(0, 40), st.sets(st.sampled_from("abc"))), max_size=10))
 def test_a_record_comes_back_from_a_status_as_it_was(seen: list[tuple[int, set[str]]]) -> None:
     record = BudgetRecord()

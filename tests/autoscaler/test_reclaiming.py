@@ -16,6 +16,7 @@ from autoscaler.decisions.reclaiming import (
     NodeTasks,
     Shelf,
     ToldPeak,
+    in_hindsight,
     offer,
     oversubscription_rate,
     reclaimable,
@@ -80,6 +81,29 @@ def test_what_is_left_of_the_usable_capacity_may_be_sold() -> None:
     assert uncapped.reason.code is ReasonCode.PREDICTED_PEAK
     assert capped.amount == pytest.approx(9.2)
     assert capped.reason.code is ReasonCode.MAX_RATIO
+
+
+def test_where_violations_overdraw_the_budget_less_of_what_is_left_is_sold() -> None:
+    """Half of 0.9 · 16 − 5 cores, with the reason; a rate that allows less decides as ever."""
+    cautious = reclaimable(a_shelf(5.0), usable_share=0.9, max_rate=2.0, sold_share=0.5)
+
+    assert cautious.amount == pytest.approx(4.7)
+    assert cautious.reason.code is ReasonCode.BUDGET_OVERDRAWN
+    assert "50% of what is left is sold" in cautious.reason.message
+    capped = reclaimable(a_shelf(5.0), usable_share=0.9, max_rate=0.8, sold_share=0.5)
+    assert capped.reason.code is ReasonCode.MAX_RATIO
+
+
+def test_in_hindsight_the_last_horizons_own_peak_decides() -> None:
+    """Nine days that peak at 9 and one at 3: 0.9 · 16 − 3 cores would have been left on the last."""
+    peak = told([9.0] * 9 + [3.0])
+    assert isinstance(peak, ToldPeak)
+    shelf = replace(a_shelf(5.0), peak=peak)
+
+    assert in_hindsight(shelf, usable_share=0.9, max_rate=2.0) == pytest.approx(11.4)
+    assert reclaimable(shelf, usable_share=0.9, max_rate=2.0).amount < 6
+    assert in_hindsight(a_shelf(UNKNOWN), usable_share=0.9, max_rate=2.0) is None
+    assert in_hindsight(a_shelf(5.0), usable_share=0.9, max_rate=2.0) is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`foresize oversubscribe`: what a node may be oversold by, how that would have gone, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,9 @@ def test_a_limit_of_nothing_is_none() -> None:
     """As in Kubernetes: the request counts instead, and without one the workload is left out."""
     panel = a_panel()
     panel.attributes["limit"][:2] = 0.0
-    panel.attributes["request"] = np.full(panel.usage.shape, np.nan)
-    panel.attributes["request"][0] = 2.0
+    request: FloatArray = np.full(panel.usage.shape, np.nan)
+    request[0] = 2.0
+    panel = replace(panel, attributes={**panel.attributes, "request": request})
 
     (node,), findings = nodes_of(panel, None, Resource.CPU)
 

@@ -131,6 +131,15 @@ def test_how_long_tasks_waited_for_cpu_on_each_node_however_it_is_scraped(tmp_pa
 
 
 @pytest.mark.real
+def test_a_clock_that_is_ahead_of_prometheus_sees_nodes_that_are_not_measured(source: PrometheusSource) -> None:
+    """By as much as two scrapes: nothing old is taken for what is used now, so such nodes are stale."""
+    ahead = source.fetch_node_usage(float(NOW + 3 * STEP))
+
+    assert ahead.usage[Resource.CPU] == {}
+    assert ahead.usage[Resource.MEMORY] == {}
+
+
+@pytest.mark.real
 def test_where_nobody_measures_cpu_pressure_none_is_known(source: PrometheusSource) -> None:
     """And usage is read as ever."""
     now = source.fetch_node_usage(float(NOW))
