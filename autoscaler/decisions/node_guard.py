@@ -1,7 +1,7 @@
 """When no more is sold on a node, and who has to go: what was predicted was wrong, or cannot be known to be right.
 
 In this order: nothing more is sold; if that was not enough at the next look, pods that opted in are evicted, the lowest
-priority first and of one priority the youngest, as the least is lost with it. Pure.
+priority first, of one priority those without state, and of those the youngest, as the least is lost with it. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -141,7 +141,11 @@ def in_order_of_eviction(pods: Iterable[NodePod]) -> tuple[NodePod, ...]:
     """Those that may go, the cheapest first: pods that were sold what others requested, whose owners opted in."""
     sold_to = (each for each in pods if each.is_reclaimed or each.is_lowered)
     able = (each for each in sold_to if each.is_evictable and not each.is_leaving)
-    return tuple(sorted(able, key=lambda each: (each.priority, -each.created_seconds, each.namespace, each.name)))
+
+    def cost(pod: NodePod) -> tuple[int, bool, float, str, str]:
+        return pod.priority, pod.has_state, -pod.created_seconds, pod.namespace, pod.name
+
+    return tuple(sorted(able, key=cost))
 
 
 def _victims(

@@ -1,5 +1,7 @@
 """What policies ask for, how their budgets are counted, and what is read of nodes and pods."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +140,28 @@ def test_a_pod_is_read_with_its_sidecars_and_what_it_asks_for_of_what_was_reclai
     assert pod.limits == Amounts(None, 3 * 2**30)
     assert pod.reclaimed == Amounts(1.5, None)
     assert (pod.workload, pod.priority, pod.is_evictable, pod.is_reclaimed) == ("shop/Pod/web-0", 7, True, True)
+
+
+@pytest.mark.parametrize(
+    ("owner", "volume", "has_state"),
+    [
+        ("Job", {"emptyDir": {}}, False),
+        ("StatefulSet", {"emptyDir": {}}, True),
+        ("Job", {"persistentVolumeClaim": {"claimName": "data"}}, True),
+        ("Job", {"ephemeral": {"volumeClaimTemplate": {}}}, True),
+    ],
+)
+def test_a_pod_with_a_claim_or_a_name_of_its_own_has_state(
+    owner: str, volume: dict[str, object], has_state: bool
+) -> None:
+    item = a_pod(volumes=[{"name": "data", **volume}])
+    metadata: Any = item["metadata"]
+    metadata["ownerReferences"] = [{"kind": owner, "name": "sort", "controller": True, "apiVersion": "v1"}]
+
+    pod = node_pod_of(item)
+
+    assert pod is not None
+    assert pod.has_state is has_state
 
 
 def test_pods_that_are_done_or_nowhere_are_of_no_interest() -> None:

@@ -209,6 +209,13 @@ def test_the_lowest_priority_goes_first_and_of_one_priority_the_youngest() -> No
     assert [each.name for each in in_order_of_eviction((*PODS, ordinary))] == ["young", "old", "dear"]
 
 
+def test_of_one_priority_pods_with_state_go_last() -> None:
+    """Whatever their age: a volume has to follow them."""
+    stateful = a_pod("stateful", 0, age=1.0)._replace(has_state=True)
+
+    assert [each.name for each in in_order_of_eviction((*PODS, stateful))] == ["young", "old", "stateful", "dear"]
+
+
 def test_selling_stops_first_and_pods_go_only_if_that_was_not_enough() -> None:
     """And no more of them than bring usage under what is usable."""
     stopped = decide(UNGUARDED, use(15.5))
