@@ -95,7 +95,9 @@ def run(
     configure_logging()
     collect_garbage_seldom()
     source = build_source(settings, history)
-    controller = build_controller(settings, is_dry_run=dry_run, kubeconfig=kubeconfig, context=context, source=source)
+    controller = build_controller(
+        settings, is_dry_run=dry_run, kubeconfig=kubeconfig, context=context, source=source, is_patient=once
+    )
     pools = build_pool_watch(settings, controller, source)
     nodes = build_node_control(settings, controller, source, is_patient=once)
 
@@ -317,7 +319,9 @@ def _decided_afresh(
     # What is worth saying is in the explanation; one line per workload of the cluster is not.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     source = build_source(settings, history)
-    controller = build_controller(settings, is_dry_run=True, kubeconfig=kubeconfig, context=context, source=source)
+    controller = build_controller(
+        settings, is_dry_run=True, kubeconfig=kubeconfig, context=context, source=source, is_patient=True
+    )
     try:
         report = controller.cycle()
     finally:

@@ -28,6 +28,16 @@ class BudgetReading:
 
 
 @dataclass(frozen=True, slots=True)
+class CapacityReading:
+    """What was learned that the replicas of one workload carry, in the base unit of its demand."""
+
+    low: float
+    likeliest: float
+    high: float
+    learned_at_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadReading:
     """What one cycle knew and wanted for one workload; None is "not known"."""
 
@@ -45,6 +55,7 @@ class WorkloadReading:
     rung: str = "hold"
     hold_reason: str = ""
     budget: BudgetReading | None = None
+    capacity: CapacityReading | None = None
 
     @property
     def namespace(self) -> str:
@@ -159,6 +170,7 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
         [((r.namespace, r.workload, r.rung), 1.0) for r in readings],
     )
     yield from _budget_families([(r, r.budget) for r in readings if r.budget is not None])
+    yield from _capacity_families([(r, r.capacity) for r in readings if r.capacity is not None])
     held: dict[str, int] = {}
     for reading in readings:
         if reading.hold_reason:
@@ -168,6 +180,36 @@ def _workload_families(readings: tuple[WorkloadReading, ...]) -> Iterator[GaugeM
         [((reason,), count) for reason, count in sorted(held.items())],
     )  # fmt: skip
     yield _family("foresize_managed_workloads", "Workloads that foresize looks after.", (), [((), len(readings))])
+
+
+def _capacity_families(learned: Sequence[tuple[WorkloadReading, CapacityReading]]) -> Iterator[GaugeMetricFamily]:
+    gauges: tuple[tuple[str, str, Callable[[CapacityReading], float]], ...] = (
+        (
+            "foresize_capacity_relied_on",
+            "Demand that the workload's replicas carry within its latency SLO all but surely, as learned: the 2.5 % "
+            "quantile, by which replicas are chosen.",
+            lambda c: c.low,
+        ),
+        ("foresize_capacity_likeliest", "Demand that they likeliest carry, as learned.", lambda c: c.likeliest),
+        (
+            "foresize_capacity_at_most",
+            "Demand that they carry at most, as learned: the 97.5 % quantile.",
+            lambda c: c.high,
+        ),
+    )
+    for name, text, value_of in gauges:
+        yield _family(
+            name,
+            text,
+            ("namespace", "workload", "resource"),
+            [((r.namespace, r.workload, r.resource), value_of(c)) for r, c in learned],
+        )
+    yield _family(
+        "foresize_capacity_learned_timestamp_seconds",
+        "When that was learned.",
+        ("namespace", "workload"),
+        [((r.namespace, r.workload), c.learned_at_seconds) for r, c in learned],
+    )
 
 
 def _budget_families(budgets: Sequence[tuple[WorkloadReading, BudgetReading]]) -> Iterator[GaugeMetricFamily]:

@@ -44,6 +44,8 @@ class ScalingSettings(Section):
     error_budget_window: Duration = timedelta(hours=1)
     """Violations come fast when, over this window and over a twelfth of it, they are 14.4 times as frequent as the SLA
     allows."""
+    capacity_span: Duration = timedelta(days=7)
+    """How much past what replicas carry is learned from, where it is to be learned."""
     stale_after: Duration = timedelta(minutes=15)
     """Observations older than this are no answer: the controller holds."""
     respect_others_for: AnyDuration = timedelta(minutes=10)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from autoscaler.controller.capacities import CapacityWatch
     from autoscaler.controller.indicators import IndicatorWatch
     from autoscaler.controller.loop import Controller, CycleReport
     from autoscaler.controller.nodes import NodeControl
@@ -52,10 +53,12 @@ def build_controller(
     kubeconfig: Path | None = None,
     context: str | None = None,
     source: "UsageSource | None" = None,
+    is_patient: bool = False,
 ) -> "Controller":
     """A controller over the cluster that the kubeconfig names and the usage source in the settings.
 
-    A dry run takes no part in the election: it writes nothing, so it need not lead.
+    A dry run takes no part in the election: it writes nothing, so it need not lead. A patient one, which decides once,
+    waits for what is learned beside the loop.
     """
     from autoscaler.controller.loop import Controller
     from autoscaler.controller.memory import MemoryLeadership
@@ -94,6 +97,7 @@ def build_controller(
         is_dry_run=is_dry_run,
         vertical=build_vertical(settings, usage),
         indicators=build_indicators(settings, usage),
+        capacities=build_capacities(settings, usage, is_patient=is_patient),
         monotonic=seconds_since_boot,
         # A file does not know what node pools have to give.
         other_resources=frozenset(map(Resource, pooled if isinstance(usage, PrometheusSource) else ())),
@@ -118,9 +122,25 @@ def build_indicators(settings: "AutoscalerSettings", source: "UsageSource") -> "
     from autoscaler.controller.indicators import IndicatorWatch
     from predictor.sources.prometheus import PrometheusSource
 
+    step = int(settings.history.step.total_seconds())
+    return IndicatorWatch(source if isinstance(source, PrometheusSource) else None, step, _rate_window(settings))
+
+
+def build_capacities(
+    settings: "AutoscalerSettings", source: "UsageSource", *, is_patient: bool = False
+) -> "CapacityWatch":
+    """What learns what replicas carry; it learns nothing where the source evaluates no queries."""
+    from autoscaler.controller.capacities import CapacityWatch
+    from predictor.sources.prometheus import PrometheusSource
+
+    known = source if isinstance(source, PrometheusSource) else None
+    return CapacityWatch(known, settings.scaling, _rate_window(settings), is_patient)
+
+
+def _rate_window(settings: "AutoscalerSettings") -> int:
+    """What the rates of a histogram look back over, in seconds: the step, and at least two scrapes."""
     step, scrape = settings.history.step.total_seconds(), settings.prometheus.scrape_interval.total_seconds()
-    window = int(max(step, 2 * scrape))
-    return IndicatorWatch(source if isinstance(source, PrometheusSource) else None, int(step), window)
+    return int(max(step, 2 * scrape))
 
 
 def lease_problem(controller: "Controller") -> "AutoscalerError | None":

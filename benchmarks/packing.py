@@ -79,6 +79,7 @@ def measured(resource: Resource, folder: Path) -> dict[str, Any]:
     for name, predictor in PEERS.items():
         methods[name] = {f"{f:g}": figures(partial(ByPredictor, predictor, f)) for f in FACTORS}
     return {
+        "seed": 0,
         "virtual_machines": len(usage),
         "asked": float(np.nansum(np.nanmean(limits, axis=1)) / (NODES * capacity)),
         "methods": methods,

@@ -93,7 +93,7 @@ NEEDED_FOR: Mapping[str, tuple[Status, str, str, str]] = {
         "needed for statuses and Events; without it only `foresize run --dry-run`",
     ),
     "act": ("WARN", "foresize-scale", "binding-auto.yaml", "only needed for objects in mode Auto"),
-    "nodes": ("WARN", "foresize-read", "rbac.yaml", "needed for OversubscriptionPolicies"),
+    "nodes": ("WARN", "foresize-read", "rbac.yaml", "needed for OversubscriptionPolicies and sla.survive"),
     "policies": ("WARN", "foresize-tell", "rbac.yaml", "needed for the statuses of OversubscriptionPolicies"),
     "sell": ("WARN", "foresize-nodes", "binding-nodes.yaml", "only needed for OversubscriptionPolicies in mode Auto"),
     "share": ("WARN", "foresize-gpus", "binding-gpus.yaml", "only needed for GPUSharing in mode Auto"),
@@ -401,9 +401,13 @@ def object_checks(settings: "Settings", workloads: "Sequence[ManagedWorkload]", 
                 settings=settings.scaling,
                 now_seconds=now_seconds,
             )
-            if not isinstance(policy.capacity_per_replica, Hold):
+            learned = autoscaler.status.get("capacity") or {}
+            if not isinstance(policy.capacity, Hold) or (autoscaler.learns_capacity and "low" in learned):
                 continue
-            problem, _, advice = policy.capacity_per_replica.reason.message.partition("; ")
+            problem, _, advice = policy.capacity.reason.message.partition("; ")
+            if autoscaler.learns_capacity:
+                problem = str(learned.get("reason") or problem)
+                advice = "docs/capacity.md says what may be done; with horizontal.target nothing is to be learned"
         else:
             continue
         found.append(Check("cluster", "WARN", f"PredictiveAutoscaler {autoscaler.key}: {problem}", advice))

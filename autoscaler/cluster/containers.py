@@ -50,7 +50,7 @@ class PendingResize(NamedTuple):
 
 
 class PodState(NamedTuple):
-    """One pod of a workload whose containers are sized."""
+    """One pod of a workload whose containers are sized, or that is to survive the loss of a node or zone."""
 
     namespace: str
     name: str
@@ -64,5 +64,7 @@ class PodState(NamedTuple):
     pending: PendingResize | None = None
     is_rest_guaranteed: bool = True
     """Whether all that is not among `containers` has limits equal to its requests."""
+    node: str = ""
+    """Where it is; empty before it is anywhere."""
     is_oversold: bool = False
     """Whether its requests were lowered, or turned into reclaimed resources, when it was created."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from autoscaler.cluster.capacity import Capacity
+from autoscaler.cluster.domains import FailureDomains
 from autoscaler.cluster.reasons import Hold, Reason
 from predictor.usage.panel import Resource
 
@@ -84,3 +85,5 @@ class WorkloadSnapshot:
     """Why decisions about it must not be acted on."""
     removal: RemovalLimit | None = None
     """How many of its replicas may be removed now; None is no limit beyond the guardrails."""
+    survives: FailureDomains | None = None
+    """Of which the fullest may be lost without demand exceeding what is left; None where none may."""

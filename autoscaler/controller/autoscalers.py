@@ -11,9 +11,11 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
+from autoscaler.cluster.domains import DomainKind
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import Rung
 from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
+from autoscaler.decisions.capacity_curve import LearnedCurve
 from autoscaler.decisions.guardrails import NO_MEMORY, ReplicaMemory, ScalingPolicy, Select
 from predictor.usage.panel import Resource
 
@@ -244,6 +246,8 @@ class Remembered:
     lead_seconds: float | None = None
     """The lead time that was measured last."""
     budget: BudgetMemory = NO_VIOLATIONS
+    capacity: LearnedCurve | None = None
+    """What its replicas carry, where that is learned."""
     readiness: Readiness = NOTHING_READY
     """Not in the status: what a new leader has not seen of a step is not known."""
 
@@ -271,6 +275,8 @@ class PredictiveAutoscaler:
     prices: Prices | None = None
     indicator: Indicator | None = None
     """What says whether the SLA is kept; None: whether demand fitted what was ready."""
+    survives: DomainKind | None = None
+    """What may be lost without demand exceeding what is left of its replicas; None: nothing."""
     resource: Resource = Resource.CPU
     """What demand is."""
     query: str = ""
@@ -302,6 +308,19 @@ class PredictiveAutoscaler:
     def workload(self) -> str:
         """The target as `namespace/kind/name`."""
         return f"{self.namespace}/{self.target.kind}/{self.target.name}"
+
+    @property
+    def looks_at_pods(self) -> bool:
+        """Whether it needs to know its target's pods one by one."""
+        return self.vertical.mode is not VerticalMode.OFF or self.survives is not None
+
+    @property
+    def learns_capacity(self) -> bool:
+        """Whether what replicas carry is learned: demand is load, latency is promised, and no target is given."""
+        is_load = self.resource is Resource.REQUESTS or bool(self.query)
+        is_told = self.target_value is not None or self.target_utilisation is not None
+        is_late = self.indicator is not None and self.indicator.kind is IndicatorKind.LATENCY
+        return self.scales and not self.problem and is_load and is_late and not is_told
 
     @property
     def steers(self) -> bool:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any, NamedTuple
 
-from autoscaler.cluster.capacity import proportional
 from autoscaler.cluster.reasons import Hold
 from autoscaler.controller.autoscalers import Indicator, Readiness, as_time
 from autoscaler.controller.policy import WorkloadPolicy
@@ -101,8 +100,7 @@ def _by_demand(
     readiness: Readiness, policy: WorkloadPolicy, step_seconds: float
 ) -> Callable[[StepValue], float | None]:
     """Demand violates where it is above what those that were Ready in the same step carry at their target."""
-    each = policy.capacity_per_replica
-    capacity = each if isinstance(each, Hold) else proportional(each)
+    capacity = policy.capacity
 
     def judged(step: StepValue) -> float | None:
         if isnan(step.value) or isinstance(capacity, Hold):

@@ -23,6 +23,8 @@ GUARDRAILS = frozenset(
         ReasonCode.SCALING_DISABLED,
         ReasonCode.ROLLOUT,
         ReasonCode.DISRUPTION_BUDGET,
+        ReasonCode.SURVIVES_LOSS,
+        ReasonCode.DOMAINS_UNKNOWN,
         ReasonCode.ERROR_BUDGET_BURNS,
         ReasonCode.PAUSED,
         ReasonCode.CONFLICT,
@@ -74,6 +76,7 @@ def explanation(record: JsonObject) -> str:
         lines.append("  guardrails   none changed the number")
     if "min_replicas" in record:
         event = f", the minimum for {record['event']}" if record["event"] else ""
+        event = f", the minimum by {record['min_source']}" if record.get("min_source") else event
         source = f", the maximum of {record['max_source']}" if record["max_source"] else ""
         lines.append(
             f"  bounds       {record['min_replicas']} to {replicas_text(record['max_replicas'])}{event}{source}"
@@ -81,6 +84,8 @@ def explanation(record: JsonObject) -> str:
         lead = record["lead_time"]
         lines.append(f"  lead time    {span(lead['seconds'])} ({lead['source']})")
         lines.append(f"  level        {record['level']:g} ({record['level_source']})")
+    if survival := record.get("survival"):
+        lines.append(f"  survival     {'yes' if survival['survives'] else 'no'}: {survival['message']}")
     lines += _budget(record.get("error_budget"))
     outcome = OUTCOMES[record["outcome"]] + (f": {record['detail']}" if record["detail"] else "")
     reason = record["reason"]
@@ -169,7 +174,12 @@ def _capacity(record: JsonObject, unit: str) -> str:
     part = record.get("capacity_per_replica")
     if part is None:
         return "not worked out"
-    return _either(part, lambda c: f"{amount(c['value'], unit)} per replica ({c['source']})")
+
+    def told(c: JsonObject) -> str:
+        among = f" with {replicas_text(c['replicas'])}" if "replicas" in c else ""
+        return f"{amount(c['value'], unit)} per replica{among} ({c['source']})"
+
+    return _either(part, told)
 
 
 def _arithmetic(record: JsonObject) -> str:
@@ -182,5 +192,10 @@ def _arithmetic(record: JsonObject) -> str:
     if "value" not in capacity or not demands:
         return "none: without demand and capacity the number stays"
     name, demand = max(demands, key=lambda pair: pair[1])
+    if "curve" in capacity:
+        curve = Capacity(capacity["beyond"], tuple(capacity["curve"]))
+        needed = curve.replicas_for(demand)
+        fewer = f"{needed - 1} carry {curve.demand_at(needed - 1):.4g}, " if needed > 1 else ""
+        return f"{name} {demand:.4g} needs {needed}: {fewer}{needed} carry {curve.demand_at(needed):.4g}"
     per_replica = capacity["value"]
     return f"ceil({name} {demand:.4g} / {per_replica:.4g}) = {Capacity(per_replica).replicas_for(demand)}"

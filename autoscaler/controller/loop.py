@@ -18,6 +18,7 @@ from autoscaler.cluster.commands import ScaleReplicas
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
 from autoscaler.controller.autoscalers import Mode, PredictiveAutoscaler, Remembered
 from autoscaler.controller.budgeting import NOT_READ
+from autoscaler.controller.capacities import CapacityWatch
 from autoscaler.controller.demand import DemandWatch, Terms
 from autoscaler.controller.indicators import IndicatorWatch
 from autoscaler.controller.planning import Plan, plan, steered_hpa, terms_of
@@ -27,6 +28,7 @@ from autoscaler.controller.ports import (
     ClusterReader,
     ClusterWriter,
     Leadership,
+    ManagedWorkload,
     Predicting,
     TargetWorkload,
 )
@@ -112,6 +114,8 @@ class Controller:
     """Sizes containers, for the objects that ask for it."""
     indicators: IndicatorWatch | None = None
     """Reads what says whether SLAs are kept, for the objects that give it."""
+    capacities: CapacityWatch | None = None
+    """Learns what replicas carry, for the objects that leave it to be learned."""
     other_resources: frozenset[Resource] = frozenset()
     """Whose usage is read though no object scales on them: what node pools are oversold by."""
     monotonic: Callable[[], float] | None = None
@@ -181,12 +185,17 @@ class Controller:
             with self.metrics.timed("predict"):
                 scaled = [each.autoscaler for each in seen.workloads if each.autoscaler.scales]
                 wanted = {each.resource for each in scaled if not each.query} | self.other_resources
+                queries = _queries(seen)
                 forecasts = self.predictor.predict(
-                    started, levels=self._levels(seen), resources=wanted or None, queries=_queries(seen)
+                    started, levels=self._levels(seen), resources=wanted or None, queries=queries
                 )
             if self.indicators is not None and self.settings.error_budget and self.leadership.is_leader:
                 with self.metrics.timed("indicators"):
                     self.indicators.look(scaled, self.remembered, started)
+            if self.capacities is not None and self.leadership.is_leader:
+                learns = (each for each in seen.workloads if each.autoscaler.learns_capacity)
+                learning = [each for each in learns if not _unread(each.autoscaler, queries)]
+                self.capacities.look(learning, forecasts, self._past_of(learning, started), started)
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.
                 seen = self._observed()
@@ -248,16 +257,23 @@ class Controller:
         self._teller.keep_only(())
         if self.vertical is not None:
             self.vertical.forget()
+        if self.capacities is not None:
+            self.capacities.forget()
+
+    def _past_of(self, workloads: Sequence[ManagedWorkload], now: float) -> dict[str, Remembered]:
+        """What is remembered of each object, by uid: from the cycles before, else by what its status says."""
+        past = {}
+        for workload in workloads:
+            known = self.remembered.get(workload.autoscaler.uid)
+            past[workload.autoscaler.uid] = remembered_from(workload.autoscaler.status, now) if known is None else known
+        return past
 
     def _decide(self, seen: ClusterObservation, forecasts: Forecasts) -> tuple[dict[str, Remembered], list[Plan]]:
         """What was remembered of each object until now, and what was decided."""
         now = seen.observed_at_seconds
-        before = {}
-        for workload in seen.workloads:
-            uid = workload.autoscaler.uid
-            known = self.remembered.get(uid)
-            before[uid] = remembered_from(workload.autoscaler.status, now) if known is None else known
+        before = self._past_of(seen.workloads, now)
         read = self.indicators.of if self.indicators is not None else lambda _: NOT_READ
+        learned = self.capacities.of if self.capacities is not None else lambda _: None
         self._follow_demand(seen, forecasts)
         asked = _queries(seen)
         plans = [
@@ -269,6 +285,7 @@ class Controller:
                 now_seconds=now,
                 readings=read(workload.autoscaler.uid),
                 watch=self._demand if self.settings.learned_margins else None,
+                learning=learned(workload.autoscaler.uid),
                 unread=_unread(workload.autoscaler, asked),
             )
             for workload in seen.workloads
@@ -293,7 +310,8 @@ class Controller:
             uid = workload.autoscaler.uid
             if _unread(workload.autoscaler, asked):
                 terms[uid] = None
-            elif uid not in self._terms:
+            elif self._terms.get(uid) is None:
+                # They may be known by now, where capacity is learned: by this copy or the one that leads.
                 known = remembered_from(workload.autoscaler.status, now)
                 first = plan(workload, forecasts, known, settings=self.settings, now_seconds=now)
                 terms[uid] = terms_of(first)

@@ -59,7 +59,7 @@ def _why(plan: Plan) -> str:
     missing = [str(part.reason) for part in (decision.forecast, decision.observed) if not hasattr(part, "value")]
     if isinstance(decision.forecast, DemandForecast) and decision.rung in (Rung.PREVIOUS, Rung.SEASONAL_NAIVE):
         missing.append(decision.forecast.because)
-    capacity = plan.policy.capacity_per_replica
+    capacity = plan.policy.capacity
     if decision.rung is Rung.HOLD and hasattr(capacity, "reason"):
         missing.append(str(capacity.reason))
     return "; ".join(missing)

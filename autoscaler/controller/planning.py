@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from autoscaler.cluster.capacity import Capacity, proportional
 from autoscaler.cluster.commands import Decision
+from autoscaler.cluster.domains import FailureDomains
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, Rung, WorkloadSnapshot
 from autoscaler.controller.autoscalers import (
@@ -26,6 +26,13 @@ from autoscaler.controller.budgeting import (
     standing,
 )
 from autoscaler.controller.demand import DemandWatch, Terms, with_margin
+from autoscaler.controller.learning import (
+    CapacityStanding,
+    LearningAnswer,
+    asks_of,
+    standing_capacity,
+    with_capacity,
+)
 from autoscaler.controller.policy import LEAST_PODS, WorkloadPolicy, policy_of
 from autoscaler.controller.ports import ManagedWorkload, TargetWorkload
 from autoscaler.decisions.budget import budget_after, shares_of_rungs
@@ -60,6 +67,8 @@ class Plan:
     """Replicas before a change by a copy of the controller that could not tell of it; None where there is none."""
     standing: BudgetStanding | None = None
     """Of the error budget; None where it is not counted."""
+    learned: CapacityStanding | None = None
+    """What was learned of its capacity; None where that is not to be learned."""
 
     @property
     def autoscaler(self) -> PredictiveAutoscaler:
@@ -76,12 +85,14 @@ def plan(
     now_seconds: float,
     readings: Readings = NOT_READ,
     watch: DemandWatch | None = None,
+    learning: LearningAnswer | None = None,
     unread: Hold | None = None,
 ) -> Plan:
     """The decision for one workload; what cannot be read or followed is left alone.
 
     `readings` are what its indicator said, where its object has one; `watch` knows what demand did beside its signals;
-    `unread` is why its demand was not asked for at all.
+    `learning` is what was last learned of its capacity, where that is to be learned; `unread` is why its demand was not
+    asked for at all.
     """
     autoscaler, target = workload.autoscaler, workload.target
     if autoscaler.problem:
@@ -110,6 +121,12 @@ def plan(
     if hpa is not None and hpa.max_replicas < policy.max_replicas:
         ceiling = max(policy.min_replicas, hpa.max_replicas)
         policy = replace(policy, max_replicas=ceiling, max_source=hpa.shown)
+    learned: CapacityStanding | None = None
+    if autoscaler.learns_capacity:
+        basis, _ = asks_of(autoscaler, policy.level)
+        learned = standing_capacity(remembered.capacity, learning, basis, target.version, now_seconds)
+        policy = with_capacity(policy, learned)
+        remembered = replace(remembered, capacity=learned.curve)
     suspended = _suspended(autoscaler, clash, remembered, settings, now_seconds)
     gap = max(LONGEST_GAP_SECONDS, 3 * settings.interval.total_seconds())
     readiness = remembered.readiness.seen(target.ready_replicas, now_seconds, gap)
@@ -138,10 +155,11 @@ def plan(
         min_replicas=policy.min_replicas,
         max_replicas=policy.max_replicas,
         resource=policy.resource,
-        capacity=_capacity(policy),
+        capacity=policy.capacity,
         observed=observed,
         suspended=suspended,
-        removal=_removal(target if hpa is None else None, counted),
+        removal=_removal(target if hpa is None else None, counted, target.domains),
+        survives=None if isinstance(target.domains, Hold) else target.domains,
     )
     level = policy.level if counted is None else counted.budget.level
     until_seconds = now_seconds + policy.lead_seconds
@@ -161,35 +179,32 @@ def plan(
         budget=remembered.budget if counted is None else counted.budget.memory,
         readiness=readiness.since(since),
     )
-    return Plan(workload, policy, outcome.decision, kept, age, share, clash, untold_from, counted)
+    return Plan(workload, policy, outcome.decision, kept, age, share, clash, untold_from, counted, learned)
 
 
 def terms_of(decided: Plan) -> tuple[SeriesKey, Terms] | None:
     """What holds for the demand of a workload that was planned; None where its replicas are not scaled on any."""
     policy = decided.policy
-    if policy is None:
-        return None
-    capacity = _capacity(policy)
-    if isinstance(capacity, Hold):
+    if policy is None or isinstance(policy.capacity, Hold):
         return None
     key = SeriesKey(decided.decision.workload, policy.resource)
-    return key, Terms(capacity, policy.min_replicas, policy.max_replicas, policy.lead_seconds)
+    return key, Terms(policy.capacity, policy.min_replicas, policy.max_replicas, policy.lead_seconds)
 
 
-def _capacity(policy: WorkloadPolicy) -> Capacity | Hold:
-    each = policy.capacity_per_replica
-    return each if isinstance(each, Hold) else proportional(each)
+def _removal(
+    target: TargetWorkload | None, counted: BudgetStanding | None, domains: FailureDomains | Hold | None
+) -> RemovalLimit | None:
+    """None while versions change hands, the error budget burns, or a loss is to be survived and nobody knows where pods
+    are; and no more than disruption budgets allow at once.
 
-
-def _removal(target: TargetWorkload | None, counted: BudgetStanding | None) -> RemovalLimit | None:
-    """None while versions change hands or the error budget burns, and no more than disruption budgets allow at once.
-
-    Of pods that somebody else removes, an HPA, only the error budget speaks.
+    Of pods that somebody else removes, an HPA, neither rollouts nor disruption budgets speak.
     """
     if target is not None and target.rollout:
         return RemovalLimit(0, Reason(ReasonCode.ROLLOUT, target.rollout))
     if counted is not None and counted.budget.veto is not None:
         return RemovalLimit(0, counted.budget.veto)
+    if isinstance(domains, Hold):
+        return RemovalLimit(0, domains.reason)
     budget = None if target is None else min(target.budgets, key=lambda each: each.allowed, default=None)
     if budget is None:
         return None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 
+from autoscaler.cluster.capacity import Capacity, proportional
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import GivenRules, PredictiveAutoscaler, Prices, Remembered
@@ -20,6 +21,7 @@ LEAST_PODS = 5
 """With fewer pods seen to get Ready the lead time is not taken from them."""
 LEAD_SHARE = 0.95
 """Share of the pods that must have been Ready within the lead time."""
+NOT_LEARNED = Hold(Reason(ReasonCode.NOT_LEARNED, "what replicas carry has not been learned yet"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class WorkloadPolicy:
     event: str
     """Name of the scheduled event that the minimum comes from; empty where it is the spec's own."""
     resource: Resource
-    capacity_per_replica: float | Hold
+    capacity: Capacity | Hold
+    """Demand that its replicas carry at their target."""
     capacity_source: str
     """Where the capacity comes from, for a person."""
     level: float
@@ -48,6 +51,8 @@ class WorkloadPolicy:
     """Where the lead time comes from, for a person."""
     max_source: str = ""
     """What else sets the maximum; empty where it is the spec's own."""
+    min_source: str = ""
+    """What else sets the minimum; empty where it is the spec's own or an event's."""
 
 
 def policy_of(
@@ -69,7 +74,7 @@ def policy_of(
         max_replicas=autoscaler.max_replicas,
         event=event,
         resource=autoscaler.resource,
-        capacity_per_replica=capacity,
+        capacity=capacity,
         capacity_source=source,
         level=budget.level,
         level_source=level_source,
@@ -170,15 +175,17 @@ def _rules(given: GivenRules, default: ScalingRules, tolerance: float) -> Scalin
 
 def _capacity(
     autoscaler: PredictiveAutoscaler, request_per_replica: Resources, settings: ScalingSettings
-) -> tuple[float | Hold, str]:
+) -> tuple[Capacity | Hold, str]:
     if autoscaler.target_value is not None:
-        return autoscaler.target_value, "spec.horizontal.target.averageValue"
+        return proportional(autoscaler.target_value), "spec.horizontal.target.averageValue"
+    if autoscaler.learns_capacity:
+        return NOT_LEARNED, ""
     kind = autoscaler.resource.value
     share, source = autoscaler.target_utilisation, "averageUtilization"
     if share is None:
         share, source = settings.target_utilisation, "target utilisation"
     requested = request_per_replica.amount(autoscaler.resource)
     if requested > 0:
-        return requested * share, f"request of {requested:g} × {source} {share:g}"
+        return proportional(requested * share), f"request of {requested:g} × {source} {share:g}"
     message = f"its containers request no {kind}; set a {kind} request or spec.horizontal.target.averageValue"
     return Hold(Reason(ReasonCode.NO_CAPACITY, message)), ""

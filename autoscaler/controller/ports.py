@@ -5,13 +5,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 from autoscaler.cluster.containers import PodState
+from autoscaler.cluster.domains import FailureDomains
 from autoscaler.cluster.reasons import Hold
 from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, TargetRef
 from autoscaler.decisions.resizes import PodResize
+from predictor.errors import PredictorError
 from predictor.serving.predictor import NO_QUERIES, Forecasts
 from predictor.usage.containers import ContainerUsage
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+from predictor.usage.ready import ReadyHistory
 
 JsonObject = dict[str, Any]
 
@@ -51,19 +54,26 @@ class TargetWorkload:
     budgets: tuple[DisruptionBudget, ...] = ()
     """Those that select its pods."""
 
+    version: str = ""
+    """Fingerprint of the images that its pods are made of; empty where it is not known."""
+    node_selector: tuple[tuple[str, str], ...] = ()
+    """Labels of the nodes that its pods may be placed on; empty for any."""
     containers: tuple[str, ...] = ()
     """Names of the containers that its pods are made with."""
     pods: tuple[PodState, ...] = ()
-    """Its pods, where its object asks for anything about their requests."""
+    """Its pods, where its object needs to know them one by one."""
+    domains: FailureDomains | Hold | None = None
+    """Where they are, where one of the domains is to be survivable; or why that is not known."""
 
     def beside(
         self,
         ready_seconds: tuple[float, ...],
         budgets: tuple[DisruptionBudget, ...],
         pods: tuple[PodState, ...] = (),
+        domains: FailureDomains | Hold | None = None,
     ) -> Self:
         """The same with what other objects say of its pods."""
-        return replace(self, ready_seconds=ready_seconds, budgets=budgets, pods=pods)
+        return replace(self, ready_seconds=ready_seconds, budgets=budgets, pods=pods, domains=domains)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +185,24 @@ class IndicatorSource(Protocol):
 
         Each is held to the namespace of its key. One that fails, has more than one series or is not done within that
         time is left out with a finding that says why.
+        """
+        ...
+
+
+class CapacitySource(IndicatorSource, Protocol):
+    """Knows what capacity is learned from, beside demand."""
+
+    def fetch_bounds(
+        self, histograms: Mapping[SeriesKey, str], *, end_seconds: int, step_seconds: int
+    ) -> Mapping[SeriesKey, tuple[str, ...] | PredictorError]:
+        """Bounds of each histogram's buckets at the end of a step, as they are written; each held to the namespace of
+        its key."""
+        ...
+
+    def fetch_ready(self, workload: str, *, start_seconds: int, end_seconds: int, step_seconds: int) -> ReadyHistory:
+        """How many replicas of a workload were Ready, on the grid start, start+step, … up to end (inclusive).
+
+        Raises a PredictorError.
         """
         ...
 

@@ -5,11 +5,15 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold, Reason
 from autoscaler.controller.budgeting import budget_status
+from autoscaler.controller.learning import capacity_status
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.sizing import Sizing, resize_text, sizing_status
-from autoscaler.metrics import BudgetReading, WorkloadReading
+from autoscaler.controller.surviving import survival_json
+from autoscaler.decisions.capacity_curve import estimate
+from autoscaler.metrics import BudgetReading, CapacityReading, WorkloadReading
 from predictor.serving.predictor import ModelInUse
 from predictor.usage.panel import Resource
 
@@ -110,7 +114,15 @@ class DecisionRecord:
             rung=decision.rung.value,
             hold_reason=decision.reason.code.value if isinstance(decision.outcome, Hold) else "",
             budget=self._budget_reading(),
+            capacity=self._capacity_reading(),
         )
+
+    def _capacity_reading(self) -> CapacityReading | None:
+        learned, target = self.plan.learned, self.plan.workload.target
+        if learned is None or learned.curve is None or learned.knots is None or isinstance(target, Hold):
+            return None
+        at = estimate(learned.knots, max(1, target.replicas))
+        return CapacityReading(at.low, at.likeliest, at.high, learned.curve.learned_at_seconds)
 
     def _budget_reading(self) -> BudgetReading | None:
         if self.plan.standing is None:
@@ -153,7 +165,7 @@ class DecisionRecord:
             },
         }
         if policy is not None:
-            capacity = policy.capacity_per_replica
+            capacity = policy.capacity
             answer |= {
                 "resource": policy.resource.value,
                 "unit": policy.resource.unit,
@@ -162,6 +174,7 @@ class DecisionRecord:
                 "max_replicas": policy.max_replicas,
                 "max_source": policy.max_source,
                 "event": policy.event,
+                "min_source": policy.min_source,
                 "level": policy.level,
                 "level_source": policy.level_source,
                 "lead_time": {"seconds": policy.lead_seconds, "source": policy.lead_source},
@@ -169,6 +182,11 @@ class DecisionRecord:
                 if isinstance(capacity, Hold)
                 else self._capacity(capacity, policy.capacity_source),
             }
+        if self.plan.learned is not None:
+            answer["capacity"] = capacity_status(self.plan.learned, decision.desired)
+        survival = survival_json(self.plan)
+        if survival is not None:
+            answer["survival"] = survival
         if self.plan.standing is not None:
             answer["error_budget"] = budget_status(self.plan.standing)
         observed, forecast = decision.observed, decision.forecast
@@ -200,11 +218,16 @@ class DecisionRecord:
             }
         return answer
 
-    def _capacity(self, value: float, source: str) -> JsonObject:
+    def _capacity(self, capacity: Capacity, source: str) -> JsonObject:
         share = self.plan.relied_share
         if share < 1.0:
             source += f", × {share:.3g} as nothing is forecast"
-        return {"value": value * share, "source": source}
+            capacity = capacity.scaled(share)
+        if not capacity.curve:
+            return {"value": capacity.per_replica, "source": source}
+        replicas = max(1, self.plan.decision.desired)
+        carried = {"replicas": replicas, "beyond": capacity.per_replica, "curve": list(capacity.curve)}
+        return {"value": capacity.demand_at(replicas) / replicas, "source": source, **carried}
 
 
 def moment(seconds: float) -> str:

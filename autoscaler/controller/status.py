@@ -22,9 +22,11 @@ from autoscaler.controller.autoscalers import (
     seconds_of,
 )
 from autoscaler.controller.budgeting import budget_status
+from autoscaler.controller.learning import capacity_status, recorded_curve, remembered_curve
 from autoscaler.controller.planning import Plan, steered_hpa
 from autoscaler.controller.records import ActResult, Outcome
 from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
+from autoscaler.controller.surviving import CONDITION, survival_verdict
 from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
 from autoscaler.decisions.guardrails import Recommendation, ReplicaMemory, ScaleEvent
 
@@ -89,6 +91,8 @@ def status_of(
         status["observed"] = {"value": _short(observed.value), "time": as_time(observed.measured_at_seconds)}
     if plan.standing is not None:
         status["errorBudget"] = budget_status(plan.standing)
+    if plan.learned is not None and not isinstance(target, Hold):
+        status["capacity"] = capacity_status(plan.learned, target.replicas)
     decisions = _decisions(plan, result, before.get("decisions") or [], now_seconds)
     if decisions:
         status["decisions"] = decisions
@@ -118,6 +122,8 @@ def recorded(remembered: Remembered) -> JsonObject:
         answer["leadSeconds"] = round(remembered.lead_seconds, 3)
     if remembered.budget.until_seconds:
         answer["budget"] = _recorded_budget(remembered.budget)
+    if remembered.capacity is not None:
+        answer["capacity"] = recorded_curve(remembered.capacity)
     return answer
 
 
@@ -130,6 +136,8 @@ def _recorded_budget(budget: BudgetMemory) -> JsonObject:
         "knownUntil": as_micro_time(budget.known_until_seconds),
         "until": as_micro_time(budget.until_seconds),
     }
+    if budget.level is not None:
+        answer["level"] = budget.level
     if budget.burns_since_seconds is not None:
         answer["burnsSince"] = as_micro_time(budget.burns_since_seconds)
     return answer
@@ -137,7 +145,7 @@ def _recorded_budget(budget: BudgetMemory) -> JsonObject:
 
 def _remembered_budget(kept: Mapping[str, Any]) -> BudgetMemory:
     """Raises ValueError, KeyError or TypeError for what is no budget."""
-    since = kept.get("burnsSince")
+    since, level = kept.get("burnsSince"), kept.get("level")
     offset, short, long, spent = (float(kept[name]) for name in ("offset", "short", "long", "spentSeconds"))
     if not all(isfinite(each) for each in (offset, short, long, spent)):
         raise ValueError(f"a budget of {kept}")
@@ -149,6 +157,7 @@ def _remembered_budget(kept: Mapping[str, Any]) -> BudgetMemory:
         known_until_seconds=seconds_of(kept["knownUntil"]),
         until_seconds=seconds_of(kept["until"]),
         burns_since_seconds=None if since is None else seconds_of(since),
+        level=None if level is None else float(level),
     )
 
 
@@ -179,8 +188,9 @@ def remembered_from(status: Mapping[str, Any], now_seconds: float) -> Remembered
             lead_seconds=None if lead is None else float(lead),
             rung=Rung(rung) if rung in set(Rung) else None,
             budget=NO_VIOLATIONS if budget is None else _remembered_budget(budget),
+            capacity=remembered_curve(kept.get("capacity")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return replace(NOTHING_REMEMBERED)
 
 
@@ -226,6 +236,9 @@ def _verdicts(plan: Plan, result: ActResult) -> dict[str, tuple[bool, str, str]]
             (False, "DesiredWithinRange", "the desired replicas are within what is allowed"),
         ),
     }
+    survival = survival_verdict(plan)
+    if survival is not None:
+        conditions[CONDITION] = survival
     forecast = decision.forecast
     if isinstance(forecast, Hold):
         conditions["ForecastAvailable"] = (False, forecast.reason.code.value, forecast.reason.message)
@@ -266,7 +279,13 @@ def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
         return True, Mode.OBSERVE.value, f"{wanted}; spec.mode Auto carries decisions out"
     return _first(
         decision.reasons,
-        (*STABILISED, ReasonCode.ROLLOUT, ReasonCode.ERROR_BUDGET_BURNS, ReasonCode.DISRUPTION_BUDGET),
+        (
+            *STABILISED,
+            ReasonCode.ROLLOUT,
+            ReasonCode.ERROR_BUDGET_BURNS,
+            ReasonCode.DOMAINS_UNKNOWN,
+            ReasonCode.DISRUPTION_BUDGET,
+        ),
         (True, ReasonCode.READY_FOR_NEW_SCALE.value, "replicas can be changed"),
     )
 
@@ -278,8 +297,12 @@ def _active(plan: Plan) -> tuple[bool, str, str]:
         of_metrics = [reason for reason in decision.reasons if reason.code not in SUSPENDED]
         reason = of_metrics[-1] if of_metrics else decision.reason
         return False, reason.code.value, reason.message
-    sources = [r for r in decision.reasons if r.code in (ReasonCode.FORECAST_PEAK, ReasonCode.OBSERVED_DEMAND)]
-    return True, "ValidMetricFound", "; ".join(r.message for r in sources)
+    asking = (ReasonCode.FORECAST_PEAK, ReasonCode.OBSERVED_DEMAND, ReasonCode.SURVIVES_LOSS)
+    sources = [r for r in decision.reasons if r.code in asking]
+    told = "; ".join(r.message for r in sources)
+    if plan.learned is not None and plan.policy is not None:
+        told += f"; by {plan.policy.capacity_source}"
+    return True, "ValidMetricFound", told
 
 
 def _first(
@@ -335,6 +358,7 @@ def essence_of(status: Mapping[str, Any]) -> JsonObject:
             *(kept.get(name) for name in ("targetUid", "lastReplicas", "changedByOthers")),
         ],
         "budget": _budget_essence(status),
+        "capacity": [(kept.get("capacity") or {}).get(name) for name in ("learnedAt", "basis", "version")],
         "sizing": sizing_essence(status),
     }
 

@@ -111,7 +111,7 @@ class VerticalScaling:
         if vertical.mode is not VerticalMode.IN_PLACE or hold is not None:
             return sizing
         recommended = {each.name: each.ranges for each in requests}
-        review = review_pods(target.pods, recommended, in_use, self._rules, now)
+        review = review_pods(target.pods, recommended, in_use, self._rules, now, cuts_wait_for=_burning_budget(plan))
         refused = tuple((p.name, self._refused[p.uid][1]) for p in target.pods if p.uid in self._refused)
         return replace(
             sizing, review=review, refused=refused, kept_from=_kept_from(plan, target, advice, now, kept_from)
@@ -259,6 +259,12 @@ def _kept_from(
         return f"the recommendation rests on usage until {now - advice.until_seconds:.0f} s ago"
     result = kept_from(plan)
     return "" if result is None else result.detail
+
+
+def _burning_budget(plan: Plan) -> str:
+    """Why no request may be cut: replicas and requests answer for the same SLA. Empty where they may."""
+    veto = None if plan.standing is None else plan.standing.budget.veto
+    return "" if veto is None else f"its error budget burns: {veto.message}"
 
 
 def _recorded_kill(status: Mapping[str, Any], container: str) -> OutOfMemory | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import exp, log
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from autoscaler.cluster.reasons import Reason, ReasonCode
 
@@ -52,6 +52,14 @@ class BudgetMemory(NamedTuple):
     """End of the last step that was counted or found unknown."""
     burns_since_seconds: float | None = None
     """When the budget began to burn fast; None while it does not."""
+    level: float | None = None
+    """The stated level that all this was counted for; None where nothing was yet."""
+
+    def under(self, level: float) -> Self:
+        """The same, or none of it where another level was stated: a new promise begins a new budget."""
+        if self.level in (None, level):
+            return self._replace(level=level)
+        return type(self)(known_until_seconds=self.known_until_seconds, until_seconds=self.until_seconds, level=level)
 
 
 NO_VIOLATIONS = BudgetMemory()
@@ -128,6 +136,7 @@ def budget_after(
 
     `moves_level` is whether the workload followed the decisions: the level learns from nobody else's violations.
     """
+    memory = memory.under(rules.level)
     for each in verdicts:
         if each.ended_at_seconds > memory.until_seconds:
             memory = _counted(memory, each, rules, moves_level)

@@ -57,4 +57,4 @@ def _on_curve(carried: FloatArray) -> Capacity:
 
 
 def _not_learned(refusal: Refusal) -> Hold:
-    return Hold(Reason(ReasonCode.NO_CAPACITY, f"what replicas carry cannot be learned: {refusal.reason}"))
+    return Hold(Reason(ReasonCode.NOT_LEARNED, f"what replicas carry cannot be learned: {refusal.reason}"))

@@ -5,7 +5,8 @@
 then tolerance, stabilisation, rate limits and bounds as in the HPA (guardrails.py). The forecast peak is the quantile,
 at the SLA's level, of the highest demand within the lead window: what must be Ready by the time an order placed now
 takes effect. Without a forecast the same formula on observed demand is the HPA's own (`AverageValue`), with the share
-of each replica that leaves room for what was not forecast.
+of each replica that leaves room for what was not forecast. Where the loss of a node or zone is to be survived,
+`desired` is then as many as leave that number (survival.py).
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from autoscaler.cluster.commands import Decision, ScaleReplicas
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, Rung, WorkloadSnapshot
 from autoscaler.decisions.guardrails import HPA_BEHAVIOUR, Behaviour, ReplicaMemory, guarded
+from autoscaler.decisions.survival import left_of, survival_reason, surviving_replicas
 
 _DISABLED = Hold(
     Reason(ReasonCode.SCALING_DISABLED, "somebody scaled it to 0, which switches scaling off; scale it to 1 or more")
@@ -124,8 +126,6 @@ def _advised(
         needed = capacity.replicas_for(demand)
         driver = _forecast_reason(forecast, needed, unit)
         if isinstance(observed, Hold):
-            if needed < current:
-                return _Advice(current, rung, _UNSEEN, (driver, observed.reason, _UNSEEN))
             reasons = (driver, observed.reason)
         else:
             needed_now = capacity.replicas_for(observed.value)
@@ -133,12 +133,22 @@ def _advised(
             reasons = (driver, seen)
             if observed.value > demand:
                 demand, needed, driver = observed.value, needed_now, seen
+    left = current
+    if workload.survives is not None:
+        left = left_of(current, workload.survives)
+        surviving = surviving_replicas(needed, workload.survives)
+        if surviving > needed:
+            driver = survival_reason(needed, surviving, workload.survives)
+            needed, reasons = surviving, (*reasons, driver)
+    if needed < current and isinstance(observed, Hold):
+        return _Advice(current, rung, _UNSEEN, (*reasons, _UNSEEN))
     if needed == current:
         return _Advice(current, rung, _UNCHANGED, (*reasons, _UNCHANGED))
-    if current > 0 and rules.behaviour.within_tolerance(ratio := demand / capacity.demand_at(current)):
+    carried = capacity.demand_at(left)
+    if carried > 0 and rules.behaviour.within_tolerance(ratio := demand / carried):
         small = Reason(
             ReasonCode.WITHIN_TOLERANCE,
-            f"{ratio:.3f} times the capacity of {replicas_text(current)} is within the tolerance",
+            f"{ratio:.3f} times the capacity of {replicas_text(left)} is within the tolerance",
         )
         return _Advice(current, rung, small, (*reasons, small))
     return _Advice(needed, rung, driver, reasons)

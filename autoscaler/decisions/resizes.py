@@ -1,10 +1,11 @@
 """Which running pods are resized in place to what is recommended, and why others are left alone.
 
 A pod is resized where a container requests more than the tolerance away from the target or lies outside the bounds.
-Memory is never cut below what is used and a tenth. No pod may change its quality of service class, as the API server
-refuses that: limits stay as they are and a request never exceeds one, but for Guaranteed pods, whose limits move with
-their requests; there CPU is not cut below what is used either, as a limit throttles. What a node answered that it
-cannot do now is not asked again for a while. Containers that would be restarted are left alone.
+Memory is never cut below what is used and a tenth, and nothing is cut while its error budget burns. No pod may change
+its quality of service class, as the API server refuses that: limits stay as they are and a request never exceeds one,
+but for Guaranteed pods, whose limits move with their requests; there CPU is not cut below what is used either, as a
+limit throttles. What a node answered that it cannot do now is not asked again for a while. Containers that would be
+restarted are left alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,8 +87,13 @@ def review_pods(
     in_use: Mapping[str, Amounts],
     rules: ResizeRules,
     now_seconds: float,
+    *,
+    cuts_wait_for: str = "",
 ) -> PodsReview:
-    """What is to become of the running pods; `in_use` is the most that a container uses now in any pod."""
+    """What is to become of the running pods; `in_use` is the most that a container uses now in any pod.
+
+    `cuts_wait_for` is why no request may be cut now, as while an error budget burns; empty where they may.
+    """
     resizes: list[PodResize] = []
     pending: list[PodState] = []
     left_alone: list[tuple[str, str]] = []
@@ -100,7 +106,7 @@ def review_pods(
             pending.append(pod)
             if waits.reason == IN_PROGRESS or now_seconds - waits.since_seconds < rules.retry_seconds:
                 continue
-        changes, why = _changes(pod, recommended, in_use, rules)
+        changes, why = _changes(pod, recommended, in_use, rules, cuts_wait_for)
         if pod.is_oversold and (changes or why):
             changes, why = (), "foresize webhook changed its requests, as its node is oversold"
         elif changes or why:
@@ -116,7 +122,7 @@ def review_pods(
 
 
 def _changes(
-    pod: PodState, recommended: Recommended, in_use: Mapping[str, Amounts], rules: ResizeRules
+    pod: PodState, recommended: Recommended, in_use: Mapping[str, Amounts], rules: ResizeRules, cuts_wait_for: str
 ) -> tuple[tuple[ContainerResize, ...], str]:
     """What would change in a pod; where nothing can and something should, why not."""
     changes: list[ContainerResize] = []
@@ -127,6 +133,9 @@ def _changes(
         for resource, wanted in recommended.get(container.name, {}).items():
             used = in_use.get(container.name, NO_AMOUNTS).of(resource)
             target, why = _target(container, resource, wanted, used, is_guaranteed=is_guaranteed)
+            current = container.requests.of(resource)
+            if cuts_wait_for and current is not None and target < current:
+                target, why = current, cuts_wait_for
             if not _is_away(container.requests.of(resource), target, wanted, rules.tolerance):
                 if why and _is_away(container.requests.of(resource), wanted.target, wanted, rules.tolerance):
                     reasons.append(why)
@@ -140,7 +149,7 @@ def _changes(
             after = after.having(resource, target)
         if after != Amounts():
             changes.append(ContainerResize(container.name, container.requests, after, with_limits=is_guaranteed))
-    return tuple(changes), "" if changes else "; ".join(reasons)
+    return tuple(changes), "" if changes else "; ".join(dict.fromkeys(reasons))
 
 
 def _target(

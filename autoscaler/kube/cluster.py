@@ -19,7 +19,6 @@ from autoscaler.controller.autoscalers import (
     Rival,
     RivalKind,
     TargetRef,
-    VerticalMode,
     as_micro_time,
 )
 from autoscaler.controller.ports import ClusterObservation, Event, ManagedWorkload, Scale, TargetWorkload
@@ -28,6 +27,7 @@ from autoscaler.decisions.resizes import ContainerResize, PodResize
 from autoscaler.errors import ClusterRefused, ClusterUnavailable, ObjectGone
 from autoscaler.kube.client import JsonObject, KubeClient
 from autoscaler.kube.clocks import seconds_since_boot
+from autoscaler.kube.domains import WatchedNode, failure_domains, watched_node_of
 from autoscaler.kube.objects import (
     FIELD_MANAGER,
     ReadyPod,
@@ -49,6 +49,7 @@ HPAS = "/apis/autoscaling/v2/horizontalpodautoscalers"
 VPAS = "/apis/autoscaling.k8s.io/v1/verticalpodautoscalers"
 SCALED_OBJECTS = "/apis/keda.sh/v1alpha1/scaledobjects"
 NAMESPACES = "/api/v1/namespaces"
+NODES = "/api/v1/nodes"
 PODS = "/api/v1/pods"
 BUDGETS = "/apis/policy/v1/poddisruptionbudgets"
 ALWAYS_WATCHED: Mapping[str, Callable[[JsonObject], object]] = {
@@ -112,7 +113,7 @@ class KubeCluster:
             autoscalers = [each for each in autoscalers if each.namespace in opted_in]
         if all(watch.is_absent for watch in self._watched[AUTOSCALERS]):
             raise ClusterRefused(f"{self.client.server} does not know {KIND}: kubectl apply -f deploy/crd.yaml")
-        self._watch_pods({each.workload for each in autoscalers if each.vertical.mode is not VerticalMode.OFF})
+        self._watch_pods({each.workload for each in autoscalers if each.looks_at_pods})
         kinds = {(each.target.api_version, each.target.kind) for each in autoscalers if not each.problem}
         problems: dict[tuple[str, str], Hold] = {}
         targets: dict[str, TargetWorkload | UncountedTarget] = {}
@@ -129,6 +130,7 @@ class KubeCluster:
                 problems[api_version, kind] = _no_scale(f"{kind} objects cannot be seen: {problem}")
         ready, pods = self._seen_pods({each.workload for each in autoscalers})
         rivals = self._rivals(autoscalers)
+        nodes = self._seen_nodes() if any(each.survives is not None for each in autoscalers) else {}
         budgets: dict[str, list[SelectingBudget]] = {}
         for budget in self._current(BUDGETS):
             budgets.setdefault(budget.namespace, []).append(budget)
@@ -139,7 +141,9 @@ class KubeCluster:
                 return target
             labels = dict(target.pod_labels)
             over = tuple(b.budget for b in budgets.get(each.namespace, ()) if b.selects(labels))
-            return target.beside(ready.get(target.name, ()), over, tuple(pods.get(target.name, ())))
+            its_pods = tuple(pods.get(target.name, ()))
+            domains = None if each.survives is None else failure_domains(each.survives, target, its_pods, nodes)
+            return target.beside(ready.get(target.name, ()), over, its_pods, domains)
 
         return ClusterObservation(
             now_seconds,
@@ -233,7 +237,7 @@ class KubeCluster:
         """Begins to watch a collection, where that has not begun."""
         if path in self._watched:
             return
-        named = self.namespaces if path != NAMESPACES else ()
+        named = self.namespaces if path not in (NAMESPACES, NODES) else ()
         places = [_in_namespace(path, namespace) for namespace in named] or [path]
         self._watched[path] = [
             WatchedCollection(self.client, place, reduce, clock=self.clock, random=self.random, selector=selector)
@@ -316,6 +320,14 @@ class KubeCluster:
             for name, pods in found.items()
         }
         return took, states
+
+    def _seen_nodes(self) -> Mapping[str, WatchedNode] | Hold:
+        """Every node by its name, or why they cannot be seen, which is no matter of those who need to survive none."""
+        self._watch(NODES, watched_node_of)
+        try:
+            return {node.name: node for node in self._current(NODES)}
+        except (ClusterRefused, ClusterUnavailable) as problem:
+            return Hold(Reason(ReasonCode.DOMAINS_UNKNOWN, f"nodes cannot be seen: {problem}"))
 
     def _rivals(self, autoscalers: list[PredictiveAutoscaler]) -> dict[str, list[Rival]]:
         """What steers each workload."""

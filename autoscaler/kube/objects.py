@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from cronsim import CronSimError
 
 from autoscaler.cluster.containers import SIZED, Amounts
+from autoscaler.cluster.domains import DomainKind
 from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import (
     PAUSED_ANNOTATION,
@@ -38,6 +40,7 @@ FIELD_MANAGER = "foresize"
 GPU = "nvidia.com/gpu"
 NOT_PAUSED = frozenset({"", "false", "no", "off", "0"})
 """What the annotation may say without a pause; whatever else it says is taken for one, as a brake must be."""
+VERSION_DIGITS = 12
 TEMPLATE_HASHES = ("pod-template-hash", "rollouts-pod-template-hash")
 """Labels by which a ReplicaSet's pods show what its own name adds to that of its Deployment or Rollout."""
 
@@ -75,8 +78,9 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
     value = target.get("averageValue")
     metric = horizontal.get("metric") or {}
     query = str(metric.get("query", ""))
-    if query and (value is None or "resource" in metric):
-        raise ValueError("a query needs target.averageValue, and no resource beside it")
+    is_learned = sla.get("latency") is not None and not target
+    if query and ("resource" in metric or (value is None and not is_learned)):
+        raise ValueError("a query needs target.averageValue or, without any target, sla.latency; and no resource")
     if metric.get("resource") == Resource.CUSTOM:
         raise ValueError("the resource 'custom' is what a query gives; give metric.query")
     vertical = _vertical(spec.get("vertical") or {})
@@ -87,6 +91,7 @@ def _wishes(spec: JsonObject, horizontal: JsonObject) -> dict[str, Any]:
         "percentile": None if percentile is None else float(percentile),
         "prices": _prices(sla.get("prices")),
         "indicator": _indicator(sla),
+        "survives": _survives(sla.get("survive")),
         "min_replicas": int(horizontal.get("minReplicas", 1)),
         "max_replicas": int(horizontal["maxReplicas"]) if scales else 1,
         "scales": scales,
@@ -120,6 +125,15 @@ def _prices(given: JsonObject | None) -> Prices | None:
             f"sla.prices say a percentile of {100 * level:.3g}; violatedMinute is too low against replicaHour"
         )
     return prices
+
+
+def _survives(given: JsonObject | None) -> DomainKind | None:
+    if given is None:
+        return None
+    kinds = [kind for name, kind in (("nodes", DomainKind.NODE), ("zones", DomainKind.ZONE)) if given.get(name)]
+    if len(kinds) != 1 or int(next(iter(given.values()))) != 1:
+        raise ValueError("sla.survive needs exactly one of nodes: 1 and zones: 1")
+    return kinds[0]
 
 
 def _indicator(sla: JsonObject) -> Indicator | None:
@@ -203,6 +217,8 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload | UncountedTar
             ready_replicas=int(status.get("readyReplicas") or 0),
             request_per_replica=_requests(template),
             rollout=_rollout(status),
+            version=_version(template),
+            node_selector=tuple(sorted((str(k), str(v)) for k, v in (template.get("nodeSelector") or {}).items())),
             containers=tuple(str(each["name"]) for each in template.get("containers") or ()),
             pod_labels=tuple(((spec.get("template") or {}).get("metadata", {}).get("labels") or {}).items()),
             generation=int(metadata.get("generation") or 0),
@@ -210,6 +226,12 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload | UncountedTar
         )
 
     return reduce
+
+
+def _version(template: Mapping[str, Any]) -> str:
+    """Fingerprint of a pod template's images; empty for a kind that has its template elsewhere."""
+    images = sorted({str(each.get("image", "")) for each in template.get("containers") or ()})
+    return sha256("\n".join(images).encode()).hexdigest()[:VERSION_DIGITS] if images else ""
 
 
 def _is_set_by_us(metadata: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Pods as the controller keeps them: of all how long they took to get Ready, more only where requests are sized."""
+"""Pods as the controller keeps them: of all how long they took to get Ready, more only where objects ask for it."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ OOM_KILLED = "OOMKilled"
 
 @dataclass(frozen=True, slots=True)
 class WatchedPod:
-    """A pod of a workload whose requests are sized."""
+    """A pod of a workload whose pods are looked at one by one."""
 
     workload: str
     state: PodState
@@ -26,7 +26,7 @@ class WatchedPod:
 
 
 class PodReducer:
-    """What is kept of a pod: everything that sizing needs for pods of some workloads, of the others one number."""
+    """What is kept of a pod: everything that is decided on for pods of some workloads, of the others one number."""
 
     def __init__(self) -> None:
         self.workloads: frozenset[str] = frozenset()
@@ -61,6 +61,7 @@ def pod_state_of(item: JsonObject) -> PodState:
             _container(each, statuses.get(str(each["name"]), {})) for each in spec.get("containers") or ()
         ),
         pending=_pending(status),
+        node=str(spec.get("nodeName") or ""),
         is_rest_guaranteed=status.get("qosClass") == GUARANTEED
         or all(_is_guaranteed(each) for each in spec.get("initContainers") or ()),
         is_oversold=ORIGINAL_ANNOTATION in (metadata.get("annotations") or {}),

@@ -2,7 +2,9 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +18,10 @@ from pipelines.cli.common import (
     shown_progress,
     stopped_by_sigterm,
 )
+
+if TYPE_CHECKING:
+    from autoscaler.simulator.switching import SwitchingCosts
+    from pipelines.steps.replay import LatencySlo
 
 TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
@@ -34,6 +40,39 @@ TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 )
 @click.option(
     "--pod-ready", metavar="DURATION", default="2m", show_default=True, help="From a scale-out to Ready pods."
+)
+@click.option("--ready-spread", type=click.FloatRange(min=0), default=0.0, help="Spread of its logarithm, such as 0.3.")
+@click.option(
+    "--ready-seconds", metavar="LIST", help="Times that pods took, to draw from: 31,35,34,90. Not --pod-ready."
+)
+@click.option(
+    "--slo-latency",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="A violation is then a time in which too few requests are done within it, by an M/M/c queue.",
+)
+@click.option(
+    "--service-time", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Mean, of a request."
+)
+@click.option(
+    "--slo-percentile",
+    type=click.FloatRange(min=0, max=100, min_open=True, max_open=True),
+    default=99.0,
+    show_default=True,
+    metavar="P",
+    help="Share of requests that must be within --slo-latency.",
+)
+@click.option(
+    "--change-cost",
+    type=click.FloatRange(min=0),
+    metavar="HOURS",
+    help="Also the oracle that pays so many replica-hours for each replica added or removed.",
+)
+@click.option(
+    "--violation-cost",
+    type=click.FloatRange(min=0),
+    metavar="HOURS",
+    help="What that oracle pays for an hour in violation; without it, it violates nothing that it can help.",
 )
 @click.option("--policies", metavar="NAMES", help="Others to replay beside foresize and the HPA, with commas between.")
 @click.option(
@@ -63,6 +102,13 @@ def simulate(
     workloads: str | None,
     sla_percentile: float | None,
     pod_ready: str,
+    ready_spread: float,
+    ready_seconds: str | None,
+    slo_latency: float | None,
+    service_time: float | None,
+    slo_percentile: float,
+    change_cost: float | None,
+    violation_cost: float | None,
     policies: str | None,
     sweep: bool,
     jobs: int,
@@ -82,6 +128,7 @@ def simulate(
       foresize simulate --prometheus http://prometheus:9090 --days 3 --report replay.html
       foresize simulate --history usage.parquet --workloads 'shop/*' --sla-percentile 99.5
       foresize simulate --history usage.csv --fit --json replay.json
+      foresize simulate --history usage.csv --slo-latency 0.3 --service-time 0.05
       foresize simulate --prometheus http://prometheus:9090 --requests --report replay.html
       foresize simulate --history usage.parquet --from 2026-06-01 --to 2026-06-08 --sweep --jobs 4
     """
@@ -90,6 +137,8 @@ def simulate(
         raise click.UsageError("--days and --from exclude each other: both say where the replay begins")
     if begin is not None and end is not None and begin >= end:
         raise click.UsageError(f"--from {begin} is not before --to {end}")
+    if ready_seconds is not None and ready_spread:
+        raise click.UsageError("--ready-seconds and --ready-spread exclude each other: the times given are the spread")
     check_outputs({"--history": history}, {"--report": report, "--json": json_path})
     settings = load(
         {
@@ -121,6 +170,10 @@ def simulate(
         from_seconds=_utc_seconds(begin),
         to_seconds=_utc_seconds(end),
         pod_ready=ready,
+        ready_spread=ready_spread,
+        ready_seconds=_seconds(ready_seconds),
+        slo=_slo(slo_latency, service_time, slo_percentile),
+        costs=_costs(change_cost, violation_cost),
         workloads=workloads,
         policies=tuple(names(policies) or ()),
         sweep=sweep,
@@ -154,6 +207,41 @@ def simulate(
         click.echo(line)
     if report is not None:
         click.echo(f"report: {report}")
+
+
+def _slo(latency: float | None, service: float | None, percentile: float) -> "LatencySlo | None":
+    """What the options say that a violation is."""
+    from autoscaler.simulator.outcome import ReplayError
+    from pipelines.steps.replay import LatencySlo
+
+    if (latency is None) != (service is None):
+        raise click.UsageError("--slo-latency and --service-time belong together: what is late depends on both")
+    if latency is None or service is None:
+        return None
+    try:
+        return LatencySlo(threshold_seconds=latency, service_seconds=service, level=round(percentile / 100, 10))
+    except ReplayError as error:
+        raise click.BadParameter(f"--slo-latency: {error}") from None
+
+
+def _costs(change: float | None, violation: float | None) -> "SwitchingCosts | None":
+    """What the options say that the second oracle pays."""
+    from autoscaler.simulator.switching import SwitchingCosts
+
+    if change is None and violation is None:
+        return None
+    return SwitchingCosts(violation_hour=inf if violation is None else violation, change=change or 0.0)
+
+
+def _seconds(given: str | None) -> tuple[float, ...]:
+    """The times in a list with commas between."""
+    try:
+        times = tuple(float(each) for each in names(given) or ())
+    except ValueError:
+        times = (-1.0,)
+    if not all(0 <= each < inf for each in times):
+        raise click.BadParameter(f"--ready-seconds: {given!r} is no list of seconds such as 31,35,34,90")
+    return times
 
 
 def _utc_seconds(when: datetime | None) -> int | None:

@@ -4,20 +4,22 @@ Nothing that is replayed was seen by the model. The registered champion is used 
 are fitted, chosen and calibrated on what lies before the replayed days.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from math import ceil
 
 import numpy as np
 
 from autoscaler.controller.autoscalers import NO_RULES
 from autoscaler.controller.demand import SIGNAL_LEVELS
-from autoscaler.controller.policy import behaviour_of, level_of, replica_rules
+from autoscaler.controller.policy import LEAD_SHARE, behaviour_of, level_of, replica_rules
 from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
 from autoscaler.simulator.catalog import BUDGETED, FORESIZE, HPA, Given, named
 from autoscaler.simulator.comparison import Comparison
 from autoscaler.simulator.outcome import Replay, ReplaySettings
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
+from autoscaler.simulator.switching import SwitchingCosts, switching_outcome
 from models.forecast import FloatArray
 from pipelines.flows.clock import StepClock, Told
 from pipelines.flows.model import plan_of_all, trained
@@ -28,6 +30,7 @@ from pipelines.settings import Settings
 from pipelines.steps.plan import peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.replay import (
+    LatencySlo,
     NothingToReplay,
     ReplayPlan,
     lead_peaks,
@@ -63,6 +66,8 @@ class SimulationReport:
     """By resource; empty where it was not asked for."""
     findings: tuple[Finding, ...]
     seconds_by_step: dict[str, float]
+    slo: LatencySlo | None = None
+    """What a violation was; None: demand above what was Ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,15 @@ class Asked:
     to_seconds: int | None = None
     """…and ends; steps that begin then or later are not looked at."""
     pod_ready: timedelta = timedelta(minutes=2)
+    """From a scale-out to Ready pods; the median, where the times spread."""
+    ready_spread: float = 0.0
+    """Standard deviation of the logarithm of that time."""
+    ready_seconds: tuple[float, ...] = ()
+    """Times that pods really took, to draw from instead; orders are placed as far ahead as all but one in twenty."""
+    slo: LatencySlo | None = None
+    """What a violation is; None: demand above what is Ready."""
+    costs: SwitchingCosts | None = None
+    """Of violations and changes, for a second oracle that pays for both; None: there is none."""
     workloads: str | None = None
     policies: tuple[str, ...] = ()
     """Names in the catalogue; foresize and the HPA are always among them."""
@@ -110,12 +124,19 @@ def simulate(
         if asked.to_seconds is not None:
             panel = panel.between(panel.start_seconds, min(asked.to_seconds - 1, panel.end_seconds))
         start, end = _replayed_span(settings, panel, asked)
+        ready = asked.pod_ready.total_seconds()
+        if asked.ready_seconds:
+            ready = sorted(asked.ready_seconds)[ceil(LEAD_SHARE * len(asked.ready_seconds)) - 1]
         plan = replay_plan(
             panel,
             start,
             end,
             scaling,
-            ReplaySettings(step_seconds=panel.step_seconds, pod_ready_seconds=int(asked.pod_ready.total_seconds())),
+            ReplaySettings(
+                step_seconds=panel.step_seconds, pod_ready_seconds=ceil(ready), pod_ready_spread=asked.ready_spread
+            ),
+            slo=asked.slo,
+            ready_seconds=asked.ready_seconds,
         )
     bundle, model, remarks = _bundle(settings, panel, start, store, clock)
     level = level_of(scaling.sla_percentile)
@@ -144,6 +165,13 @@ def simulate(
     with mapped_over(asked.jobs, dask=asked.dask) as mapped:
         with clock.step("replay") as progress:
             made = replayed(plan.demand, plan.workloads, policies, plan.settings, mapped=mapped, progress=progress)
+        if asked.costs is not None:
+            with clock.step("switching oracle") as progress:
+                best = []
+                for row, (workload, demand) in enumerate(zip(plan.workloads, plan.demand, strict=True)):
+                    best.append(switching_outcome(workload, plan.settings, demand, asked.costs))
+                    progress(row + 1, len(plan.workloads))
+                made = replace(made, outcomes=(*made.outcomes, *best))
         if asked.sweep:
             with clock.step("sweep") as progress:
                 comparison = tried(plan, tuple(entries), given, mapped, progress)
@@ -166,6 +194,7 @@ def simulate(
         requests=requests,
         findings=(*history.findings, *remarks, *plan.findings, *_too_coarse(panel, scaling), *pool_findings),
         seconds_by_step=clock.seconds,
+        slo=asked.slo,
     )
 
 

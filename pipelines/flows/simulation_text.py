@@ -10,6 +10,7 @@ from autoscaler.simulator.catalog import FORESIZE, HPA
 from autoscaler.simulator.oracle import ORACLE
 from autoscaler.simulator.outcome import PolicyTotals
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
+from autoscaler.simulator.switching import SWITCHING_ORACLE
 from pipelines.flows.comparison_text import (
     comparison_headline,
     comparison_section,
@@ -22,19 +23,39 @@ from pipelines.flows.simulate import SimulationReport, shortfall_order
 from pipelines.flows.summary import aligned
 from pipelines.report.page import Headline, Page, PageSection, Plot, Table
 from pipelines.report.plots import peak_over_usage, replicas_over_demand
+from pipelines.steps.replay import LatencySlo
 from predictor.usage.panel import Resource
 
-POLICY_NAMES = {FORESIZE: "foresize", HPA: "HPA", ORACLE: "oracle (sees the future)"}
+POLICY_NAMES = {
+    FORESIZE: "foresize",
+    HPA: "HPA",
+    ORACLE: "oracle (sees the future)",
+    SWITCHING_ORACLE: "oracle that pays for changes",
+}
 WORKLOAD_PLOTS = 4
 POOL_PLOTS = 4
 LIMITS = (
     "Demand is taken as given: users who would have left or retried during a shortage do not.",
     "Demand within a step is held at its mean, so spikes shorter than a step are not seen by any policy.",
-    "What is not served in time is lost, not queued; latency is not modelled.",
-    "All pods of a workload carry the same share, become ready after the same time, and nodes always have room.",
+    "All pods of a workload carry the same share, and nodes always have room.",
     "History that ran under an autoscaler shows usage, which saturates; the demand behind it may have been higher.",
 )
-"""What a simulation cannot show."""
+"""What no simulation can show."""
+
+
+def limits(report: SimulationReport) -> tuple[str, ...]:
+    """What this simulation cannot show."""
+    queue = "What is not served in time is lost, not queued; latency is not modelled."
+    if report.slo is not None:
+        queue = (
+            "Latency is that of an M/M/c queue in its steady state, with one server a replica; what is beyond what "
+            "replicas serve at most is lost."
+        )
+    settings, drawn = report.plan.settings, any(each.pod_ready_seconds for each in report.plan.workloads)
+    pods = "Pods become ready after times drawn alike for every order, whatever else goes on in the cluster."
+    if not settings.pod_ready_spread and not drawn:
+        pods = "All pods become ready after the same time."
+    return (*LIMITS, queue, pods)
 
 
 def policy_table(report: SimulationReport) -> Table:
@@ -85,7 +106,8 @@ def text_lines(report: SimulationReport) -> list[str]:
         f"{_time(report.trained_until_seconds)}",
         f"foresize: P{report.level * 100:g} of the demand peak within the lead time at "
         f"{report.plan.workloads[0].target_utilisation:.0%} utilisation; HPA: target {report.hpa_utilisation:.0%}; "
-        f"pods ready after {report.plan.settings.pod_ready_seconds} s",
+        f"{_readiness(report)}",
+        *([] if report.slo is None else [_slo_text(report.slo)]),
         "",
         *table_lines(policy_table(report)),
     ]
@@ -97,6 +119,21 @@ def text_lines(report: SimulationReport) -> list[str]:
     if report.pools:
         lines += ["", *table_lines(pool_table(report))]
     return lines
+
+
+def _readiness(report: SimulationReport) -> str:
+    settings = report.plan.settings
+    if any(each.pod_ready_seconds for each in report.plan.workloads):
+        return f"pods ready after the times given, all but one in twenty within {settings.pod_ready_seconds} s"
+    spread = f", spread {settings.pod_ready_spread:g}" if settings.pod_ready_spread else ""
+    return f"pods ready after {settings.pod_ready_seconds} s{spread}"
+
+
+def _slo_text(slo: LatencySlo) -> str:
+    return (
+        f"a violation: fewer than {100 * slo.level:g} % of requests within {slo.threshold_seconds:g} s, by an M/M/c "
+        f"queue with a mean service time of {slo.service_seconds:g} s"
+    )
 
 
 def table_lines(table: Table) -> list[str]:
@@ -149,11 +186,12 @@ def sections(report: SimulationReport) -> list[PageSection]:
     replicas = PageSection(
         "Replicas: foresize beside the HPA",
         "All policies saw the same demand through the same metrics, delay and pod start-up time. A violation is "
-        "a time in which demand exceeded what the ready replicas could serve at full utilisation. The oracle knows the "
+        "a time in which demand exceeded what the ready replicas could "
+        f"{'serve at full utilisation' if report.slo is None else 'carry within the SLO'}. The oracle knows the "
         "future and has the same start-up time: nothing that is never short costs less.",
         (policy_table(report), _workload_table(report)),
         tuple(_workload_plot(report, row) for row in shortfall_order(report)[:WORKLOAD_PLOTS]),
-        LIMITS,
+        limits(report),
     )
     made = [replicas]
     if report.comparison is not None:
@@ -193,6 +231,7 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
         "steps": report.plan.steps,
         "step_seconds": report.plan.settings.step_seconds,
         "level": report.level,
+        "slo": None if report.slo is None else asdict(report.slo),
         "policies": {
             totals.policy: {
                 "violation_minutes": totals.violation_minutes,
@@ -263,7 +302,7 @@ def _workload_plot(report: SimulationReport, row: int) -> Plot:
     plan = report.plan
     workload = plan.workloads[row]
     demand = np.nan_to_num(plan.demand[row])
-    needed = np.ceil(demand / workload.request_per_replica - 1e-9)
+    needed = workload.needed_replicas(demand).astype(np.float64)
     times = plan.start_seconds + plan.settings.step_seconds * np.arange(plan.steps, dtype=np.int64)
     outcomes = {policy: report.replay.of(policy)[row] for policy in (FORESIZE, HPA)}
     ready = {POLICY_NAMES[policy]: each.series.ready_min for policy, each in outcomes.items()}
@@ -273,7 +312,7 @@ def _workload_plot(report: SimulationReport, row: int) -> Plot:
         needed,
         ready,
         title=workload.name,
-        caption=f"Ready replicas over those that demand needed at full utilisation. Violations: {short} (dots).",
+        caption=f"Ready replicas over those that demand needed. Violations: {short} (dots).",
     )
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.pools import WHOLE_POOL, pool_history
 from autoscaler.controller.demand import SIGNAL_LEVELS, SIGNAL_NAMES
-from autoscaler.decisions.capacity import exceeded_by
+from autoscaler.decisions.capacity import exceeded_by, queue_capacity
 from autoscaler.settings import OversubscriptionSettings, ScalingSettings
-from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
+from autoscaler.simulator.outcome import ReplayError, ReplaySettings, ReplayWorkload
 from autoscaler.simulator.oversubscription import OversubscriptionReplay, replay_oversubscription
 from models.forecast import FloatArray, Target
 from models.margins import DemandMargins
@@ -34,6 +35,31 @@ ASSUMED_REPLICAS_AT_PEAK = 5
 
 class NothingToReplay(NotEnoughHistory):
     """No workload of the history can be replayed, or no day of it is left to replay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySlo:
+    """A share `level` of requests done within a time, by replicas that are one server each of a shared M/M/c queue.
+
+    Its unit is what one replica serves at most, so that one curve holds for every workload. Raises ReplayError where
+    service alone takes longer too often.
+    """
+
+    threshold_seconds: float
+    service_seconds: float
+    """Mean time that serving one request takes."""
+    level: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.capacity(1) is None:
+            raise ReplayError(
+                f"with a mean service time of {self.service_seconds:g} s, {self.level:.4g} of requests are never done "
+                f"within {self.threshold_seconds:g} s, however many replicas there are"
+            )
+
+    def capacity(self, replicas: int) -> Capacity | None:
+        """What 1 to `replicas` replicas carry, in what one serves at most."""
+        return queue_capacity(1.0, 1, self.threshold_seconds / self.service_seconds, self.level, replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +83,21 @@ class ReplayPlan:
 
 
 def replay_plan(
-    panel: UsagePanel, start_seconds: int, end_seconds: int, scaling: ScalingSettings, settings: ReplaySettings
+    panel: UsagePanel,
+    start_seconds: int,
+    end_seconds: int,
+    scaling: ScalingSettings,
+    settings: ReplaySettings,
+    *,
+    slo: LatencySlo | None = None,
+    ready_seconds: tuple[float, ...] = (),
 ) -> ReplayPlan:
     """The workloads that can be scaled, with what one replica requested when the replay starts.
 
     A replica's request is the workload's CPU request ÷ replicas, as last known before the start; where the history
     names none, a part of the highest demand before the start. The ceiling on replicas is at least twice what the past
-    needed, so that no policy is judged by a ceiling. Raises NothingToReplay.
+    needed, so that no policy is judged by a ceiling. `slo` says what is a violation, in place of demand above what is
+    Ready; `ready_seconds` are times that pods took, to draw from. Raises NothingToReplay.
     """
     kinds = {key.workload: key.workload.split("/")[1] for key in panel.keys if key.workload.count("/") == 2}
     past = panel.between(panel.start_seconds, start_seconds - panel.step_seconds)
@@ -89,7 +123,9 @@ def replay_plan(
             request = highest / ASSUMED_REPLICAS_AT_PEAK
             text = f"no request: one replica is taken to request {request:.3g} cores, 1/{ASSUMED_REPLICAS_AT_PEAK}"
             findings.append(_finding(key, f"{text} of the highest past demand"))
-        needed = math.ceil(highest / (request * scaling.reactive_utilisation))
+        at_peak = highest / (request * scaling.reactive_utilisation)
+        carried = None if slo is None else slo.capacity(max(MOST_REPLICAS, math.ceil(at_peak)))
+        needed = math.ceil(at_peak) if carried is None else carried.replicas_for(at_peak)
         keys.append(key)
         rows.append(int(row))
         workloads.append(
@@ -100,6 +136,8 @@ def replay_plan(
                 target_utilisation=scaling.target_utilisation,
                 min_replicas=FEWEST_REPLICAS,
                 max_replicas=max(MOST_REPLICAS, 2 * needed),
+                slo=None if carried is None else carried.scaled(request),
+                pod_ready_seconds=ready_seconds,
             )
         )
     if not keys or replayed.steps == 0:

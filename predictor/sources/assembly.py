@@ -37,6 +37,7 @@ from predictor.usage.kin import Kin, kin_by_workload, repositories
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
 from predictor.usage.placed import GpuPast, NodeGpus, NodeUsage, Placed
+from predictor.usage.ready import ReadyHistory
 
 Answers = Mapping[str, Matrix]
 """Answers by the name of what was asked."""
@@ -224,6 +225,29 @@ def assembled_containers(
         return UsagePanel(keys, start_seconds, step_seconds, _stacked([rows[key] for key in keys], points))
 
     return ContainerUsage(panel(((BUSIEST, Resource.CPU), (LARGEST, Resource.MEMORY))), panel(((MEAN, Resource.CPU),)))
+
+
+def assembled_ready(answer: Matrix, workload: str) -> ReadyHistory:
+    """What was Ready of the workload, by the answer to `Queries.ready`; pods of others are left out."""
+    replicas = np.full(answer.points, np.nan)
+    of_image: dict[str, FloatArray] = {}
+    for labels, values in answer.rows():
+        named = dict(labels)
+        if _workload(named) != workload:
+            continue
+        image = named.get("container_image", "")
+        if image:
+            of_image[image] = np.nan_to_num(values)
+        else:
+            replicas = values
+    known = np.flatnonzero(replicas >= 1)
+    is_current = np.ones(answer.points, np.bool_)
+    if len(known):
+        for values in of_image.values():
+            # One that the newest have must be in all of them, and one that they have not in none.
+            wanted = replicas if values[known[-1]] > 0 else np.zeros_like(replicas)
+            is_current &= values == wanted
+    return ReadyHistory(replicas, is_current)
 
 
 @dataclass

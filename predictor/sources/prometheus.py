@@ -20,6 +20,7 @@ from predictor.sources.assembly import (
     assembled_part,
     assembled_pools,
     assembled_queries,
+    assembled_ready,
     has_series,
     remarks,
 )
@@ -33,6 +34,7 @@ from predictor.usage.containers import ContainerUsage
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
 from predictor.usage.placed import MeanPods, NodeGpus, NodeUsage, Placed
+from predictor.usage.ready import ReadyHistory
 from predictor.usage.table import checked_series
 
 DAY = 86_400
@@ -289,6 +291,39 @@ class PrometheusSource:
                 answers[key] = refusal
         answers |= self._ask_each(asked, grid, within_seconds)
         return assembled_queries(answers, grid.steps, start_seconds=start_seconds, step_seconds=step_seconds)
+
+    def fetch_bounds(
+        self, histograms: Mapping[SeriesKey, str], *, end_seconds: int, step_seconds: int
+    ) -> dict[SeriesKey, tuple[str, ...] | PredictorError]:
+        """Bounds of the buckets that each histogram has at the end of the step that starts then, as Prometheus writes
+        them; none of one that has no series in the namespace of its key.
+
+        A histogram is a name, with matchers where there are some, as an object's `sla.latency.histogram` is.
+        """
+        asked: dict[SeriesKey, str] = {}
+        answers: dict[SeriesKey, tuple[str, ...] | PredictorError] = {}
+        for key, histogram in sorted(histograms.items()):
+            name, brace, matchers = histogram.partition("{")
+            query = f"group by (le) ({name.strip()}_bucket{brace}{matchers})"
+            try:
+                asked[key] = held_to_namespace(query, key.namespace, self._labels.namespace, self._labels.matchers)
+            except QueryRefused as refusal:
+                answers[key] = refusal
+        for key, answer in self._ask_each(asked, Grid(end_seconds, end_seconds, step_seconds), None).items():
+            if isinstance(answer, Matrix):
+                answers[key] = tuple(bound for each in answer.labels if (bound := dict(each).get("le")))
+            else:
+                answers[key] = answer
+        return answers
+
+    def fetch_ready(self, workload: str, *, start_seconds: int, end_seconds: int, step_seconds: int) -> ReadyHistory:
+        """How many replicas of a workload were Ready, on the grid start, start+step, … up to end (inclusive).
+
+        Raises SourceUnavailable, SourceRefused or MalformedAnswer.
+        """
+        grid = checked_grid(start_seconds, end_seconds, step_seconds)
+        answers = self._ask({"ready": (self._queries(step_seconds).ready(workload), grid)}, None)
+        return assembled_ready(answers["ready"], workload)
 
     def _ask_each(
         self, asked: Mapping[SeriesKey, str], grid: Grid, within_seconds: float | None

@@ -38,6 +38,9 @@ there is none, the label `app.kubernetes.io/part-of` stands for it, which kube-s
 the sums, and by their owners' names in the look-up of owners. A pair of both that nobody named comes along and is left
 out afterwards. Of memory it is the highest working set within a step, as a peak between two steps kills too.
 
+**How many replicas were Ready** is counted by their pods, whatever kind the workload is, each step at its end, of one
+workload at a time and within its namespace alone; beside it stand the images that these pods ran.
+
 **Who is on a node** is read from `kube_pod_info`, over the same range as the usage.
 
 **How long tasks waited for CPU** on a node is the kernel's pressure stall information (PSI), "some": node-exporter's
@@ -287,6 +290,18 @@ class Queries:
         each = f"max by (namespace, pod, container_image) ({_copy(info, 'container_image', 'image_spec')})"
         joined = f"{each} * on (namespace, pod) group_left (owner_kind, owner_name) {self._owners()}"
         return f"max by ({WORKLOAD}, container_image) ({joined})"
+
+    def ready(self, workload: str) -> str:
+        """How many pods of a workload were Ready, and how many of them ran each image, by `container_image`."""
+        namespace, _, name = workload.split("/", 2)
+        within, named = f"namespace={quoted(namespace)}", _any_of([name])
+        state = self._select("kube_pod_status_ready", 'condition="true"', within)
+        ready = f"(max by (namespace, pod) ({state}) == 1)"
+        info = _copy(self._select("kube_pod_container_info", within), "container_image", "image")
+        image = f"max by (namespace, pod, container_image) ({_copy(info, 'container_image', 'image_spec')})"
+        each = f"({ready} or ({image} and on (namespace, pod) {ready}))"
+        owned = f"{each} * on (namespace, pod) group_left (owner_kind, owner_name) {self._owners(within, named)}"
+        return f"sum by ({WORKLOAD}, container_image) ({owned})"
 
     def owners(self) -> str:
         """Value 1 for each workload that is itself owned, or part of an application, with the label `owner`."""

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
+from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold, ReasonCode
 from autoscaler.cluster.resources import Resources
 from autoscaler.cluster.snapshot import Rung
@@ -105,7 +106,7 @@ def test_a_target_value_is_what_a_replica_carries() -> None:
         now_seconds=NOW,
     )
 
-    assert policy.capacity_per_replica == 120.0
+    assert policy.capacity == Capacity(120.0)
 
 
 def test_rules_that_an_object_gives_stand_over_the_defaults() -> None:

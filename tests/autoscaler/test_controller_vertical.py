@@ -17,6 +17,7 @@ from autoscaler.controller.autoscalers import (
     TargetRef,
     Vertical,
     VerticalMode,
+    as_micro_time,
     as_time,
     conflict,
 )
@@ -250,6 +251,21 @@ def test_pods_are_resized_to_the_target() -> None:
 
     controller.cycle()
     assert len(parts.cluster.resizes) == 2
+
+
+def test_while_the_error_budget_burns_no_request_is_cut() -> None:
+    """Replicas and requests answer for the same SLA: what is left is kept until it does not burn any more."""
+    parts = SizingParts(pods=(a_pod("cart-1", 2.0, 220), a_pod("cart-2", 0.2, 220)))
+    told = as_micro_time(parts.clock.now)
+    burning = {"offset": 0.0, "short": 1.0, "long": 1.0, "spentSeconds": 600.0, "knownUntil": told, "until": told}
+    kept = {"targetUid": parts.targets[0].uid, "lastReplicas": parts.targets[0].replicas, "budget": burning}
+    parts = SizingParts(pods=parts.pods, autoscalers=(a_sized_object(status={"stabilization": kept}),))
+
+    parts.controller().cycle()
+
+    assert parts.requests() == {"cart-1": Amounts(2.0, 220 * MIB), "cart-2": Amounts(0.5, 220 * MIB)}
+    assert parts.status()["errorBudget"]["burnsFast"]
+    assert parts.status()["resize"]["leftAlone"] == 1
 
 
 def test_a_few_pods_at_a_time_and_those_that_grow_first() -> None:

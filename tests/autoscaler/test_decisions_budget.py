@@ -57,6 +57,19 @@ def test_a_violated_minute_tightens_and_good_ones_bring_the_stated_level_back() 
     assert after(1.0, *[0.0] * 100).level == 0.99
 
 
+def test_another_promise_begins_another_budget() -> None:
+    """What was violated under another one says nothing of it; what has been counted is not counted again."""
+    spent = after(*[1.0] * 30).memory
+
+    same = after(memory=spent)
+    stricter = after(memory=spent, rules=BudgetRules(0.999))
+
+    assert same.veto is not None and same.remaining < 1.0
+    assert (stricter.level, stricter.remaining, stricter.veto) == (0.999, 1.0, None)
+    assert stricter.memory.until_seconds == spent.until_seconds
+    assert after(*[1.0] * 30, memory=stricter.memory, rules=BudgetRules(0.999)).memory == stricter.memory
+
+
 def test_one_long_step_moves_the_level_no_more_than_a_minute() -> None:
     """A step of five minutes is one look."""
     long = budget_after(NO_VIOLATIONS, minutes([1.0], seconds=300.0), RULES)

@@ -40,10 +40,11 @@ def reviewed(
     in_use_cores: float | None = 0.01,
     now: float = NOW,
     to: Any = None,
+    cuts_wait_for: str = "",
     **targets: float,
 ) -> PodsReview:
     in_use = {"app": Amounts(in_use_cores, None if in_use_mib is None else in_use_mib * MIB)}
-    return review_pods(pods, to or wanted(**targets), in_use, ResizeRules(), now)
+    return review_pods(pods, to or wanted(**targets), in_use, ResizeRules(), now, cuts_wait_for=cuts_wait_for)
 
 
 def after(review: PodsReview) -> list[Amounts]:
@@ -61,6 +62,17 @@ def test_a_request_outside_its_bounds_is_resized_however_little_it_is_away() -> 
     close = {"app": {Resource.CPU: RequestRange(0.52, 0.51, 0.6, "")}}
 
     assert after(reviewed(a_pod(), to=close)) == [Amounts(0.52, None)]
+
+
+def test_while_cuts_have_to_wait_requests_only_grow() -> None:
+    """More CPU is given and memory is not taken; a pod that has only something to lose is left alone, and why."""
+    burning = "its error budget burns"
+
+    both = reviewed(a_pod(), cpu=0.9, memory_mib=100, cuts_wait_for=burning)
+    less = reviewed(a_pod(), cpu=0.1, memory_mib=100, cuts_wait_for=burning)
+
+    assert after(both) == [Amounts(0.9, None)]
+    assert (after(less), less.left_alone) == ([], (("web-1", burning),))
 
 
 def test_a_pod_whose_requests_the_webhook_changed_is_left_alone() -> None:

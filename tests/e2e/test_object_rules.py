@@ -85,6 +85,9 @@ def a_schedule(**changes: Any) -> list[JsonObject]:
         ("spec.sla.availability", {"query": "up"}, "spec.sla.availability.targetPercent"),
         ("spec.sla.availability", AVAILABILITY | {"targetPercent": 101}, "spec.sla.availability.targetPercent"),
         ("spec.sla.availability", AVAILABILITY | {"query": "x" * 2001}, "spec.sla.availability.query"),
+        ("spec.sla.survive", {}, "spec.sla.survive"),
+        ("spec.sla.survive", {"nodes": 1, "zones": 1}, "spec.sla.survive"),
+        ("spec.sla.survive", {"nodes": 2}, "spec.sla.survive.nodes"),
         ("spec.horizontal", None, "spec.horizontal"),
         (f"{HORIZONTAL}.maxReplicas", None, f"{HORIZONTAL}.maxReplicas"),
         (f"{HORIZONTAL}.maxReplicas", 0, f"{HORIZONTAL}.maxReplicas"),
@@ -156,6 +159,17 @@ def test_requests_need_to_be_told_what_a_replica_carries(control_plane: ControlP
             control_plane.apply(with_value(manifest, f"{HORIZONTAL}.target", target))
 
         assert f"{HORIZONTAL}.target" in refusal.value.message
+        assert "needs averageValue" in refusal.value.message
+
+
+def test_what_replicas_carry_is_learned_where_latency_is_promised(control_plane: ControlPlane, namespace: str) -> None:
+    """Requests and queries then need no target, and still cannot have a share of what pods request."""
+    for number, metric in enumerate(({"resource": "requests"}, {"query": "sum(jobs)"})):
+        manifest = with_value(an_object(namespace, f"learns-{number}"), f"{HORIZONTAL}.metric", metric)
+        promised = with_value(manifest, "spec.sla", {"latency": LATENCY})
+        control_plane.apply(with_value(promised, f"{HORIZONTAL}.target", None))
+        with pytest.raises(ApiError) as refusal:
+            control_plane.apply(with_value(promised, f"{HORIZONTAL}.target", {"averageUtilization": 80}))
         assert "needs averageValue" in refusal.value.message
 
 

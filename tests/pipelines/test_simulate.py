@@ -17,7 +17,7 @@ from pipelines.flows.simulate import Asked, simulate
 from pipelines.flows.simulation_text import json_values, page, text_lines
 from pipelines.report.page import html
 from pipelines.settings import Settings, TrainingSettings
-from pipelines.steps.replay import NothingToReplay, lead_steps, replay_plan
+from pipelines.steps.replay import LatencySlo, NothingToReplay, lead_steps, replay_plan
 from predictor.settings import HistorySettings
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from predictor.usage.table import table_from_panel
@@ -259,3 +259,61 @@ def test_a_wrong_option_is_named(
 
     assert result.exit_code != 0
     assert message in result.output + str(result.exception)
+
+
+def test_a_latency_slo_takes_head_room_that_few_replicas_need_most() -> None:
+    """99 % within ten mean service times, by hand: one server of a queue carries 1 - ln(100) / 10 = 54 % of what it
+    serves; many carry nearly all. Violations are of that, and the oracle has none."""
+    slo = LatencySlo(threshold_seconds=0.5, service_seconds=0.05)
+    carried = slo.capacity(20)
+    assert carried is not None
+    assert carried.demand_at(1) == pytest.approx(1 - np.log(100) / 10, rel=1e-3)
+    assert carried.demand_at(20) > 0.9 * 20
+
+    plain = simulate(SETTINGS, a_panel(), None, None, Asked(span=timedelta(days=2)))
+    made = simulate(SETTINGS, a_panel(), None, None, Asked(span=timedelta(days=2), slo=slo))
+
+    least, with_slo = ({each.policy: each for each in kept.replay.totals()} for kept in (plain, made))
+    assert with_slo["oracle"].violation_minutes == 0
+    assert with_slo["oracle"].core_hours > 1.05 * least["oracle"].core_hours
+    assert made.plan.workloads[0].slo == carried.scaled(1.0)
+    assert any("by an M/M/c queue" in line for line in text_lines(made))
+    assert json_values(made)["slo"] == {"threshold_seconds": 0.5, "service_seconds": 0.05, "level": 0.99}
+    assert "M/M/c queue in its steady state" in html(page(made))
+
+
+def test_ready_times_and_the_oracle_that_pays_for_changes_are_asked_for(tmp_path: Path) -> None:
+    """By the command; the times are drawn from, and that oracle changes less than the other one."""
+    history = tmp_path / "usage.parquet"
+    table_from_panel(a_panel()).to_parquet(history)
+    results = tmp_path / "replay.json"
+    command = ["simulate", "--history", str(history), "--step", "30m", "--days", "2", "--fit", "--json", str(results)]
+
+    ran = CliRunner().invoke(main_group, [*command, "--ready-seconds", "30,60,600", "--change-cost", "2"])
+
+    assert ran.exit_code == 0, ran.output
+    assert "pods ready after the times given, all but one in twenty within 600 s" in ran.output
+    policies = json.loads(results.read_text())["policies"]
+    paying, free = policies["oracle with switching cost"], policies["oracle"]
+    assert paying["violation_minutes"] == 0
+    assert paying["scale_actions"] < free["scale_actions"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--slo-latency", "0.1"], "--slo-latency and --service-time belong together"),
+        (["--slo-latency", "0.1", "--service-time", "0.05"], "never done within 0.1 s, however many replicas"),
+        (["--ready-seconds", "30,soon"], "is no list of seconds"),
+        (["--ready-seconds", "30", "--ready-spread", "0.3"], "exclude each other"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
+    """Before anything is read."""
+    history = tmp_path / "usage.parquet"
+    table_from_panel(a_panel()).to_parquet(history)
+
+    ran = CliRunner().invoke(main_group, ["simulate", "--history", str(history), *options])
+
+    assert ran.exit_code == 2
+    assert said in " ".join(ran.output.split())

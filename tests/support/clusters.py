@@ -1,6 +1,7 @@
 """Builders for snapshots, forecasts and replays, with defaults that mean something: one workload in mid-life."""
 
 from autoscaler.cluster.capacity import Capacity, proportional
+from autoscaler.cluster.domains import FailureDomains
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, Rung, WorkloadSnapshot
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
@@ -25,6 +26,7 @@ def a_workload(
     max_replicas: int = 100,
     suspended: Hold | None = None,
     removal: RemovalLimit | None = None,
+    survives: FailureDomains | None = None,
 ) -> WorkloadSnapshot:
     """A Deployment whose replicas carry one core each at the target; a bare number is demand measured just now."""
     return WorkloadSnapshot(
@@ -38,6 +40,7 @@ def a_workload(
         observed(demand) if isinstance(demand, int | float) else demand,
         suspended,
         removal,
+        survives,
     )
 
 

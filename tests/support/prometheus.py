@@ -51,7 +51,7 @@ def a_series(metric: str, values: Sequence[float] | FloatArray, first: int = 0, 
     return RawSeries(metric, tuple(labels.items()), first, np.asarray(values, dtype=np.float64), SCRAPED_AFTER)
 
 
-def a_counter(metric: str, per_second: Sequence[float], first: int = 0, /, **labels: str) -> RawSeries:
+def a_counter(metric: str, per_second: Sequence[float] | FloatArray, first: int = 0, /, **labels: str) -> RawSeries:
     """A counter that grows by so much a second in each step."""
     grown = 1000.0 + STEP * np.cumsum(np.asarray(per_second, dtype=np.float64))
     return a_series(metric, grown, first, **labels)
