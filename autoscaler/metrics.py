@@ -88,6 +88,8 @@ class PolicyGauges:
     rate: float
     violations: int
     budget_used: float
+    severity: float
+    oracle_rate: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class NodeGauges:
     sold: float
     is_suspended: bool
     is_stale: bool
+    cpu_pressure: float | None = None
+    """Of the node: share of time in which some task waited for a CPU."""
 
 
 @dataclass(eq=False)
@@ -294,6 +298,16 @@ def _policy_families(readings: tuple[PolicyGauges, ...]) -> Iterator[GaugeMetric
             "Violations within the window / those that violationProbability allows; above 1 it is overdrawn.",
             lambda r: r.budget_used,
         ),
+        (
+            "foresize_policy_violation_severity_ratio",
+            "Largest share of usage by which the predicted peak was too low within the window.",
+            lambda r: r.severity,
+        ),
+        (
+            "foresize_policy_oracle_rate",
+            "The rate, had the usage of the horizon that has just ended been known before it.",
+            lambda r: r.oracle_rate,
+        ),
     )
     for name, text, value_of in gauges:
         yield _family(name, text, ("policy", "resource"), [((r.policy, r.resource), value_of(r)) for r in readings])
@@ -315,6 +329,9 @@ def _node_families(readings: tuple[NodeGauges, ...]) -> Iterator[GaugeMetricFami
     for name, text, holds in states:
         by_node = {r.node: float(holds(r)) for r in readings}
         yield _family(name, text, ("node",), [((node,), value) for node, value in by_node.items()])
+    pressure = {r.node: r.cpu_pressure for r in readings}
+    text = "Share of time in which tasks of the node waited for CPU, where that is measured."
+    yield _family("foresize_node_cpu_pressure", text, ("node",), [((node,), value) for node, value in pressure.items()])
 
 
 @dataclass

@@ -121,6 +121,8 @@ class OversubscriptionSettings(Section):
     """Resources for which a ratio is computed."""
     usable_share: float = Field(default=0.9, gt=0, le=1)
     """Share of a node's allocatable that may be used: no more is sold, and there the guard steps in."""
+    cpu_pressure: float = Field(default=0.4, gt=0, le=1)
+    """Share of time in which tasks of a busy node may wait for CPU (PSI) before the guard steps in; 1 is never."""
     guard_release: AnyDuration = timedelta(minutes=10)
     """How long a node must have been calm until it is sold again after the guard stepped in."""
     stale_after: Duration = timedelta(minutes=3)

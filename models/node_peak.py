@@ -102,7 +102,9 @@ def node_past(
         )
     tasks, steps = usage.shape
     blocks = steps // horizon_steps
-    if tasks == 0 or blocks < LEAST_BLOCKS:
+    if tasks == 0:
+        return NoPeak("nothing runs on it that a peak could be told of: nothing is oversold")
+    if blocks < LEAST_BLOCKS:
         return NoPeak(f"{tasks} tasks with {blocks} past horizons of usage, need {LEAST_BLOCKS}: nothing is oversold")
     bounds = np.where(np.isnan(limits), np.inf, limits).astype(usage.dtype, copy=False)
     recent = usage[:, -blocks * horizon_steps :]

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
+from autoscaler.decisions.oversubscription import node_peak_quantile
 from models.forecast import SECONDS_PER_DAY, FloatArray, JsonValue, Target
 from pipelines.flows.backtest import BacktestReport
 from pipelines.flows.backtest import backtest as run_backtest
@@ -37,6 +38,8 @@ from predictor.sources.files import FileSource, MemorySource
 from predictor.usage.kin import Kin
 from predictor.usage.panel import Finding, Resource, SeriesKey, UsagePanel
 from predictor.usage.table import newest_from_table, panel_from_table
+
+__all__ = ["BacktestResult", "Model", "backtest", "fit", "load", "node_peak_quantile", "read_usage"]
 
 Usage = pd.DataFrame | UsagePanel
 Levels = float | Sequence[float] | FloatArray

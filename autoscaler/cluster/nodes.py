@@ -54,6 +54,8 @@ class NodePod(NamedTuple):
     """Whether its owner has opted in to its eviction."""
     is_leaving: bool = False
     """Whether it is being deleted."""
+    has_state: bool = False
+    """Whether it takes a volume or a name of its own along when it moves, so that moving it costs more."""
     is_lowered: bool = False
     """Whether its requests were lowered when it was created."""
     gpus: int = 0

@@ -23,6 +23,8 @@ class PastHorizon:
     start_seconds: float
     nodes: int
     violations: int
+    worst: float = 0.0
+    """The largest share of usage by which what was told was too low."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class BudgetRecord:
     """Most nodes in it of which a peak was told."""
     violated: frozenset[str] = frozenset()
     """Those of them where it was exceeded, or the guard stepped in."""
+    worst: float = 0.0
+    """The same of the present horizon."""
     past: tuple[PastHorizon, ...] = ()
     """Newest first."""
 
@@ -48,6 +52,11 @@ class BudgetRecord:
         """Over the window."""
         return len(self.violated) + sum(each.violations for each in self.past)
 
+    @property
+    def severity(self) -> float:
+        """The largest share of usage by which what was told was too low, over the window; 0 where it never was."""
+        return max((self.worst, *(each.worst for each in self.past)))
+
     def budget(self, violation_probability: float) -> float:
         """How many violations the window may have; not a whole number."""
         return violation_probability * self.node_horizons
@@ -57,19 +66,34 @@ class BudgetRecord:
         budget = self.budget(violation_probability)
         return self.violations / budget if budget > 0 else 0.0
 
+    def sold_share(self, violation_probability: float) -> float:
+        """Share of what is reclaimable that may be sold, so that each violation too many widens the margin.
+
+        (budget + 1) / violations where that is below 1: one more than the budget is no evidence yet, as the first
+        violation of a small pool overdraws its budget however rare it was.
+        """
+        return min(1.0, (self.budget(violation_probability) + 1.0) / max(self.violations, 1))
+
     def after(
-        self, told: Collection[str], violated: Collection[str], horizon_seconds: float, now_seconds: float
+        self,
+        told: Collection[str],
+        violated: Collection[str],
+        horizon_seconds: float,
+        now_seconds: float,
+        *,
+        worst: float = 0.0,
     ) -> "BudgetRecord":
-        """With what one cycle has seen."""
+        """With what one cycle has seen; `worst` is the largest share of usage by which what was told was too low."""
         start = now_seconds // horizon_seconds * horizon_seconds
         known = self
         if start != self.start_seconds:
-            ended = PastHorizon(self.start_seconds, self.nodes, len(self.violated))
+            ended = PastHorizon(self.start_seconds, self.nodes, len(self.violated), self.worst)
             past = (ended, *self.past) if self.nodes else self.past
             oldest = start - (HORIZONS_KEPT - 1) * horizon_seconds
             known = BudgetRecord(start, past=tuple(each for each in past if each.start_seconds >= oldest))
         both = known.violated | (frozenset(violated) & frozenset(told))
-        return replace(known, nodes=max(known.nodes, len(told), len(both)), violated=both)
+        nodes = max(known.nodes, len(told), len(both))
+        return replace(known, nodes=nodes, violated=both, worst=max(known.worst, worst))
 
     def as_json(self) -> dict[str, Any]:
         """As a status keeps it."""
@@ -77,8 +101,14 @@ class BudgetRecord:
             "start": as_time(self.start_seconds),
             "nodes": self.nodes,
             "violated": sorted(self.violated)[:NAMES_KEPT],
+            "worst": self.worst,
             "past": [
-                {"start": as_time(each.start_seconds), "nodes": each.nodes, "violations": each.violations}
+                {
+                    "start": as_time(each.start_seconds),
+                    "nodes": each.nodes,
+                    "violations": each.violations,
+                    "worst": each.worst,
+                }
                 for each in self.past
             ],
         }
@@ -93,8 +123,14 @@ def record_from(kept: Mapping[str, Any] | None) -> BudgetRecord:
             seconds_of(kept["start"]),
             int(kept["nodes"]),
             frozenset(str(name) for name in kept["violated"]),
+            float(kept.get("worst", 0.0)),
             tuple(
-                PastHorizon(seconds_of(each["start"]), int(each["nodes"]), int(each["violations"]))
+                PastHorizon(
+                    seconds_of(each["start"]),
+                    int(each["nodes"]),
+                    int(each["violations"]),
+                    float(each.get("worst", 0.0)),
+                )
                 for each in kept["past"]
             ),
         )

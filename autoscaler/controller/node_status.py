@@ -32,6 +32,8 @@ class ShelfReading:
     """What the node's status offers now."""
     sells: bool = True
     """Whether all policies that select it sell the resource there, and by one actuator."""
+    in_hindsight: float | None = None
+    """What an oracle of the horizon that has just ended would have sold; None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class ResourceReading:
     violations: int
     budget: float
     budget_used: float
+    severity: float
+    oracle_rate: float | None
 
 
 def resource_readings(reading: PolicyReading) -> Iterable[ResourceReading]:
@@ -86,6 +90,7 @@ def resource_readings(reading: PolicyReading) -> Iterable[ResourceReading]:
         allocatable = sum(each.shelf.allocatable for each in shelves)
         requested = sum(each.shelf.requested for each in shelves)
         reclaimable = sum(each.decision.amount for each in shelves)
+        oracle = [each.in_hindsight for each in shelves if each.in_hindsight is not None]
         record = reading.records.get(resource, BudgetRecord())
         yield ResourceReading(
             reading.policy.name,
@@ -100,6 +105,8 @@ def resource_readings(reading: PolicyReading) -> Iterable[ResourceReading]:
             record.violations,
             record.budget(terms.violation_probability),
             record.used_share(terms.violation_probability),
+            record.severity,
+            oversubscription_rate(requested, sum(oracle), allocatable) if oracle else None,
         )
 
 
@@ -161,6 +168,7 @@ def _resource(reading: PolicyReading, sums: ResourceReading, terms: Terms) -> Js
     told: JsonObject = {
         "name": sums.resource.value,
         "rate": round(sums.rate, 4),
+        **({} if sums.oracle_rate is None else {"oracleRate": round(sums.oracle_rate, 4)}),
         **({} if sums.predicted_peak is None else {"predictedPeak": _short(sums.predicted_peak)}),
         "allocatable": _short(sums.allocatable),
         "requested": _short(sums.requested),
@@ -173,6 +181,7 @@ def _resource(reading: PolicyReading, sums: ResourceReading, terms: Terms) -> Js
             "nodeHorizons": record.node_horizons,
             "budget": _short(sums.budget),
             "budgetUsed": _short(sums.budget_used),
+            "severity": _short(sums.severity),
             "record": record.as_json(),
         },
         "violationProbability": terms.violation_probability,

@@ -33,7 +33,7 @@ from autoscaler.controller.notices import Throttle
 from autoscaler.controller.policies import NodeTerms, OversubscriptionPolicy, rivals_of, terms_of
 from autoscaler.controller.writing import WriteBudget, side_by_side
 from autoscaler.decisions.node_guard import UNGUARDED, Guard, GuardDecision, NodeUse, guarded, in_order_of_eviction
-from autoscaler.decisions.reclaiming import Shelf, ToldPeak, offer, reclaimable
+from autoscaler.decisions.reclaiming import Shelf, ToldPeak, in_hindsight, offer, reclaimable
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.metrics import NodeGauges, PolicyGauges
 from autoscaler.settings import OversubscriptionSettings
@@ -56,8 +56,8 @@ class _Looked:
     reading: NodeReading
     guard: GuardDecision
     pods: tuple[NodePod, ...]
-    exceeded: frozenset[Resource]
-    """Of which ordinary pods use more than was told."""
+    exceeded: Mapping[Resource, float]
+    """Of which ordinary pods use more than was told, and by which share of what they use."""
 
 
 @dataclass(slots=True)
@@ -138,7 +138,15 @@ class NodeControl:
                 if terms[node.name]:
                     guard = guards.get(node.name, UNGUARDED)
                     pods = tuple(by_node.get(node.name, ()))
-                    looked[node.name] = self._looked(node, terms[node.name], pods, guard=guard, peaks=peaks, now=now)
+                    looked[node.name] = self._looked(
+                        node,
+                        terms[node.name],
+                        pods,
+                        guard=guard,
+                        peaks=peaks,
+                        sold_shares=self._sold_shares(node, seen.policies),
+                        now=now,
+                    )
         self._guards = {name: each.guard.guard for name, each in looked.items()}
         self._record(seen.policies, looked, now)
         self._budget.begin(self._passing())
@@ -191,18 +199,23 @@ class NodeControl:
         *,
         guard: Guard,
         peaks: NodePeaks,
+        sold_shares: Mapping[Resource, float],
         now: float,
     ) -> _Looked:
         usage, used = self._usage, self._used.get(node.name, {})
         is_stale = bool(pods) and not self._is_measured(node.name, now)
         shelves: dict[Resource, ShelfReading] = {}
-        exceeded = set()
+        exceeded = {}
+        usable_share = self.settings.usable_share
         for resource, held in terms.items():
             shelf = _shelf(node, _asked(resource, held), pods, peaks, now)
-            decision = reclaimable(shelf, usable_share=self.settings.usable_share, max_rate=held.terms.max_rate)
-            shelves[resource] = ShelfReading(shelf, decision, node.offered.of(resource) or 0.0, held.sells)
-            if not is_stale and _is_exceeded(shelf, used.get(resource, {}), pods):
-                exceeded.add(resource)
+            rate, share = held.terms.max_rate, sold_shares.get(resource, 1.0)
+            decision = reclaimable(shelf, usable_share=usable_share, max_rate=rate, sold_share=share)
+            oracle = in_hindsight(shelf, usable_share=usable_share, max_rate=rate)
+            shelves[resource] = ShelfReading(shelf, decision, node.offered.of(resource) or 0.0, held.sells, oracle)
+            excess = 0.0 if is_stale else _excess(shelf, used.get(resource, {}), pods)
+            if excess > 0:
+                exceeded[resource] = excess
         sold_on = [each for each, held in terms.items() if held.sells]
         if not sold_on or is_stale:
             # Who sells nothing has nothing to stop; blind, nothing more is sold than was, and nobody is evicted.
@@ -214,6 +227,8 @@ class NodeControl:
                 now if usage is None else usage.since_seconds,
                 now if usage is None else usage.measured_at_seconds,
                 node.has_memory_pressure,
+                None if usage is None else usage.cpu_pressure.get(node.name),
+                self.settings.cpu_pressure,
             )
             step = guarded(
                 guard,
@@ -223,7 +238,7 @@ class NodeControl:
                 release_seconds=self.settings.guard_release.total_seconds(),
                 now_seconds=now,
             )
-        return _Looked(NodeReading(node, shelves, is_stale, step.guard), step, pods, frozenset(exceeded))
+        return _Looked(NodeReading(node, shelves, is_stale, step.guard), step, pods, exceeded)
 
     def _record(self, policies: Sequence[OversubscriptionPolicy], looked: Mapping[str, _Looked], now: float) -> None:
         """Counts nodes of which a peak was told, and those where it was exceeded or the guard stepped in."""
@@ -231,16 +246,29 @@ class NodeControl:
         for policy in policies:
             mine = [each for each in looked.values() if policy.selects(each.reading.node)]
             for resource, terms in policy.terms.items():
-                told, violated = [], []
+                told, violated, worst = [], [], 0.0
                 for each in mine:
                     shelf = each.reading.shelves[resource].shelf
                     if isinstance(shelf.peak, ToldPeak):
                         told.append(each.reading.node.name)
                         if resource in each.exceeded or (each.guard.is_intervention and policy.sells):
                             violated.append(each.reading.node.name)
-                known = self._records.get((policy.uid, resource)) or _kept_record(policy, resource)
-                records[policy.uid, resource] = known.after(told, violated, terms.horizon_seconds, now)
+                        worst = max(worst, each.exceeded.get(resource, 0.0))
+                known = self._known_record(policy, resource)
+                records[policy.uid, resource] = known.after(told, violated, terms.horizon_seconds, now, worst=worst)
         self._records = records
+
+    def _known_record(self, policy: OversubscriptionPolicy, resource: Resource) -> BudgetRecord:
+        return self._records.get((policy.uid, resource)) or _kept_record(policy, resource)
+
+    def _sold_shares(self, node: NodeState, policies: Sequence[OversubscriptionPolicy]) -> dict[Resource, float]:
+        """What share of what is reclaimable may be sold: the lowest that the records of the node's policies allow."""
+        shares: dict[Resource, float] = {}
+        for policy in policies:
+            for resource, terms in policy.terms.items() if policy.selects(node) else ():
+                own = self._known_record(policy, resource).sold_share(terms.violation_probability)
+                shares[resource] = min(own, shares.get(resource, 1.0))
+        return shares
 
     # --- act
 
@@ -442,6 +470,8 @@ class NodeControl:
                     rate=each.rate,
                     violations=each.violations,
                     budget_used=each.budget_used,
+                    severity=each.severity,
+                    oracle_rate=each.oracle_rate,
                 )
                 for reading in readings
                 for each in resource_readings(reading)
@@ -456,6 +486,7 @@ class NodeControl:
                     sold=shelf.shelf.sold,
                     is_suspended=each.guard.guard.suspended_since_seconds is not None,
                     is_stale=each.reading.is_stale,
+                    cpu_pressure=None if self._usage is None else self._usage.cpu_pressure.get(each.reading.node.name),
                 )
                 for each in looked
                 for resource, shelf in each.reading.shelves.items()
@@ -511,13 +542,14 @@ def _by_node(usage: NodeUsage) -> dict[str, dict[Resource, dict[str, float]]]:
     return found
 
 
-def _is_exceeded(shelf: Shelf, used: Mapping[str, float], pods: Iterable[NodePod]) -> bool:
-    """Whether ordinary pods use more than was told of them, and than what came since may."""
+def _excess(shelf: Shelf, used: Mapping[str, float], pods: Iterable[NodePod]) -> float:
+    """The share of their usage by which ordinary pods exceed what was told of them and what came since; 0 as a rule."""
     if isinstance(shelf.peak, Hold) or isinstance(shelf.newcomers, Hold):
-        return False
+        return 0.0
     reclaimed = {pod.workload for pod in pods if not pod.is_ordinary(shelf.resource)}
     ordinary = sum(amount for workload, amount in used.items() if workload not in reclaimed)
-    return ordinary > (shelf.peak.value + shelf.newcomers) * (1 + 1e-9)
+    told = shelf.peak.value + shelf.newcomers
+    return (ordinary - told) / ordinary if ordinary > told * (1 + 1e-9) else 0.0
 
 
 def _usage_of_pods(pods: Iterable[NodePod], usage: NodeUsage | None) -> dict[str, dict[Resource, float]]:

@@ -1,7 +1,7 @@
 """When no more is sold on a node, and who has to go: what was predicted was wrong, or cannot be known to be right.
 
 In this order: nothing more is sold; if that was not enough at the next look, pods that opted in are evicted, the lowest
-priority first and of one priority the youngest, as the least is lost with it. Pure.
+priority first, of one priority those without state, and of those the youngest, as the least is lost with it. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,13 @@ from autoscaler.cluster.reasons import Reason, ReasonCode
 from predictor.usage.panel import Resource
 
 CALM_SHARE = 0.95
-"""A node is calm while its usage is under this share of what is usable."""
+"""A node is calm while its usage is under this share of what is usable, and its CPU pressure of what is allowed."""
+BUSY_SHARE = 0.8
+"""CPU pressure counts from this share of what is usable on: below it tasks wait for limits of their own.
+
+The kernel counts a task that its own limit holds back as waiting, at the node as well (kubernetes/enhancements#5062),
+and evicting others would not help it. OpenShift's load-aware descheduler goes by pressure from 80 % utilisation on.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,10 @@ class NodeUse:
     measured_at_seconds: float
     """… to then."""
     has_memory_pressure: bool
+    cpu_pressure: float | None = None
+    """Share of that time in which some task waited for a CPU; None where nobody measures it."""
+    allowed_cpu_pressure: float = 1.0
+    """More of it is too much."""
 
     def excess(self) -> Reason | None:
         """Why the node is too full; None where it is not."""
@@ -53,11 +63,25 @@ class NodeUse:
             if used >= usable:
                 text = f"{shown(resource, used)} are used, {shown(resource, usable)} are usable"
                 return Reason(ReasonCode.NODE_FULL, text)
+        if self.has_cpu_pressure:
+            waited = f"tasks waited for CPU in {self.cpu_pressure:.0%} of the time"
+            return Reason(ReasonCode.CPU_PRESSURE, f"{waited}, {self.allowed_cpu_pressure:.0%} is allowed")
         return None
+
+    @property
+    def has_cpu_pressure(self) -> bool:
+        """Whether tasks wait for CPU for too much of the time, and not for limits of their own alone."""
+        return self._waits_more_than(self.allowed_cpu_pressure)
+
+    def _waits_more_than(self, share: float) -> bool:
+        used, usable = self.usage.get(Resource.CPU), self.usable.get(Resource.CPU, float("inf"))
+        if self.cpu_pressure is None or used is None:
+            return False
+        return used >= BUSY_SHARE * usable and self.cpu_pressure > share
 
     def is_calm(self) -> bool:
         """Whether it is so far from being too full that it may be sold again."""
-        if self.has_memory_pressure:
+        if self.has_memory_pressure or self._waits_more_than(CALM_SHARE * self.allowed_cpu_pressure):
             return False
         return all(used < CALM_SHARE * self.usable.get(each, float("inf")) for each, used in self.usage.items())
 
@@ -85,7 +109,8 @@ def guarded(
 ) -> GuardDecision:
     """What becomes of a node: `pods` are those on it, `usage_of_pod` what each is thought to use, by uid.
 
-    As many go as bring what is measured under what is usable, and one where that is not known or memory is pressed.
+    As many go as bring what is measured under what is usable, and one where that is not known, or where memory or CPU
+    is pressed: what the going of a pod does to that cannot be told before.
     After an eviction nothing is evicted until all of what is measured lies after it.
     """
     excess = use.excess()
@@ -116,13 +141,18 @@ def in_order_of_eviction(pods: Iterable[NodePod]) -> tuple[NodePod, ...]:
     """Those that may go, the cheapest first: pods that were sold what others requested, whose owners opted in."""
     sold_to = (each for each in pods if each.is_reclaimed or each.is_lowered)
     able = (each for each in sold_to if each.is_evictable and not each.is_leaving)
-    return tuple(sorted(able, key=lambda each: (each.priority, -each.created_seconds, each.namespace, each.name)))
+
+    def cost(pod: NodePod) -> tuple[int, bool, float, str, str]:
+        return pod.priority, pod.has_state, -pod.created_seconds, pod.namespace, pod.name
+
+    return tuple(sorted(able, key=cost))
 
 
 def _victims(
     use: NodeUse, pods: Sequence[NodePod], usage_of_pod: Mapping[str, Mapping[Resource, float]]
 ) -> tuple[NodePod, ...]:
-    """Enough to bring down what is over, less what pods that are leaving already will free; one for want of memory."""
+    """Enough to bring down what is over, less what pods that are leaving already will free; one for pressure."""
+    is_pressed = use.has_memory_pressure or use.has_cpu_pressure
     over = {}
     for resource, used in use.usage.items():
         leaving = sum(usage_of_pod.get(pod.uid, {}).get(resource, 0.0) for pod in pods if pod.is_leaving)
@@ -130,11 +160,12 @@ def _victims(
             over[resource] = used - leaving - use.usable[resource]
     chosen: list[NodePod] = []
     for pod in in_order_of_eviction(pods):
-        is_enough = not over and (chosen or not use.has_memory_pressure)
+        is_enough = not over and (chosen or not is_pressed)
         if is_enough:
             break
         frees = usage_of_pod.get(pod.uid, {})
-        if over and not use.has_memory_pressure and not any(frees.get(each, 1.0) > 0 for each in over):
+        short = {*over, Resource.CPU} if use.has_cpu_pressure else set(over)
+        if short and not use.has_memory_pressure and not any(frees.get(each, 1.0) > 0 for each in short):
             continue  # it uses nothing of what is short
         chosen.append(pod)
         # What nobody knows is taken for enough: the next look will tell.

@@ -8,8 +8,9 @@ How high the peak is told follows how often such peaks were exceeded on the past
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import isnan
 
 import numpy as np
 
@@ -49,6 +50,8 @@ class ToldPeak:
     """For which it was asked, as that stated was exceeded more or less often than stated."""
     past_horizons: int
     cold_tasks: int
+    last_peak: float = float("nan")
+    """What they reached in the horizon that has just ended; NaN where nobody was watching."""
 
 
 def told_peaks(
@@ -73,7 +76,13 @@ def told_peaks(
     return tuple(
         Hold(Reason(ReasonCode.NO_EVIDENCE, past.reason))
         if isinstance(past, NoPeak)
-        else ToldPeak(float(past.quantiles([probability])[0]), float(probability), len(past.maxima), past.cold_tasks)
+        else ToldPeak(
+            float(past.quantiles([probability])[0]),
+            float(probability),
+            len(past.maxima),
+            past.cold_tasks,
+            float(past.peaks[-1]) + past.reserved,
+        )
         for past, probability in zip(pasts, asked, strict=True)
     )
 
@@ -109,8 +118,11 @@ class Reclaimable:
     reason: Reason
 
 
-def reclaimable(shelf: Shelf, *, usable_share: float, max_rate: float) -> Reclaimable:
-    """What ordinary pods leave of the usable capacity at their peak, capped by the rate; 0 where that is unknown."""
+def reclaimable(shelf: Shelf, *, usable_share: float, max_rate: float, sold_share: float = 1.0) -> Reclaimable:
+    """What ordinary pods leave of the usable capacity at their peak, capped by the rate; 0 where that is unknown.
+
+    No more than `sold_share` of what they leave, as what was told has been wrong too often where that is below 1.
+    """
     for unknown in (shelf.peak, shelf.newcomers):
         if isinstance(unknown, Hold):
             return Reclaimable(0.0, unknown.reason)
@@ -119,14 +131,28 @@ def reclaimable(shelf: Shelf, *, usable_share: float, max_rate: float) -> Reclai
     words = partial(shown, shelf.resource)
     usable = usable_share * shelf.allocatable
     peak = shelf.peak.value + shelf.newcomers
-    left, allowed = usable - peak, max(max_rate * shelf.allocatable - shelf.requested, 0.0)
+    left, allowed = sold_share * (usable - peak), max(max_rate * shelf.allocatable - shelf.requested, 0.0)
     text = f"a peak of {words(peak)} is predicted, {words(usable)} are usable"
     if left <= 0:
         return Reclaimable(0.0, Reason(ReasonCode.PEAK_ABOVE_USABLE, f"{text}: nothing is left"))
     if allowed < left:
         limited = f"{text}, of which maxRate {max_rate:g} allows to sell {words(allowed)}"
         return Reclaimable(allowed, Reason(ReasonCode.MAX_RATIO, limited))
+    if sold_share < 1.0:
+        cautious = f"{text}; violations overdraw the budget, so {sold_share:.0%} of what is left is sold"
+        return Reclaimable(left, Reason(ReasonCode.BUDGET_OVERDRAWN, cautious))
     return Reclaimable(left, Reason(ReasonCode.PREDICTED_PEAK, text))
+
+
+def in_hindsight(shelf: Shelf, *, usable_share: float, max_rate: float) -> float | None:
+    """What could have been sold of the pods that are there had the horizon that has just ended been known beforehand.
+
+    None where no peak is told, or nobody was watching then.
+    """
+    if isinstance(shelf.peak, Hold) or isnan(shelf.peak.last_peak):
+        return None
+    known = replace(shelf, peak=replace(shelf.peak, value=shelf.peak.last_peak))
+    return reclaimable(known, usable_share=usable_share, max_rate=max_rate).amount
 
 
 def oversubscription_rate(requested: float, reclaimed: float, allocatable: float) -> float:

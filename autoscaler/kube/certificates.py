@@ -87,6 +87,24 @@ def issued(dns_name: str, now_seconds: float, trusted_before: bytes = b"") -> Ce
     )
 
 
+def is_trusted(certificate: bytes, bundle: bytes) -> bool:
+    """Whether one of the authorities in the bundle has signed the certificate; both in PEM."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        served, authorities = x509.load_pem_x509_certificate(certificate), x509.load_pem_x509_certificates(bundle)
+    except ValueError:
+        return False
+    for each in authorities:
+        try:
+            served.verify_directly_issued_by(each)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        return True
+    return False
+
+
 def _unexpired(bundle: bytes, now: datetime) -> bytes:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding

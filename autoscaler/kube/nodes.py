@@ -218,6 +218,8 @@ def node_pod_of(item: JsonObject) -> NodePod | None:
         created_seconds=seconds_of(metadata["creationTimestamp"]),
         is_evictable=str((metadata.get("labels") or {}).get(EVICTABLE_LABEL, "")).lower() == "true",
         is_leaving="deletionTimestamp" in metadata,
+        has_state="/StatefulSet/" in workload
+        or any("persistentVolumeClaim" in each or "ephemeral" in each for each in spec.get("volumes") or ()),
         gpus=int(sum(quantity(str((each.get("limits") or {}).get(GPU, "0"))) for each in containers)),
         is_lowered=ORIGINAL_ANNOTATION in annotations and not any(each != NO_AMOUNTS for each in reclaimed),
     )

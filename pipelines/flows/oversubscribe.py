@@ -19,7 +19,16 @@ from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
 
 DECISIONS_A_HORIZON = 6
 FORESIZE, ORACLE = "foresize", "oracle (sees the future)"
-BESIDE = ("borg_default", "max_n_sigma_rc_7d", "running_maximum_7d")
+BESIDE = (
+    "limits",
+    "borg_default",
+    "rc_like_p99_7d",
+    "n_sigma_5_7d",
+    "max_n_sigma_rc_7d",
+    "koordinator",
+    "running_maximum_7d",
+)
+"""Peers, with a week of past where they can have it: history counts for more than the formula."""
 
 
 @dataclass(frozen=True, slots=True)

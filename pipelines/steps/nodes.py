@@ -1,6 +1,7 @@
 """Makes a history ready for oversubscription: which workloads are on which node, and what limits each of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,8 @@ ONE_NODE = "all"
 """Name of the one node of a history that names neither nodes nor node pools."""
 LIMITING = ("limit", "capacity", "request")
 """What counts as the most that a workload may use: the first of these that is known of it."""
+JITTER = 1.05
+"""A rate between two scrapes may exceed a limit that is kept by about so much."""
 
 
 def nodes_of(
@@ -22,7 +25,8 @@ def nodes_of(
 
     Without a placement a node pool stands for a node, without pools everything is on one. Workloads without limit,
     capacity and request are left out, as are those that a placement does not name. Raises InvalidUsage for a placement
-    that names none of them.
+    that names none of them. What may mislead is a finding: usage above what limits it, and whoever is on a node
+    without a history.
     """
     rows_of: dict[str, list[int]] = {}
     limits: dict[int, FloatArray] = {}
@@ -35,11 +39,18 @@ def nodes_of(
             why = "on no node of the placement" if node is None else "neither limit, capacity nor request"
             findings.append(Finding(workload, resource.value, Severity.WARNING, f"{why}: left out of oversubscription"))
             continue
-        limits[row] = known
+        limits[row] = known.values
+        findings += _excess(panel, row, known)
         rows_of.setdefault(node, []).append(row)
     if placement is not None and not rows_of and any("no node" in str(each) for each in findings):
         first = panel.keys[panel.rows(resource)[0]].workload
         raise InvalidUsage(f"the placement names none of the history's workloads, such as {first!r}")
+    measured = {panel.keys[row].workload for row in panel.rows(resource).tolist()}
+    for workload, name in sorted(placement.items()) if placement and measured else ():
+        if workload in measured:
+            continue
+        text = f"on node {name} by the placement, but not in the history: it counts for nothing there"
+        findings.append(Finding(workload, resource.value, Severity.WARNING, text))
     nodes = tuple(
         NodeHistory(node=name, usage=panel.usage[rows], limits=np.stack([limits[row] for row in rows]))
         for name, rows in sorted(rows_of.items())
@@ -47,12 +58,35 @@ def nodes_of(
     return nodes, tuple(findings)
 
 
-def _limits(panel: UsagePanel, row: int) -> FloatArray | None:
-    """[steps], each step's newest known; before the first known that one. None where nothing is known."""
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """The most that a workload may use."""
+
+    name: str
+    """Which of `LIMITING` it is."""
+    values: FloatArray
+    """[steps]"""
+
+
+def _limits(panel: UsagePanel, row: int) -> _Limits | None:
+    """Each step's newest known; before the first known that one. None where nothing is known; 0 is no limit."""
     for name in LIMITING:
         if name in panel.attributes:
-            values = carried_forward(np.asarray(panel.attributes[name][[row]], dtype=np.float64))[0]
+            given = np.asarray(panel.attributes[name][[row]], dtype=np.float64)
+            values = carried_forward(np.where(given > 0, given, np.nan))[0]
             known = np.flatnonzero(~np.isnan(values))
             if known.size:
-                return np.asarray(np.where(np.isnan(values), values[known[0]], values))
+                return _Limits(name, np.asarray(np.where(np.isnan(values), values[known[0]], values)))
     return None
+
+
+def _excess(panel: UsagePanel, row: int, limits: _Limits) -> Iterator[Finding]:
+    """A finding where usage exceeds what counts as the most it may be, as it is cut off there."""
+    usage, key = panel.usage[row], panel.keys[row]
+    exceeded = np.count_nonzero(usage > JITTER * limits.values)
+    if exceeded:
+        times = float(np.nanmax(usage / limits.values))
+        text = (
+            f"usage exceeds its {limits.name} in {exceeded} samples, up to {times:.3g} times: it counts up to that only"
+        )
+        yield Finding(key.workload, key.resource.value, Severity.WARNING, text)

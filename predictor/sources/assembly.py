@@ -301,8 +301,8 @@ def _mean_pods_anywhere(
     return {workload: each / np.where(count > 0, count, np.nan) for workload, (each, count) in sums.items()}
 
 
-def assembled_node_usage(matrix: Matrix, since_seconds: int, measured_at_seconds: int) -> NodeUsage:
-    """The newest point of the answer to `Queries.placed`, which is about that time."""
+def assembled_node_usage(matrix: Matrix, pressure: Matrix, since_seconds: int, measured_at_seconds: int) -> NodeUsage:
+    """The newest points of the answers to `Queries.placed` and `cpu_pressure_of_nodes`, which are about that time."""
 
     def newest(what: str) -> dict[Placed, float]:
         rows = _by_placed(matrix, what)
@@ -318,7 +318,14 @@ def assembled_node_usage(matrix: Matrix, since_seconds: int, measured_at_seconds
         {each: newest(each.value) for each in PLACED},
         {each: newest(pods_of(each)) for each in PLACED},
         frozenset(node for node, count in missing.items() if count > MAX_UNMEASURED_FRACTION * running[node]),
+        _newest_by_node(pressure),
     )
+
+
+def _newest_by_node(matrix: Matrix) -> dict[str, float]:
+    newest = {dict(labels).get("node", ""): float(values[-1]) for labels, values in matrix.rows()}
+    # A rate that is extrapolated may be a little above 1.
+    return {node: min(value, 1.0) for node, value in newest.items() if node and not np.isnan(value)}
 
 
 def assembled_gpus(matrix: Matrix, *, start_seconds: int, step_seconds: int) -> NodeGpus:

@@ -237,8 +237,10 @@ class PrometheusSource:
         """
         step = 2 * self._scrape_interval_seconds
         end = int(now_seconds) - step
-        answers = self._ask({"placed": (self._queries(step).placed(), Grid(end, end, step))}, None)
-        return assembled_node_usage(answers["placed"], end, end + step)
+        queries, grid = self._queries(step), Grid(end, end, step)
+        asked = {"placed": (queries.placed(), grid), "cpu pressure": (queries.cpu_pressure_of_nodes(), grid)}
+        answers = self._ask(asked, None)
+        return assembled_node_usage(answers["placed"], answers["cpu pressure"], end, end + step)
 
     def fetch_gpus(self, *, start_seconds: int, end_seconds: int, step_seconds: int) -> NodeGpus:
         """How busy and full the GPUs of nodes were; none where DCGM's exporter is not scraped.

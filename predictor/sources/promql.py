@@ -50,6 +50,11 @@ workload at a time and within its namespace alone; beside it stand the images th
 
 **Who is on a node** is read from `kube_pod_info`, over the same range as the usage.
 
+**How long tasks waited for CPU** on a node is the kernel's pressure stall information (PSI), "some": node-exporter's
+`node_pressure_cpu_waiting_seconds_total`, or that of the root cgroup from kubelets with the feature KubeletPSI (on by
+default from Kubernetes 1.34). Of both the larger, as they count the same. The node is the label `node` where a scrape
+job sets it, else the host of `instance`, which `kube_node_info` may know as the node's `internal_ip`.
+
 **Ingress.** ingress-nginx counts by Service, not by workload. `predictor.sources.prometheus` maps a Service to the
 workload of the same name in its namespace unless it is told otherwise.
 """
@@ -104,7 +109,10 @@ BUSIEST, MEAN, LARGEST = "busiest", "mean", "largest"
 NAME_CHARACTERS = 8_000
 """Most characters of workloads' names in one query; more are asked for by several."""
 NAMED_NODE = 'node!=""'
+HOST_OF_INSTANCE = r"\[?(.+?)\]?(:[0-9]+)?"
 PLACED_METRICS = ("container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "kube_pod_info")
+PRESSURE_METRICS = ("node_pressure_cpu_waiting_seconds_total", "container_pressure_cpu_waiting_seconds_total")
+"""Either tells how long tasks waited for CPU."""
 POOL_METRICS = ("kube_node_status_allocatable", "kube_node_info", "kube_node_labels")
 
 
@@ -250,6 +258,17 @@ class Queries:
         shares = _copy(f"sum by (node) ({placed})", "Hostname", "node")
         parts = {ACTIVITY: activity, FULLEST: fullest, SHARES: f"sum by (Hostname) ({shares})"}
         return " or ".join(_set(f"({vector})", "what", what) for what, vector in parts.items())
+
+    def cpu_pressure_of_nodes(self) -> str:
+        """Share of time in which some task waited for a CPU, by `node`; hosts that are no node may be among them."""
+        of_host, of_cgroup = PRESSURE_METRICS
+        counters = (self._select(of_host), self._select(of_cgroup, 'id="/"'))
+        each = " or ".join(_with_host(f"rate({counter}[{self.counter_range}])") for counter in counters)
+        info = self._select("kube_node_info", 'internal_ip!=""')
+        named = f"topk by (internal_ip) (1, max by (internal_ip, node) ({info}))"
+        by_host = f"max by (subject_host) ({each})"
+        by_address = f"{_copy(by_host, 'internal_ip', 'subject_host')} * on (internal_ip) group_left (node) {named}"
+        return f"max by (node) ({by_address} or {_copy(by_host, 'node', 'subject_host')})"
 
     def requests(self) -> str:
         """Requests per second to each Service, under the labels `subject_namespace` and `subject_service`."""
@@ -486,6 +505,12 @@ def _subject(vector: str, *labels: str) -> str:
     for label in labels:
         vector = _copy(_copy(vector, f"subject_{label}", label), f"subject_{label}", f"exported_{label}")
     return vector
+
+
+def _with_host(vector: str) -> str:
+    """The label `subject_host` names the node, or the host that was scraped."""
+    host = f'label_replace({vector}, "subject_host", "$1", "instance", {quoted(HOST_OF_INSTANCE)})'
+    return _copy(host, "subject_host", "node")
 
 
 def _copy(vector: str, to: str, source: str) -> str:

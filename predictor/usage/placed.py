@@ -62,3 +62,5 @@ class NodeUsage:
     """How many pods that is."""
     partial: Collection[str] = field(default_factory=frozenset)
     """Nodes of which too many running pods were not measured."""
+    cpu_pressure: Mapping[str, float] = field(default_factory=dict)
+    """By node, the share of that time in which some task waited for a CPU; a node without it was not measured so."""

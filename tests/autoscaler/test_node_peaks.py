@@ -81,6 +81,20 @@ def test_a_pod_on_reclaimed_cpu_is_an_ordinary_one_of_memory() -> None:
     assert value(peaks, MEMORY) == pytest.approx(2.0 * 2**30, rel=0.05)
 
 
+def test_a_node_whose_pods_changed_is_told_as_if_the_new_ones_had_always_been_there() -> None:
+    """Nothing of those that left stays behind."""
+    teller = PeakTeller(Source(), STEP, is_patient=True)
+    before = teller.peaks({CPU: ["n1"]}, [a_pod("a"), a_pod("b")], NOW)
+
+    after = teller.peaks({CPU: ["n1"]}, [a_pod(f"sort-{n}", BATCH) for n in range(5)], NOW + REFRESH_SECONDS)
+
+    assert value(before) == pytest.approx(2.0, rel=0.05)
+    assert after.peak("n1", CPU, NOW + REFRESH_SECONDS) == told(
+        Source(), [a_pod(f"sort-{n}", BATCH) for n in range(5)]
+    ).peak("n1", CPU, NOW)
+    assert value(after, now=NOW + REFRESH_SECONDS) == pytest.approx(5.0, rel=0.05)
+
+
 def test_a_job_of_a_cron_job_has_the_cron_jobs_past() -> None:
     """A Job is new with each run; the metrics are the CronJob's."""
     source = Source()

@@ -1,5 +1,7 @@
 """What policies ask for, how their budgets are counted, and what is read of nodes and pods."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +69,35 @@ def test_what_leaves_the_window_no_longer_counts() -> None:
     assert (record.violations, record.node_horizons) == (0, HORIZONS_KEPT)
 
 
+def test_each_violation_too_many_widens_the_margin() -> None:
+    """Of ten nodes one violation is allowed at 10 %, a second may be chance, the third leaves 2/3 to sell."""
+    nodes = [f"n{number}" for number in range(10)]
+
+    def share(violated: int) -> float:
+        return BudgetRecord().after(nodes, nodes[:violated], DAY, START).sold_share(0.1)
+
+    assert [share(count) for count in range(4)] == pytest.approx([1.0, 1.0, 1.0, 2 / 3])
+    assert share(10) == pytest.approx(0.2)
+    assert BudgetRecord().sold_share(0.01) == 1.0
+
+
+def test_severity_is_that_of_the_worst_violation_in_the_window() -> None:
+    record = BudgetRecord().after({"n1"}, {"n1"}, DAY, START, worst=0.25)
+    record = record.after({"n1"}, {"n1"}, DAY, START + 60, worst=0.1)
+    record = record.after({"n1"}, (), DAY, START + DAY)
+
+    assert record.severity == 0.25
+    assert record_from(record.as_json()).severity == 0.25
+    assert record.after({"n1"}, (), DAY, START + HORIZONS_KEPT * DAY).severity == 0.0
+
+
+def test_a_record_of_an_earlier_version_has_no_severity() -> None:
+    kept = {"start": "2026-01-01T00:00:00Z", "nodes": 2, "violated": ["n1"], "past": []}
+
+    assert record_from(kept).violations == 1
+    assert record_from(kept).severity == 0.0
+
+
 @given(st.lists(st.tuples(st.integers(0, 40), st.sets(st.sampled_from("abc"))), max_size=10))
 def test_a_record_comes_back_from_a_status_as_it_was(seen: list[tuple[int, set[str]]]) -> None:
     record = BudgetRecord()
@@ -109,6 +140,28 @@ def test_a_pod_is_read_with_its_sidecars_and_what_it_asks_for_of_what_was_reclai
     assert pod.limits == Amounts(None, 3 * 2**30)
     assert pod.reclaimed == Amounts(1.5, None)
     assert (pod.workload, pod.priority, pod.is_evictable, pod.is_reclaimed) == ("shop/Pod/web-0", 7, True, True)
+
+
+@pytest.mark.parametrize(
+    ("owner", "volume", "has_state"),
+    [
+        ("Job", {"emptyDir": {}}, False),
+        ("StatefulSet", {"emptyDir": {}}, True),
+        ("Job", {"persistentVolumeClaim": {"claimName": "data"}}, True),
+        ("Job", {"ephemeral": {"volumeClaimTemplate": {}}}, True),
+    ],
+)
+def test_a_pod_with_a_claim_or_a_name_of_its_own_has_state(
+    owner: str, volume: dict[str, object], has_state: bool
+) -> None:
+    item = a_pod(volumes=[{"name": "data", **volume}])
+    metadata: Any = item["metadata"]
+    metadata["ownerReferences"] = [{"kind": owner, "name": "sort", "controller": True, "apiVersion": "v1"}]
+
+    pod = node_pod_of(item)
+
+    assert pod is not None
+    assert pod.has_state is has_state
 
 
 def test_pods_that_are_done_or_nowhere_are_of_no_interest() -> None:

@@ -16,6 +16,7 @@ from autoscaler.decisions.reclaiming import (
     NodeTasks,
     Shelf,
     ToldPeak,
+    in_hindsight,
     offer,
     oversubscription_rate,
     reclaimable,
@@ -80,6 +81,29 @@ def test_what_is_left_of_the_usable_capacity_may_be_sold() -> None:
     assert uncapped.reason.code is ReasonCode.PREDICTED_PEAK
     assert capped.amount == pytest.approx(9.2)
     assert capped.reason.code is ReasonCode.MAX_RATIO
+
+
+def test_where_violations_overdraw_the_budget_less_of_what_is_left_is_sold() -> None:
+    """Half of 0.9 · 16 − 5 cores, with the reason; a rate that allows less decides as ever."""
+    cautious = reclaimable(a_shelf(5.0), usable_share=0.9, max_rate=2.0, sold_share=0.5)
+
+    assert cautious.amount == pytest.approx(4.7)
+    assert cautious.reason.code is ReasonCode.BUDGET_OVERDRAWN
+    assert "50% of what is left is sold" in cautious.reason.message
+    capped = reclaimable(a_shelf(5.0), usable_share=0.9, max_rate=0.8, sold_share=0.5)
+    assert capped.reason.code is ReasonCode.MAX_RATIO
+
+
+def test_in_hindsight_the_last_horizons_own_peak_decides() -> None:
+    """Nine days that peak at 9 and one at 3: 0.9 · 16 − 3 cores would have been left on the last."""
+    peak = told([9.0] * 9 + [3.0])
+    assert isinstance(peak, ToldPeak)
+    shelf = replace(a_shelf(5.0), peak=peak)
+
+    assert in_hindsight(shelf, usable_share=0.9, max_rate=2.0) == pytest.approx(11.4)
+    assert reclaimable(shelf, usable_share=0.9, max_rate=2.0).amount < 6
+    assert in_hindsight(a_shelf(UNKNOWN), usable_share=0.9, max_rate=2.0) is None
+    assert in_hindsight(a_shelf(5.0), usable_share=0.9, max_rate=2.0) is None
 
 
 @pytest.mark.parametrize(
@@ -185,6 +209,13 @@ def test_the_lowest_priority_goes_first_and_of_one_priority_the_youngest() -> No
     assert [each.name for each in in_order_of_eviction((*PODS, ordinary))] == ["young", "old", "dear"]
 
 
+def test_of_one_priority_pods_with_state_go_last() -> None:
+    """Whatever their age: a volume has to follow them."""
+    stateful = a_pod("stateful", 0, age=1.0)._replace(has_state=True)
+
+    assert [each.name for each in in_order_of_eviction((*PODS, stateful))] == ["young", "old", "stateful", "dear"]
+
+
 def test_selling_stops_first_and_pods_go_only_if_that_was_not_enough() -> None:
     """And no more of them than bring usage under what is usable."""
     stopped = decide(UNGUARDED, use(15.5))
@@ -228,6 +259,54 @@ def test_one_pod_at_a_time_goes_from_a_node_short_of_memory() -> None:
     assert [each.name for each in decision.evict] == ["young"]
     assert decision.guard.reason is not None
     assert decision.guard.reason.code is ReasonCode.NODE_PRESSURE
+
+
+def pressed(cores: float, pressure: float | None, at: float = NOW) -> NodeUse:
+    """A node of which 14 cores are usable, and 40 % pressure is allowed."""
+    return replace(use(cores, at), cpu_pressure=pressure, allowed_cpu_pressure=0.4)
+
+
+def test_a_busy_node_whose_tasks_wait_for_cpu_is_no_longer_sold_and_then_pods_go_one_at_a_time() -> None:
+    """Though less is used than is usable; a pod that is known to use no CPU stays."""
+    stopped = decide(UNGUARDED, pressed(12.0, 0.55))
+    costs = {**COSTS, "young": {Resource.CPU: 0.0}}
+    measured = guarded(
+        stopped.guard,
+        pressed(12.0, 0.55, NOW + 30),
+        PODS,
+        usage_of_pod=costs,
+        release_seconds=600.0,
+        now_seconds=NOW + 30,
+    )
+
+    assert stopped.is_intervention
+    assert stopped.guard.reason is not None
+    assert stopped.guard.reason.code is ReasonCode.CPU_PRESSURE
+    assert stopped.guard.reason.message == "tasks waited for CPU in 55% of the time, 40% is allowed"
+    assert [each.name for each in measured.evict] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "pressure"),
+    [(12.0, 0.4), (11.0, 0.9), (12.0, None)],
+    ids=["no more than allowed", "not busy: tasks wait for limits of their own", "not measured"],
+)
+def test_cpu_pressure_alone_changes_nothing(cores: float, pressure: float | None) -> None:
+    assert decide(UNGUARDED, pressed(cores, pressure)) == GuardDecision(UNGUARDED)
+
+
+def test_cpu_pressure_is_no_matter_of_a_node_that_sells_only_memory() -> None:
+    seen = NodeUse({Resource.MEMORY: 13.0}, {Resource.MEMORY: 14.0}, NOW, NOW, False, 0.9, 0.4)
+
+    assert decide(UNGUARDED, seen) == GuardDecision(UNGUARDED)
+
+
+def test_a_node_under_cpu_pressure_is_calm_once_that_is_well_under_what_is_allowed() -> None:
+    guard = Guard(suspended_since_seconds=NOW - 60)
+
+    assert decide(guard, pressed(12.0, 0.39)).guard.calm_since_seconds is None
+    assert decide(guard, pressed(12.0, 0.37)).guard.calm_since_seconds == NOW
+    assert decide(guard, pressed(11.0, 0.39)).guard.calm_since_seconds == NOW
 
 
 def test_a_node_is_sold_again_once_it_was_calm_for_long_enough() -> None:

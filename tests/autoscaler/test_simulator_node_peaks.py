@@ -113,6 +113,36 @@ def test_as_many_peaks_exceed_as_is_stated() -> None:
     assert outcome.savings > 0.2
 
 
+def test_where_the_mix_of_nodes_changes_half_way_as_many_peaks_exceed_as_with_the_new_mix_all_along() -> None:
+    """Calm tasks give way to bursty ones: what is told rests on the past of those that are there.
+
+    Only the record of what was exceeded is that of others, which costs next to nothing.
+    """
+    days, change, stated = 48, 28 * DAY, 0.1
+    dice = np.random.default_rng(5)
+    calm = np.minimum(dice.exponential(0.2, (24, 3, days * DAY)), 4.0)
+    bursty = np.minimum(dice.pareto(2.0, (24, 3, days * DAY)), 40.0)
+    before, along = (
+        replayed(*(node(usage, [40, 40, 40], f"node-{n}") for n, usage in enumerate(mix))) for mix in (calm, bursty)
+    )
+    is_after = along.decided_at >= change
+    changed = replace(
+        along,
+        limits=np.where(is_after, along.limits, before.limits),
+        actual=np.where(is_after, along.actual, before.actual),
+        pasts=tuple(
+            tuple(new if is_new else old for old, new, is_new in zip(*both, is_after, strict=True))
+            for both in zip(before.pasts, along.pasts, strict=True)
+        ),
+    )
+
+    def exceeded(replay: PeakReplay) -> float:
+        return float(np.mean((replay.actual > foresize_peaks(replay, stated))[:, is_after]))
+
+    assert exceeded(along) == pytest.approx(stated, abs=0.03)
+    assert exceeded(changed) == pytest.approx(exceeded(along), abs=0.01)
+
+
 def test_an_outcome_counts_violations_their_severity_and_what_was_saved() -> None:
     """Foretold 6 and 8 of limits of 10, true 5 and 10, then nothing known: one of two, by 2 of 10, saving 0.3."""
     made = replace(

@@ -66,7 +66,9 @@ class Ask:
         return [number for number in numbers if not math.isnan(number)]
 
 
-A_POLICY = PolicyGauges(policy="general", resource="cpu", rate=1.2, violations=1, budget_used=0.4)
+A_POLICY = PolicyGauges(
+    policy="general", resource="cpu", rate=1.2, violations=1, budget_used=0.4, severity=0.1, oracle_rate=1.5
+)
 A_NODE = NodeGauges(
     node="n1",
     resource="cpu",

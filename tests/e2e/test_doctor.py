@@ -1,17 +1,22 @@
 """The doctor against a real API server: it names exactly the permissions that a role lacks, and what objects lack."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from autoscaler.kube.client import KubeClient
+from autoscaler.kube.webhook import WebhookCertificate
+from autoscaler.settings import WebhookSettings
 from foresize.doctor import Check, cluster_checks
 from foresize.settings import load_settings
-from tests.support.controlplane import ControlPlane, JsonObject, deployment
+from tests.support.controlplane import ApiError, ControlPlane, JsonObject, deployment, wait_until
 from tests.support.prometheus import STEP, a_prometheus, a_series
 from tests.support.running import an_object
+from tests.support.webhook import CONFIGURATIONS, POLICIES, Webhook, a_webhook
 
 pytestmark = pytest.mark.e2e
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -89,6 +94,123 @@ def test_what_oversubscription_policies_need_is_checked_where_there_are_any(cont
         assert said("sells-no-gpus", *others) == [("WARN", "may not patch nodes in the cluster")]
     finally:
         control_plane.api.delete("/apis/foresize.io/v1alpha1/oversubscriptionpolicies/looked-at")
+
+
+def about_the_webhook(webhook: Webhook, kubeconfig: Path | None = None) -> list[tuple[str, str]]:
+    """What is said of it to an administrator, or whoever else asks."""
+    settings = load_settings(
+        None,
+        {},
+        {
+            ("webhook", "dns_name"): "localhost",
+            ("webhook", "configuration"): webhook.namespace,
+            ("webhook", "certificate_namespace"): webhook.namespace,
+            ("webhook", "certificate_name"): webhook.namespace,
+        },
+    )
+    checks = cluster_checks(settings, kubeconfig or webhook.plane.kubeconfig, None, asks_queries=False)
+    said = [(c.status, c.message.replace(webhook.namespace, "NS")) for c in checks]
+    return [each for each in said if "webhook" in each[1].lower() or "Secret" in each[1]]
+
+
+def bind_webhook_roles(webhook: Webhook, without: str = "") -> None:
+    """Those of deploy/webhook in the namespace, for its own configuration and Secret, but for one resource."""
+    for each in yaml.safe_load_all((DEPLOY / "webhook" / "rbac.yaml").read_text()):
+        for place in (each["metadata"], *each.get("subjects", ())):
+            if "namespace" in place:
+                place["namespace"] = webhook.namespace
+        if each["kind"].startswith("Cluster"):
+            each["metadata"]["name"] = webhook.namespace
+        if each["kind"] == "ClusterRoleBinding":
+            each["roleRef"]["name"] = webhook.namespace
+        each["rules"] = [
+            rule | ({"resourceNames": [webhook.namespace]} if "resourceNames" in rule else {})
+            for rule in each.get("rules") or ()
+            if without not in rule["resources"]
+        ]
+        webhook.plane.apply({key: value for key, value in each.items() if value})
+
+
+@pytest.fixture
+def webhook(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Webhook]:
+    """Nothing of it is there yet."""
+    control_plane.apply(yaml.safe_load((DEPLOY / "crd.yaml").read_text()))
+    with control_plane.namespace("examined") as namespace, a_webhook(control_plane, tmp_path, namespace) as webhook:
+        wait_until(lambda: is_served(control_plane, POLICIES), 30, "a server that has taken in the applied kind")
+        yield webhook
+
+
+def is_served(plane: ControlPlane, path: str) -> bool:
+    try:
+        plane.get(path)
+    except ApiError:
+        return False
+    return True
+
+
+def test_a_webhook_that_is_installed_is_examined_step_by_step(webhook: Webhook) -> None:
+    """From a policy that waits for it to one that is called; each step says what is still missing."""
+    webhook.policy()
+    waiting = "requests are not lowered as 1 OversubscriptionPolicies want it"
+    assert about_the_webhook(webhook) == [("WARN", f"there is no MutatingWebhookConfiguration NS: {waiting}")]
+
+    webhook.configure()
+    bind_webhook_roles(webhook, without="secrets")
+    assert about_the_webhook(webhook) == [
+        ("WARN", "there is no Secret NS/NS for the webhook's certificate"),
+        ("WARN", "the webhook's ServiceAccount NS/foresize-webhook may not get secrets NS, patch secrets NS"),
+    ]
+
+    bind_webhook_roles(webhook)
+    webhook.make_secret()
+    ((status, message),) = about_the_webhook(webhook)
+    assert status == "WARN"
+    assert message.endswith("should have been renewed: it has no ca.crt, tls.crt, tls.key")
+
+    client = KubeClient.connect(webhook.plane.kubeconfig)
+    try:
+        of = {"configuration": webhook.namespace, "certificate_namespace": webhook.namespace}
+        settings = WebhookSettings(dns_name="localhost", certificate_name=webhook.namespace, **of)
+        WebhookCertificate(client, settings, time.time).kept()
+    finally:
+        client.close()
+    assert about_the_webhook(webhook) == [
+        ("OK", "MutatingWebhookConfiguration NS is there and trusts the webhook's certificate")
+    ]
+
+    webhook.configure()  # Applied anew, without whom to trust.
+    webhook.plane.api.patch(
+        f"{CONFIGURATIONS}/{webhook.namespace}",
+        {
+            "webhooks": [
+                {"name": f"{n}.foresize.io", "clientConfig": {"caBundle": None}} for n in ("amplify", "reclaim")
+            ]
+        },
+        "application/strategic-merge-patch+json",
+    )
+    (distrust,) = about_the_webhook(webhook)
+    assert "amplify.foresize.io, reclaim.foresize.io of NS trust another certificate" in distrust[1]
+
+    reader = webhook.plane.kubeconfig_for(f"{webhook.namespace}-reader", ROLES["foresize-read"])
+    assert about_the_webhook(webhook, reader) == [
+        ("OK", "may not get MutatingWebhookConfiguration NS: whether pods are changed was not looked at")
+    ]
+
+
+def test_a_webhook_that_nobody_answers_for_is_a_warning(webhook: Webhook) -> None:
+    """The Service that the API server calls has no Ready copy behind it, and another name than the certificate."""
+    configuration = yaml.safe_load((DEPLOY / "webhook" / "configuration.yaml").read_text())
+    configuration["metadata"]["name"] = webhook.namespace
+    for hook in configuration["webhooks"]:
+        hook["clientConfig"]["service"]["namespace"] = webhook.namespace
+        hook["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": webhook.namespace}}
+    webhook.plane.apply(configuration)
+
+    said = [message for _, message in about_the_webhook(webhook)]
+
+    called = "foresize-webhook.NS.svc"
+    assert f"the API server calls the webhook by {called}, webhook.dns_name is localhost" in said
+    assert "no copy of the webhook is Ready behind the Service NS/foresize-webhook: no pod is changed" in said
 
 
 def test_what_even_a_dry_run_needs_fails(control_plane: ControlPlane) -> None:

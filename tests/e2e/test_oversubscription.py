@@ -31,6 +31,7 @@ def test_a_policy_that_observes_says_what_could_be_sold_and_writes_nothing_to_no
     assert cpu["requested"] == 15.5
     assert cpu["reclaimable"] == pytest.approx(min(USABLE_CORES - cpu["predictedPeak"], 1.5 * 16 - 15.5), rel=1e-3)
     assert cpu["rate"] == pytest.approx((15.5 + cpu["reclaimable"]) / 16, rel=1e-3)
+    assert cpu["oracleRate"] == 1.5  # The last peak was 4 cores as well, and no more is allowed.
     assert (cpu["offered"], cpu["sold"]) == (0, 0)
     assert cpu["violations"]["nodeHorizons"] >= 1
     assert shop.condition("AbleToReclaim") == ("True", "Observe")
@@ -100,6 +101,7 @@ def test_a_policy_that_observes_counts_how_often_the_prediction_was_wrong(shop: 
 
     violations = shop.cpu()["violations"]
     assert violations["budget"] == pytest.approx(0.1 * violations["nodeHorizons"])
+    assert 0 < violations["severity"] < 0.6
     assert violations["budgetUsed"] == pytest.approx(violations["count"] / violations["budget"], rel=1e-4)
     assert shop.metric("policy_violations", policy=shop.namespace, resource="cpu") == violations["count"]
     assert shop.status()["nodes"]["suspended"] == 0
@@ -236,6 +238,50 @@ def test_a_node_short_of_memory_is_not_sold_on_and_loses_the_cheapest_pod(shop: 
 
     shop.until(lambda: shop.condition("ReclaimingLimited") == ("True", "NodePressure"), "a status that says so")
     assert shop.events()[0][0] == "NodeSuspended"
+
+
+def test_a_busy_node_whose_tasks_wait_for_cpu_is_not_sold_on_and_loses_the_cheapest_pod(shop: Shop) -> None:
+    """Though less is used than is usable; on an idle node the same pressure is tasks that wait for their own limits."""
+    shop.policy()
+    shop.until(shop.offered, "an offer")
+    shop.batch("cheap", "cheap")
+    shop.batch("dear", "dear")
+    shop.until(lambda: shop.running() == ["cheap", "dear", "web-0"], "two batch pods")
+    shop.usage.cpu_pressure[shop.node] = 0.6
+    shop.until(lambda: (shop.metric("node_cpu_pressure", node=shop.node) or 0) > 0.5, "pressure that is seen")
+    assert shop.status()["nodes"]["suspended"] == 0
+
+    shop.usage.use({"web": IDLE, "cheap": 5.8, "dear": 5.8})
+    shop.until(lambda: shop.running() == ["dear", "web-0"], "an eviction")
+
+    (suspended, *_) = shop.events()
+    assert suspended[0] == "NodeSuspended"
+    assert "tasks waited for CPU" in suspended[1]
+    assert shop.condition("ReclaimingLimited") == ("True", "CPUPressure")
+
+
+def test_a_node_that_is_resized_cordoned_and_gone_is_followed(shop: Shop) -> None:
+    """Less is offered once it is smaller, whoever runs on a cordoned one stays, and one gone leaves no trace."""
+    path = f"/api/v1/nodes/{shop.node}"
+    shop.policy()
+    shop.until(lambda: (shop.offered() or 0) >= 8000, "an offer")
+    shop.batch("batch", "cheap")
+    shop.until(lambda: "batch" in shop.running(), "a batch pod")
+
+    smaller = {"capacity": {"cpu": "12"}, "allocatable": {"cpu": "12"}}
+    shop.plane.api.patch(f"{path}/status", {"status": smaller})
+    shop.until(lambda: shop.cpu()["allocatable"] == 12, "a status that knows its size")
+    shop.until(lambda: shop.offered() == 2500, "what the rate of 1.5 allows of 12 cores beside 15.5")
+
+    shop.plane.api.patch(path, {"spec": {"unschedulable": True}})
+    shop.cycle()
+    assert shop.offered() == 2500
+    assert shop.running() == ["batch", "web-0"]
+
+    shop.plane.api.delete(path)
+    shop.until(lambda: shop.condition("NodesSelected") == ("False", "NoNodes"), "a status that says so")
+    assert "suspendedNodes" not in shop.status()
+    assert shop.metric("node_offered", node=shop.node, resource="cpu") is None
 
 
 def test_a_controller_without_the_role_says_which_rule_it_needs(shop: Shop) -> None:

@@ -90,6 +90,9 @@ def test_missing_metrics_are_named_with_what_exports_them(prometheus_url: str) -
     assert "kube-state-metrics" in failed[0].advice
     assert any(c.status == "WARN" and "kube_pod_container_resource_requests" in c.message for c in checks)
     assert any(c.status == "OK" and "dcgm-exporter" in c.message for c in checks)
+    (unseen,) = [c for c in checks if "container_pressure_cpu_waiting_seconds_total" in c.message]
+    assert unseen.status == "OK"
+    assert "only needed where you oversell nodes" in unseen.message
 
 
 def test_scrape_interval_and_reach_of_history_are_told(prometheus_url: str) -> None:

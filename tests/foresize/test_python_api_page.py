@@ -28,4 +28,6 @@ def test_the_examples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytes
     assert known["model"].cutoff == table["timestamp"].max()
     assert set(known["forecast"]["target"]) == {"step", "peak_1h"}
     assert "foresize" in set(known["whole"]["method"])
+    assert 20 < known["peak"].value < 40
+    assert known["peak"].blocks == 28
     assert set(known["by_hour"]["level"]) == {0.5, 0.9, 0.99}

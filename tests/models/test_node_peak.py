@@ -89,7 +89,7 @@ def test_nothing_is_told_without_evidence() -> None:
 
     for made, said in (
         (short, "6 past"),
-        (empty, "0 tasks"),
+        (empty, "nothing runs on it"),
         (dark, "6 past horizons with"),
         (unbounded, "neither"),
         (cold, "all 2 tasks are cold"),

@@ -1,6 +1,7 @@
 """`foresize oversubscribe`: what a node may be oversold by, how that would have gone, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,34 @@ def test_without_a_placement_everything_is_on_one_node_and_a_workload_without_li
     assert node.usage.shape[0] == 3
     assert node.limits[0, 0] == 4
     assert [each.workload for each in findings] == [WORKLOADS[0]]
+
+
+def test_a_limit_of_nothing_is_none() -> None:
+    """As in Kubernetes: the request counts instead, and without one the workload is left out."""
+    panel = a_panel()
+    panel.attributes["limit"][:2] = 0.0
+    request: FloatArray = np.full(panel.usage.shape, np.nan)
+    request[0] = 2.0
+    panel = replace(panel, attributes={**panel.attributes, "request": request})
+
+    (node,), findings = nodes_of(panel, None, Resource.CPU)
+
+    assert node.limits[:, 0].tolist() == [2, 4, 4]
+    assert [each.workload for each in findings if "left out" in each.message] == [WORKLOADS[1]]
+
+
+def test_usage_above_a_limit_and_whoever_has_no_history_are_said() -> None:
+    """Both make a node look emptier than it is; what a rate's jitter puts above a limit does not."""
+    panel = a_panel()
+    panel.usage[0, 5:8] = 12.0
+    panel.usage[1, 5:8] = 4.1
+
+    _, findings = nodes_of(panel, PLACEMENT | {"shop/Pod/gone": "node-1"}, Resource.CPU)
+
+    assert [(each.workload, each.message) for each in findings] == [
+        (WORKLOADS[0], "usage exceeds its limit in 3 samples, up to 3 times: it counts up to that only"),
+        ("shop/Pod/gone", "on node node-1 by the placement, but not in the history: it counts for nothing there"),
+    ]
 
 
 def test_a_placement_of_others_is_refused() -> None:

@@ -14,7 +14,7 @@ from predictor.sources.http import PrometheusEndpoint
 from predictor.sources.prometheus import PrometheusSource
 from predictor.usage.panel import Resource
 from predictor.usage.placed import MeanPods, Placed
-from tests.support.prometheus import STEP, a_pod, a_prometheus, a_series
+from tests.support.prometheus import STEP, a_counter, a_pod, a_prometheus, a_series
 
 STEPS = 288 + 12
 NOW = int(time.time()) // STEP * STEP
@@ -99,6 +99,53 @@ def test_what_is_used_on_a_node_now(source: PrometheusSource) -> None:
     assert now.usage[Resource.MEMORY][Placed("n2", WEB)] == pytest.approx(5e9, rel=1e-3)
     assert now.partial == {"n2"}
     assert (now.since_seconds, now.measured_at_seconds) == (NOW - 2 * STEP, NOW)
+
+
+@pytest.mark.real
+def test_how_long_tasks_waited_for_cpu_on_each_node_however_it_is_scraped(tmp_path: Path) -> None:
+    """By node-exporter, whose scrape job may name the node or only its address, and by kubelets; the larger counts."""
+
+    def waited(metric: str, share: float, **labels: str) -> RawSeries:
+        return a_counter(f"{metric}_pressure_cpu_waiting_seconds_total", [share] * 12, **labels)
+
+    series = [
+        waited("node", 0.25, node="n1", instance="10.0.0.1:9100"),
+        waited("container", 0.24, id="/", node="n1", instance="n1:10250"),
+        waited("container", 0.9, id="/kubepods.slice", node="n1", instance="n1:10250"),
+        waited("node", 0.5, instance="10.0.0.2:9100", pod="exporter-a"),
+        waited("node", 0.4, instance="[fd00::3]:9100"),
+        waited("node", 0.125, instance="n4:9100"),
+        waited("node", 0.3, instance="bastion:9100"),
+        *(
+            a_series("kube_node_info", [1] * 12, node=node, internal_ip=address, instance=copy)
+            for node, address in (("n1", "10.0.0.1"), ("n2", "10.0.0.2"), ("n3", "fd00::3"), ("n4", "10.0.0.4"))
+            for copy in ("first", "second")
+        ),
+    ]
+    with a_prometheus(tmp_path, series, start_seconds=NOW - 12 * STEP) as prometheus:
+        source = PrometheusSource(PrometheusEndpoint(url=prometheus.url), scrape_interval_seconds=STEP)
+        pressure = source.fetch_node_usage(float(NOW)).cpu_pressure
+
+    known = {node: pressure[node] for node in ("n1", "n2", "n3", "n4")}
+    assert known == pytest.approx({"n1": 0.25, "n2": 0.5, "n3": 0.4, "n4": 0.125}, rel=1e-3)
+
+
+@pytest.mark.real
+def test_a_clock_that_is_ahead_of_prometheus_sees_nodes_that_are_not_measured(source: PrometheusSource) -> None:
+    """By as much as two scrapes: nothing old is taken for what is used now, so such nodes are stale."""
+    ahead = source.fetch_node_usage(float(NOW + 3 * STEP))
+
+    assert ahead.usage[Resource.CPU] == {}
+    assert ahead.usage[Resource.MEMORY] == {}
+
+
+@pytest.mark.real
+def test_where_nobody_measures_cpu_pressure_none_is_known(source: PrometheusSource) -> None:
+    """And usage is read as ever."""
+    now = source.fetch_node_usage(float(NOW))
+
+    assert now.cpu_pressure == {}
+    assert now.usage[Resource.CPU]
 
 
 @pytest.mark.real

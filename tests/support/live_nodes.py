@@ -23,6 +23,7 @@ TYPES = "\n".join(
         ("kube_pod_owner", "gauge"),
         ("kube_pod_info", "gauge"),
         ("kube_pod_status_phase", "gauge"),
+        ("node_pressure_cpu_waiting_seconds_total", "counter"),
     )
 )
 
@@ -37,6 +38,8 @@ class LiveNodes:
     cores: dict[str, float] = field(default_factory=dict)
     silent_nodes: set[str] = field(default_factory=set)
     """Whose kubelets nobody can scrape."""
+    cpu_pressure: dict[str, float] = field(default_factory=dict)
+    """By node, the share of time in which tasks wait for CPU; of others nobody tells it."""
     _used_seconds: dict[str, tuple[float, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -69,14 +72,21 @@ class LiveNodes:
                 f"container_cpu_usage_seconds_total{{{container}}} {total:.6f}",
                 f"container_memory_working_set_bytes{{{container}}} {2**30}",
             ]
+        for node, share in self.cpu_pressure.items():
+            waited = self._grown(f"pressure of {node}", share, now)
+            lines.append(f'node_pressure_cpu_waiting_seconds_total{{node="{node}"}} {waited:.6f}')
         return Answer(body="\n".join([*lines, ""]).encode(), headers={"content-type": "text/plain; version=0.0.4"})
 
     def _total(self, uid: str, name: str, now: float) -> float:
         with self._lock:
             cores = next((each for begin, each in self.cores.items() if name.startswith(begin)), 0.0)
-            total, before = self._used_seconds.get(uid, (1000.0, now))
-            total += cores * (now - before)
-            self._used_seconds[uid] = (total, now)
+        return self._grown(uid, cores, now)
+
+    def _grown(self, what: str, per_second: float, now: float) -> float:
+        with self._lock:
+            total, before = self._used_seconds.get(what, (1000.0, now))
+            total += per_second * (now - before)
+            self._used_seconds[what] = (total, now)
             return total
 
 
