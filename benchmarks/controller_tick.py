@@ -217,15 +217,15 @@ def page(stored: dict[str, Any]) -> str:
     plain = [made for made in by_size if "ticks" in made]
     lines = [
         "| objects | ticks | CPU s of one tick (median, slowest) | of the first, with every status "
-        "| of one in which records are rebuilt | writes per tick | memory MB | grown MB | peak MB | load before |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| of one in which records are rebuilt | writes per tick | memory MB | grown MB | peak MB | load before | machine |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {made['objects']:,} | {made['ticks']:,} | {made['tick_cpu_seconds']:.2f}, "
         f"{made['slowest_tick_cpu_seconds']:.2f} | {made['first_tick_cpu_seconds']:.2f} "
         f"| {made.get('rebuilding_tick_cpu_seconds', nan):.2f} | {made['writes_per_tick']:.2f} "
         f"| {made['memory_mb']:.0f} | {made['memory_grown_mb']:.1f} "
-        f"| {made['peak_mb']:,} | {made['load']:.1f} |"
+        f"| {made['peak_mb']:,} | {made['load']:.1f} | {made['machine']} |"
         for made in plain
     ]
     grown = growth_exponent({made["objects"]: made["tick_cpu_seconds"] for made in plain})
