@@ -217,7 +217,8 @@ def page(stored: dict[str, Any]) -> str:
     plain = [made for made in by_size if "ticks" in made]
     lines = [
         "| objects | ticks | CPU s of one tick (median, slowest) | of the first, with every status "
-        "| of one in which records are rebuilt | writes per tick | memory MB | grown MB | peak MB | load before | machine |",
+        "| of one in which records are rebuilt | writes per tick | memory MB | grown MB | peak MB | load before "
+        "| machine |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
