@@ -16,8 +16,9 @@ from typing import Self
 import structlog
 
 from autoscaler.cluster.commands import ScaleReplicas
-from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
-from autoscaler.controller.autoscalers import Mode, PredictiveAutoscaler, Remembered
+from autoscaler.cluster.reasons import replicas_text
+from autoscaler.controller.asking import asked_queries, precedence, unread_because
+from autoscaler.controller.autoscalers import Mode, Remembered
 from autoscaler.controller.budgeting import NOT_READ
 from autoscaler.controller.capacities import CapacityWatch
 from autoscaler.controller.demand import DemandWatch, Terms
@@ -188,7 +189,7 @@ class Controller:
             with self.metrics.timed("predict"):
                 scaled = [each.autoscaler for each in seen.workloads if each.autoscaler.scales]
                 wanted = {each.resource for each in scaled if not each.query} | self.other_resources
-                queries = _queries(seen)
+                queries = asked_queries(seen.workloads)
                 forecasts = self.predictor.predict(
                     started, levels=self._levels(seen), resources=wanted or None, queries=queries
                 )
@@ -197,7 +198,7 @@ class Controller:
                     self.indicators.look(scaled, self.remembered, started)
             if self.capacities is not None and self.leadership.is_leader:
                 learns = (each for each in seen.workloads if each.autoscaler.learns_capacity)
-                learning = [each for each in learns if not _unread(each.autoscaler, queries)]
+                learning = [each for each in learns if not unread_because(each.autoscaler, queries)]
                 self.capacities.look(learning, forecasts, self._past_of(learning, started), started)
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.
@@ -278,7 +279,7 @@ class Controller:
         read = self.indicators.of if self.indicators is not None else lambda _: NOT_READ
         learned = self.capacities.of if self.capacities is not None else lambda _: None
         self._follow_demand(seen, forecasts)
-        asked = _queries(seen)
+        asked = asked_queries(seen.workloads)
         plans = [
             plan(
                 workload,
@@ -289,12 +290,12 @@ class Controller:
                 readings=read(workload.autoscaler.uid),
                 watch=self._demand if self.settings.learned_margins else None,
                 learning=learned(workload.autoscaler.uid),
-                unread=_unread(workload.autoscaler, asked),
+                unread=unread_because(workload.autoscaler, asked),
             )
             for workload in seen.workloads
         ]
         self._terms = {
-            decided.autoscaler.uid: None if _unread(decided.autoscaler, asked) else terms_of(decided)
+            decided.autoscaler.uid: None if unread_because(decided.autoscaler, asked) else terms_of(decided)
             for decided in plans
         }
         # Replaced as a whole: what is gone from the cluster is forgotten.
@@ -307,11 +308,11 @@ class Controller:
         """Takes into the records of demand what has become known; a copy that does not lead follows as well."""
         if not self.settings.learned_margins:
             return
-        now, asked = seen.observed_at_seconds, _queries(seen)
+        now, asked = seen.observed_at_seconds, asked_queries(seen.workloads)
         terms: dict[str, tuple[SeriesKey, Terms] | None] = {}
         for workload in seen.workloads:
             uid = workload.autoscaler.uid
-            if _unread(workload.autoscaler, asked):
+            if unread_because(workload.autoscaler, asked):
                 terms[uid] = None
             elif self._terms.get(uid) is None:
                 # They may be known by now, where capacity is learned: by this copy or the one that leads.
@@ -477,7 +478,7 @@ class Controller:
                 tell = log.warning if record.result.outcome is Outcome.FAILED else log.info
                 tell("decision", **record.log_fields())
         scaled = [record for record in report.records if record.plan.autoscaler.scales]
-        scaled.sort(key=lambda record: _precedence(record.plan.autoscaler), reverse=True)
+        scaled.sort(key=lambda record: precedence(record.plan.autoscaler), reverse=True)
         # One series of each target, as two are none to Prometheus.
         metrics.publish_workloads({r.plan.decision.workload: r.reading() for r in scaled}.values())
         outcomes = Counter(record.result.outcome.value for record in report.records)
@@ -519,31 +520,3 @@ class Controller:
 def _with_remembered(decided: Plan, remembered: Remembered) -> Plan:
     """The plan with what is remembered after it was carried out."""
     return decided if decided.remembered is remembered else replace(decided, remembered=remembered)
-
-
-def _precedence(autoscaler: PredictiveAutoscaler) -> tuple[bool, str]:
-    """Of several objects for one target the lowest comes first: one that may act, then by name."""
-    return autoscaler.mode is not Mode.AUTO, autoscaler.key
-
-
-def _queries(seen: ClusterObservation) -> dict[SeriesKey, str]:
-    """What the objects themselves say that demand is; of several for one target that of one in mode Auto, then by name.
-
-    One that only observes must not change what one that acts sees.
-    """
-    asking = (each.autoscaler for each in seen.workloads if each.autoscaler.query and not each.autoscaler.problem)
-    ordered = sorted(asking, key=_precedence, reverse=True)
-    return {SeriesKey(each.workload, each.resource): each.query for each in ordered}
-
-
-def _unread(autoscaler: PredictiveAutoscaler, asked: Mapping[SeriesKey, str]) -> Hold | None:
-    """Why the query of an object was not asked."""
-    if not autoscaler.query:
-        return None
-    if asked.get(SeriesKey(autoscaler.workload, autoscaler.resource), autoscaler.query) == autoscaler.query:
-        return None
-    text = (
-        "another PredictiveAutoscaler of the same target has another query, and only one is asked: that of one in mode "
-        "Auto, then the first by name"
-    )
-    return Hold(Reason(ReasonCode.NO_QUERY_VALUE, text))

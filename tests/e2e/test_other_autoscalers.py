@@ -1,4 +1,4 @@
-"""Beside an HPA that stays in charge, and against a VPA and a ScaledObject of KEDA that steer the same target."""
+"""Beside an HPA that stays in charge, and against an HPA, a VPA and a ScaledObject that steer the same target."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -206,11 +206,11 @@ def by_utilisation(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     "rival",
-    [a_vpa("Auto"), a_vpa("Recreate"), a_scaled_object()],
-    ids=["VPA in Auto", "VPA in Recreate", "ScaledObject"],
+    [an_hpa("", most=9), a_vpa("Auto"), a_vpa("Recreate"), a_scaled_object()],
+    ids=["HPA", "VPA in Auto", "VPA in Recreate", "ScaledObject"],
 )
 @pytest.mark.usefixtures("kinds_of_others")
-def test_an_autoscaler_of_another_project_stops_every_write_until_it_is_gone(
+def test_another_autoscaler_of_the_target_stops_every_write_until_it_is_gone(
     control_plane: ControlPlane, demand: LiveDemand, tmp_path: Path, rival: JsonObject
 ) -> None:
     """Said in a condition and an Event when it comes and when it goes; then the demand that rose meanwhile is met."""
@@ -224,7 +224,8 @@ def test_an_autoscaler_of_another_project_stops_every_write_until_it_is_gone(
 
         control_plane.apply(rival)
         message = scene.until_condition("web", "Conflict", "True", "Conflict")
-        assert message.startswith(f"{rival['kind']} rival also steers {scene.namespace}/Deployment/web")
+        shown = f"{rival['kind']} {rival['metadata']['name']}"
+        assert message.startswith(f"{shown} also steers {scene.namespace}/Deployment/web")
         scene.use(MUCH, "web")
         wait_until(lambda: scene.status("web")["desiredReplicas"] == 5, SOON_SECONDS, "a decision that is not acted on")
         assert scene.condition("web", "AbleToScale")[:2] == ("False", "Conflict")

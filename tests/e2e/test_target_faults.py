@@ -151,44 +151,6 @@ def test_a_storm_of_changes_by_others_leads_to_no_wrong_write(
         assert {line["outcome"] for line in copy.lines("decision")} <= {"none", "skipped", "applied"}
 
 
-def test_an_hpa_on_the_same_target_stops_every_write_until_it_is_gone(
-    control_plane: ControlPlane, demand: LiveDemand, tmp_path: Path
-) -> None:
-    """Said in a condition and an Event when it comes and when it goes; then the demand that rose meanwhile is met."""
-    with a_scene(control_plane, demand, tmp_path) as scene:
-        scene.use(LITTLE, "web")
-        scene.put("web", maxReplicas=5)
-        scene.start()
-        scene.until_condition("web", "Conflict", "False", "NoConflict")
-        hpa = {
-            "apiVersion": "autoscaling/v2",
-            "kind": "HorizontalPodAutoscaler",
-            "metadata": {"name": "rival", "namespace": scene.namespace},
-            "spec": {
-                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
-                "minReplicas": 1,
-                "maxReplicas": 9,
-            },
-        }
-        control_plane.apply(hpa)
-        message = scene.until_condition("web", "Conflict", "True", "Conflict")
-        assert "HorizontalPodAutoscaler rival also steers" in message
-
-        scene.use(MUCH, "web")
-        wait_until(lambda: scene.status("web")["desiredReplicas"] == 5, SOON_SECONDS, "a decision that is not acted on")
-        assert scene.condition("web", "AbleToScale")[:2] == ("False", "Conflict")
-        assert (scene.replicas("web"), scene.generation("web")) == (1, 1)
-        assert scene.reasons("web").count("Conflict") == 1
-
-        control_plane.api.delete(control_plane.api.path_of(hpa))
-        scene.until_replicas("web", 5)
-        scene.until_condition("web", "Conflict", "False", "NoConflict")
-        wait_until(lambda: "ConflictResolved" in scene.reasons("web"), SOON_SECONDS, "the Event")
-        told = [reason for reason in scene.reasons("web") if not reason.startswith("Rung")]
-        assert sorted(told) == ["Conflict", "ConflictResolved", "SuccessfulRescale"]
-        assert scene.generation("web") == 2
-
-
 def test_no_replica_is_removed_while_a_rollout_is_in_progress(
     control_plane: ControlPlane, demand: LiveDemand, tmp_path: Path
 ) -> None:
