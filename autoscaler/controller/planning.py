@@ -360,8 +360,10 @@ def demand_forecast(
         code = ReasonCode.STALE_FORECAST if forecasts.is_stale(key) else ReasonCode.NO_FORECAST
         return Hold(Reason(code, served.reason))
     try:
-        shares = shares_of_rungs(rungs or (level,), level)
-        value = sum(share * served.peak(rung, until_seconds) for rung, share in shares)
+        if not rungs or level in rungs:
+            value = served.peak(level, until_seconds)
+        else:
+            value = sum(share * served.peak(rung, until_seconds) for rung, share in shares_of_rungs(rungs, level))
     except (ForecastError, KeyError) as error:
         return Hold(Reason(ReasonCode.NO_FORECAST, str(error.args[0])))
     return DemandForecast(
@@ -372,7 +374,7 @@ def demand_forecast(
         forecaster=served.series.served.forecaster,
         model_version=served.model.version,
         rung=_rung(served),
-        because=served.series.served.reason,
+        because=served.reason,
     )
 
 

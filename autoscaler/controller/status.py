@@ -372,6 +372,44 @@ def essence_of(status: Mapping[str, Any]) -> JsonObject:
     }
 
 
+def outline_of(plan: Plan, result: ActResult) -> tuple[object, ...] | None:
+    """What the essence of a status follows from, beside the status before, without making it; None where only the
+    status itself tells.
+
+    Two equal outlines after one another have one essence: all else that a status says are figures and sentences.
+    """
+    target, decision, remembered = plan.workload.target, plan.decision, plan.remembered
+    if plan.policy is None or plan.learned is not None or isinstance(target, Hold):
+        return None
+    if plan.autoscaler.survives is not None or plan.untold_from is not None or result.outcome is Outcome.APPLIED:
+        return None
+    forecast, memory = decision.forecast, remembered.replicas
+    return (
+        plan.autoscaler.generation,
+        plan.autoscaler.mode,
+        plan.conflict,
+        target.replicas,
+        decision.current,
+        decision.desired,
+        decision.rung,
+        decision.reason.code,
+        [reason.code for reason in decision.reasons],
+        result.outcome,
+        forecast.reason.code if isinstance(forecast, Hold) else (forecast.rung, forecast.model_version),
+        memory.highs[-1].replicas if memory.highs else None,
+        memory.lows[-1].replicas if memory.lows else None,
+        memory.events,
+        remembered.target_uid,
+        remembered.last_replicas,
+        remembered.last_minimum,
+        remembered.changed_by_others_at_seconds,
+        remembered.last_scale_seconds,
+        ceil(2 * round(remembered.budget.offset, 6)),
+        plan.standing is None,
+        plan.standing is None or plan.standing.budget.veto is None,
+    )
+
+
 def _budget_essence(status: Mapping[str, Any]) -> list[object]:
     """Whether the budget burns and how far the level has moved, by halves: not each step of the way back."""
     told, kept = status.get("errorBudget") or {}, (status.get("stabilization") or {}).get("budget")

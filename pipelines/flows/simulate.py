@@ -12,7 +12,7 @@ import numpy as np
 
 from autoscaler.controller.autoscalers import NO_RULES
 from autoscaler.controller.demand import SIGNAL_LEVELS
-from autoscaler.controller.policy import LEAD_SHARE, behaviour_of, level_of, replica_rules
+from autoscaler.controller.policy import LEAD_SHARE, level_of, rules_of
 from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
 from autoscaler.simulator.catalog import BUDGETED, FORESIZE, HPA, Given, named
@@ -155,7 +155,7 @@ def simulate(
         peaks=peaks,
         level=level,
         lead_seconds=plan.settings.pod_ready_seconds,
-        rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
+        rules=rules_of(NO_RULES, NO_RULES, scaling),
         model_version=model,
         hpa_utilisation=scaling.reactive_utilisation,
         relaxation=relaxation,
