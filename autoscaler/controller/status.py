@@ -294,6 +294,7 @@ def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
             ReasonCode.ERROR_BUDGET_BURNS,
             ReasonCode.DOMAINS_UNKNOWN,
             ReasonCode.DISRUPTION_BUDGET,
+            ReasonCode.BREAK_EVEN,
         ),
         (True, ReasonCode.READY_FOR_NEW_SCALE.value, "replicas can be changed"),
     )
