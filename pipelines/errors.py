@@ -1,5 +1,6 @@
 """What can stop a training cycle; the message is fit for a user."""
 
+from autoscaler.simulator.outcome import ReplayError
 from predictor.errors import InvalidUsage, ProtectionFailed, SourceRefused, UnknownWorkload
 
 
@@ -23,5 +24,13 @@ class DemoUnavailable(PipelineError):
     """The demo's Prometheus cannot be found, filled or started: install it, or run the demo from Parquet."""
 
 
-TO_BE_MENDED = (InvalidUsage, ProtectionFailed, SourceRefused, UnknownWorkload, NotEnoughHistory, ClusterUnavailable)
+TO_BE_MENDED = (
+    InvalidUsage,
+    ProtectionFailed,
+    SourceRefused,
+    UnknownWorkload,
+    NotEnoughHistory,
+    ClusterUnavailable,
+    ReplayError,
+)
 """What was asked or given cannot be used: the user can mend it, and a command ends with exit code 2."""

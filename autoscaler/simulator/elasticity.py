@@ -40,7 +40,7 @@ def elasticity(needed: IntArray, ready: IntArray, known: BoolArray) -> Elasticit
     comparable = known[1:] & known[:-1]
     apart = np.sign(np.diff(ready)) != np.sign(np.diff(needed))
     return Elasticity(
-        theta_under=float(-relative[gap < 0].sum()) / ticks,
+        theta_under=float(np.abs(relative[gap < 0]).sum()) / ticks,
         theta_over=float(relative[gap > 0].sum()) / ticks,
         tau_under=int((gap < 0).sum()) / ticks,
         tau_over=int((gap > 0).sum()) / ticks,

@@ -41,7 +41,9 @@ class ReplaySettings:
 
     def __post_init__(self) -> None:
         if self.tick_seconds <= 0 or self.step_seconds <= 0 or self.step_seconds % self.tick_seconds:
-            raise ReplayError(f"a tick of {self.tick_seconds} s must divide the step of {self.step_seconds} s")
+            raise ReplayError(
+                f"a tick of {self.tick_seconds} s must divide the step of {self.step_seconds} s: take longer steps"
+            )
         if min(self.pod_ready_seconds, self.metric_delay_seconds) < 0 or self.metric_window_seconds <= 0:
             raise ReplayError(f"lead time and delay must be at least 0 s and the window above 0 s, got {self}")
         if not (0.0 <= self.pod_ready_spread < np.inf and 0.0 <= self.grace_seconds < np.inf and self.seed >= 0):

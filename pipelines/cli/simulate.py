@@ -10,6 +10,7 @@ import click
 
 from pipelines.cli.common import (
     HISTORY,
+    FiniteRange,
     LoadSettings,
     bad_input,
     check_one_source,
@@ -24,12 +25,18 @@ if TYPE_CHECKING:
     from pipelines.steps.replay import LatencySlo
 
 TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+MOST_DAYS = 36_500.0
+WIDEST_SPREAD = 5.0
+"""One order in twenty then takes more than 3,000 times the median: beyond anything that pods do."""
+LONGEST_READY_SECONDS = 86_400.0 * MOST_DAYS
 
 
 @click.command()
 @click.option("--history", type=HISTORY, help="Usage table (Parquet or CSV) instead of Prometheus.")
 @click.option("--prometheus", metavar="URL", help="Base address of Prometheus.")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="How many of the newest days are replayed.")
+@click.option(
+    "--days", type=FiniteRange(min=0, max=MOST_DAYS, min_open=True), help="How many of the newest days are replayed."
+)
 @click.option("--from", "begin", type=TIME, help="Replay from this time on, instead of --days; UTC.")
 @click.option("--to", "end", type=TIME, help="Look at nothing after this time; UTC.")
 @click.option("--step", metavar="DURATION", help="Spacing of samples, such as 5m.")
@@ -41,22 +48,33 @@ TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 @click.option(
     "--pod-ready", metavar="DURATION", default="2m", show_default=True, help="From a scale-out to Ready pods."
 )
-@click.option("--ready-spread", type=click.FloatRange(min=0), default=0.0, help="Spread of its logarithm, such as 0.3.")
+@click.option(
+    "--ready-spread",
+    type=FiniteRange(min=0, max=WIDEST_SPREAD),
+    default=0.0,
+    help="Spread of its logarithm, such as 0.3.",
+)
 @click.option(
     "--ready-seconds", metavar="LIST", help="Times that pods took, to draw from: 31,35,34,90. Not --pod-ready."
 )
 @click.option(
+    "--min-replicas", type=click.IntRange(min=1), default=1, show_default=True, help="The fewest of every workload."
+)
+@click.option(
+    "--max-replicas",
+    type=click.IntRange(min=1),
+    help="The most of every workload.  [default: twice what the past needed, at least 20]",
+)
+@click.option(
     "--slo-latency",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
     help="A violation is then a time in which too few requests are done within it, by an M/M/c queue.",
 )
-@click.option(
-    "--service-time", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Mean, of a request."
-)
+@click.option("--service-time", type=FiniteRange(min=0, min_open=True), metavar="SECONDS", help="Mean, of a request.")
 @click.option(
     "--slo-percentile",
-    type=click.FloatRange(min=0, max=100, min_open=True, max_open=True),
+    type=FiniteRange(min=0, max=100, min_open=True, max_open=True),
     default=99.0,
     show_default=True,
     metavar="P",
@@ -64,13 +82,13 @@ TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 )
 @click.option(
     "--change-cost",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="HOURS",
     help="Also the oracle that pays so many replica-hours for each replica added or removed.",
 )
 @click.option(
     "--violation-cost",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="HOURS",
     help="What that oracle pays for an hour in violation; without it, it violates nothing that it can help.",
 )
@@ -104,6 +122,8 @@ def simulate(
     pod_ready: str,
     ready_spread: float,
     ready_seconds: str | None,
+    min_replicas: int,
+    max_replicas: int | None,
     slo_latency: float | None,
     service_time: float | None,
     slo_percentile: float,
@@ -139,6 +159,8 @@ def simulate(
         raise click.UsageError(f"--from {begin} is not before --to {end}")
     if ready_seconds is not None and ready_spread:
         raise click.UsageError("--ready-seconds and --ready-spread exclude each other: the times given are the spread")
+    if max_replicas is not None and min_replicas > max_replicas:
+        raise click.UsageError(f"--min-replicas {min_replicas} is more than --max-replicas {max_replicas}")
     check_outputs({"--history": history}, {"--report": report, "--json": json_path})
     settings = load(
         {
@@ -172,6 +194,8 @@ def simulate(
         pod_ready=ready,
         ready_spread=ready_spread,
         ready_seconds=_seconds(ready_seconds),
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
         slo=_slo(slo_latency, service_time, slo_percentile),
         costs=_costs(change_cost, violation_cost),
         workloads=workloads,
@@ -239,7 +263,7 @@ def _seconds(given: str | None) -> tuple[float, ...]:
         times = tuple(float(each) for each in names(given) or ())
     except ValueError:
         times = (-1.0,)
-    if not all(0 <= each < inf for each in times):
+    if not all(0 <= each <= LONGEST_READY_SECONDS for each in times):
         raise click.BadParameter(f"--ready-seconds: {given!r} is no list of seconds such as 31,35,34,90")
     return times
 

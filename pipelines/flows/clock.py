@@ -4,11 +4,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from pipelines.steps.plan import Progress
 
 Told = Callable[[str, int, int], None]
 """Told (step, done, total) while a flow goes on; done equals total when, and only when, the step is over."""
+
+
+def utc_text(seconds: int) -> str:
+    """A time in epoch seconds, for a person."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass

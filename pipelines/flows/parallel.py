@@ -56,9 +56,12 @@ def _mapped_over_cluster(address: str) -> Iterator[Mapped]:
 
     try:
         from distributed import Client
+        from distributed.comm import get_address_host_port
     except ImportError as error:
         raise ClusterUnavailable(f"{address}: Dask is not installed: pip install 'foresize[dask]'") from error
     try:
+        # A client that is given no address waits a minute for itself when the process ends.
+        get_address_host_port(address)
         client = Client(address, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterUnavailable(

@@ -22,7 +22,7 @@ from autoscaler.simulator.outcome import Replay, ReplaySettings
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
 from autoscaler.simulator.switching import SwitchingCosts, switching_outcome
 from models.forecast import FloatArray
-from pipelines.flows.clock import StepClock, Told
+from pipelines.flows.clock import StepClock, Told, utc_text
 from pipelines.flows.model import plan_of_all, trained
 from pipelines.flows.parallel import mapped_over
 from pipelines.flows.replays import replayed, tried
@@ -31,6 +31,7 @@ from pipelines.settings import Settings
 from pipelines.steps.plan import peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.replay import (
+    FEWEST_REPLICAS,
     LatencySlo,
     NothingToReplay,
     ReplayPlan,
@@ -85,6 +86,10 @@ class Asked:
     """From a scale-out to Ready pods; the median, where the times spread."""
     ready_spread: float = 0.0
     """Standard deviation of the logarithm of that time."""
+    min_replicas: int = FEWEST_REPLICAS
+    """Of every workload…"""
+    max_replicas: int | None = None
+    """…and None: twice what the past needed, at least 20."""
     ready_seconds: tuple[float, ...] = ()
     """Times that pods really took, to draw from instead; orders are placed as far ahead as all but one in twenty."""
     slo: LatencySlo | None = None
@@ -117,6 +122,10 @@ def simulate(
     UnknownWorkload, ReplayError for a policy that there is not, ClusterUnavailable.
     """
     clock = StepClock(told)
+    if asked.dask is not None:
+        # A cluster that does not answer is told before hours of forecasts, not after them.
+        with mapped_over(asked.jobs, dask=asked.dask):
+            pass
     scaling, question = settings.scaling, question_of(settings)
     entries = {name: named(name) for name in dict.fromkeys((FORESIZE, HPA, *asked.policies))}
     with clock.step("prepare"):
@@ -138,18 +147,34 @@ def simulate(
             ),
             slo=asked.slo,
             ready_seconds=asked.ready_seconds,
+            min_replicas=asked.min_replicas,
+            max_replicas=asked.max_replicas,
         )
+        given = Given(
+            past=plan.past,
+            peaks={},
+            level=level_of(scaling.sla_percentile),
+            lead_seconds=plan.settings.pod_ready_seconds,
+            rules=rules_of(NO_RULES, NO_RULES, scaling),
+            model_version="",
+            hpa_utilisation=scaling.reactive_utilisation,
+            relaxation=scaling.error_budget_relaxation if scaling.error_budget else None,
+            break_even_seconds=scaling.break_even.total_seconds(),
+        )
+        for name in entries.keys() - {FORESIZE, BUDGETED}:
+            # What cannot be replayed on these steps is refused before the forecasts are made, not after them.
+            entries[name].make(given, None).start(0, plan.workloads[0], plan.settings)
     bundle, model, remarks = _bundle(settings, panel, start, store, clock)
-    level = level_of(scaling.sla_percentile)
-    relaxation = scaling.error_budget_relaxation if scaling.error_budget else None
-    rungs = BudgetRules(level, scaling.error_budget_relaxation).rungs if relaxation or BUDGETED in entries else ()
+    level = given.level
+    has_budget = given.relaxation is not None or BUDGETED in entries
+    rungs = BudgetRules(level, scaling.error_budget_relaxation).rungs if has_budget else ()
     levels = tuple(sorted({level, *rungs, *(entries[FORESIZE].values if asked.sweep else ())}))
     with clock.step("forecast") as progress:
         asked_levels = sorted({*levels, *SIGNAL_LEVELS})
         forecasts = lead_peaks(
             bundle, panel, plan, levels=asked_levels, past_steps=question.past_steps, progress=progress
         )
-    later, break_even = None, int(scaling.break_even.total_seconds())
+    later, break_even = None, int(given.break_even_seconds)
     if break_even > plan.settings.pod_ready_seconds:
         with clock.step("forecast of the break-even window") as progress:
             until_then = replace(plan, settings=replace(plan.settings, pod_ready_seconds=break_even))
@@ -163,18 +188,7 @@ def simulate(
             )[BREAK_EVEN_LEVEL]
     with clock.step("margins") as progress:
         peaks = safe_peaks(plan, forecasts, levels, progress=progress)
-    given = Given(
-        past=plan.past,
-        peaks=peaks,
-        level=level,
-        lead_seconds=plan.settings.pod_ready_seconds,
-        rules=rules_of(NO_RULES, NO_RULES, scaling),
-        model_version=model,
-        hpa_utilisation=scaling.reactive_utilisation,
-        relaxation=relaxation,
-        later=later,
-        break_even_seconds=float(break_even),
-    )
+    given = replace(given, peaks=peaks, model_version=model, later=later)
     policies = [entry.make(given, None) for entry in entries.values()]
     comparison = None
     with mapped_over(asked.jobs, dask=asked.dask) as mapped:
@@ -216,16 +230,21 @@ def simulate(
 def _replayed_span(settings: Settings, panel: UsagePanel, asked: Asked) -> tuple[int, int]:
     """The first and the last step that are replayed."""
     times = observed_times(panel)
+    if asked.to_seconds is not None and times.size == 0:
+        raise NothingToReplay(
+            f"there are no samples before {utc_text(asked.to_seconds)} (--to): name a later time, or read more (--span)"
+        )
     if asked.from_seconds is not None:
         wanted = int((times >= asked.from_seconds).sum())
-        shown = "that part"
+        shown = f"what begins at {utc_text(asked.from_seconds)} (--from)"
     else:
         wanted = int((asked.span or settings.training.held_out).total_seconds()) // panel.step_seconds
-        shown = f"{wanted} steps"
+        shown = f"{wanted} of them"
     if not 0 < wanted < times.size:
         raise NothingToReplay(
-            f"the history holds {times.size} steps of samples, so {shown} cannot be replayed after a past; "
-            "replay less (--days, --from) or read more (--span)"
+            f"the history holds {times.size} steps of samples, {utc_text(int(times[0]))} to "
+            f"{utc_text(int(times[-1]))}, so {shown} cannot be replayed after a past; replay less (--days), another "
+            "part (--from) or read more (--span)"
         )
     return int(times[-wanted]), int(times[-1])
 

@@ -11,6 +11,7 @@ from autoscaler.simulator.oracle import ORACLE
 from autoscaler.simulator.outcome import PolicyTotals
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
 from autoscaler.simulator.switching import SWITCHING_ORACLE
+from pipelines.flows.clock import utc_text
 from pipelines.flows.comparison_text import (
     comparison_headline,
     comparison_section,
@@ -103,7 +104,7 @@ def text_lines(report: SimulationReport) -> list[str]:
     """The tables, and what to know about them."""
     lines = [
         f"replayed {_span(report)} with {report.model}, which has seen nothing after "
-        f"{_time(report.trained_until_seconds)}",
+        f"{utc_text(report.trained_until_seconds)}",
         f"foresize: P{report.level * 100:g} of the demand peak within the lead time at "
         f"{report.plan.workloads[0].target_utilisation:.0%} utilisation; HPA: target {report.hpa_utilisation:.0%}; "
         f"{_readiness(report)}",
@@ -352,11 +353,7 @@ def _span(report: SimulationReport) -> str:
     plan = report.plan
     end = plan.start_seconds + plan.steps * plan.settings.step_seconds
     days = plan.steps * plan.settings.step_seconds / 86_400
-    return f"{days:.1f} days from {_time(plan.start_seconds)} to {_time(end)}"
-
-
-def _time(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{days:.1f} days from {utc_text(plan.start_seconds)} to {utc_text(end)}"
 
 
 def _iso(seconds: int) -> str:

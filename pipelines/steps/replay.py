@@ -5,6 +5,7 @@ replayed days.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,13 +92,16 @@ def replay_plan(
     *,
     slo: LatencySlo | None = None,
     ready_seconds: tuple[float, ...] = (),
+    min_replicas: int = FEWEST_REPLICAS,
+    max_replicas: int | None = None,
 ) -> ReplayPlan:
     """The workloads that can be scaled, with what one replica requested when the replay starts.
 
     A replica's request is the workload's CPU request ÷ replicas, as last known before the start; where the history
-    names none, a part of the highest demand before the start. The ceiling on replicas is at least twice what the past
-    needed, so that no policy is judged by a ceiling. `slo` says what is a violation, in place of demand above what is
-    Ready; `ready_seconds` are times that pods took, to draw from. Raises NothingToReplay.
+    names none, a part of the highest demand before the start. Without `max_replicas` the ceiling is at least twice what
+    the past needed, so that no policy is judged by a ceiling. `slo` says what is a violation, in place of demand above
+    what is Ready; `ready_seconds` are times that pods took, to draw from. What is left out is among the findings.
+    Raises NothingToReplay.
     """
     kinds = {key.workload: key.workload.split("/")[1] for key in panel.keys if key.workload.count("/") == 2}
     past = panel.between(panel.start_seconds, start_seconds - panel.step_seconds)
@@ -108,23 +112,27 @@ def replay_plan(
     findings: list[Finding] = []
     for row in panel.rows(Resource.CPU):
         key = panel.keys[row]
-        if kinds.get(key.workload, "Deployment") not in SCALABLE_KINDS:
+        kind = kinds.get(key.workload, "Deployment")
+        if kind not in SCALABLE_KINDS:
+            findings.append(_finding(key, f"a {kind} has no replicas to choose: not replayed"))
             continue
         before = past.usage[row]
         if np.isnan(before).all() or np.isnan(replayed.usage[row]).all():
-            findings.append(_finding(key, "no usage before or within the replayed days: not replayed"))
+            when = "before" if np.isnan(before).all() else "within"
+            findings.append(_finding(key, f"no usage {when} the replayed days: not replayed"))
             continue
         highest = float(np.nanmax(before))
         request = _request_per_replica(past, int(row))
         if request is None:
             if highest <= 0:
-                findings.append(_finding(key, "no request and no usage: not replayed"))
+                text = "no request and no usage above 0 before the replayed days: not replayed"
+                findings.append(_finding(key, text))
                 continue
             request = highest / ASSUMED_REPLICAS_AT_PEAK
             text = f"no request: one replica is taken to request {request:.3g} cores, 1/{ASSUMED_REPLICAS_AT_PEAK}"
             findings.append(_finding(key, f"{text} of the highest past demand"))
         at_peak = highest / (request * scaling.reactive_utilisation)
-        carried = None if slo is None else slo.capacity(max(MOST_REPLICAS, math.ceil(at_peak)))
+        carried = None if slo is None else slo.capacity(max(MOST_REPLICAS, math.ceil(at_peak), max_replicas or 0))
         needed = math.ceil(at_peak) if carried is None else carried.replicas_for(at_peak)
         keys.append(key)
         rows.append(int(row))
@@ -134,16 +142,22 @@ def replay_plan(
                 request_per_replica=request,
                 cores_per_replica=request,
                 target_utilisation=scaling.target_utilisation,
-                min_replicas=FEWEST_REPLICAS,
-                max_replicas=max(MOST_REPLICAS, 2 * needed),
+                min_replicas=min_replicas,
+                max_replicas=max_replicas or max(MOST_REPLICAS, 2 * needed, min_replicas),
                 slo=None if carried is None else carried.scaled(request),
                 pod_ready_seconds=ready_seconds,
             )
         )
+    others = _other_resources(panel)
     if not keys or replayed.steps == 0:
+        reasons = [*map(str, findings[:1]), *([f"it holds {others}"] if others else [])]
         raise NothingToReplay(
             "nothing can be replayed: the history needs CPU usage of a Deployment or StatefulSet (or of workloads "
-            "without a kind) both before and within the replayed days"
+            "without a kind) both before and within the replayed days" + "".join(f"; {each}" for each in reasons)
+        )
+    if others:
+        findings.append(
+            Finding("", "", Severity.NOTE, f"replicas are replayed by CPU alone; the history also holds {others}")
         )
     return ReplayPlan(
         tuple(keys),
@@ -154,6 +168,13 @@ def replay_plan(
         settings,
         tuple(findings),
     )
+
+
+def _other_resources(panel: UsagePanel) -> str:
+    """How many series there are of what is not CPU, by resource; empty where there are none."""
+    counts = Counter(key.resource for key in panel.keys if key.resource is not Resource.CPU)
+    shown = ", ".join(f"{resource.value} ({n})" for resource, n in counts.items())
+    return f"series of {shown}" if shown else ""
 
 
 def lead_steps(settings: ReplaySettings) -> int:
@@ -267,6 +288,8 @@ def pool_replays(
                     max_ratio=settings.max_ratio,
                 )
             )
+    if not replays:
+        return (), (Finding("", "", Severity.NOTE, "oversubscription is not replayed: no request is above 0"),)
     return tuple(replays), ()
 
 

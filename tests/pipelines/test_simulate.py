@@ -85,6 +85,54 @@ def test_what_cannot_be_scaled_is_not_replayed() -> None:
         simulate(SETTINGS, a_panel(kind="DaemonSet"), None, None)
 
 
+def test_why_nothing_can_be_replayed_is_said() -> None:
+    """Usage that was never above 0 says nothing of what a replica carries, and other resources are not CPU."""
+    panel = a_panel(with_requests=False)
+    idle = replace(panel, usage=np.zeros_like(panel.usage))
+    on_gpus = replace(panel, keys=tuple(SeriesKey(key.workload, Resource.GPU) for key in panel.keys))
+
+    with pytest.raises(NothingToReplay, match="shop/Deployment/w0 cpu: no request and no usage above 0 before"):
+        simulate(SETTINGS, idle, None, None)
+    with pytest.raises(NothingToReplay, match=r"it holds series of gpu \(3\)"):
+        simulate(SETTINGS, on_gpus, None, None)
+
+
+def test_nothing_is_left_out_without_a_word() -> None:
+    """Kinds without replicas, resources but CPU, workloads that came or went, pools without requests: each is told."""
+    panel = with_memory(a_panel())
+    usage = panel.usage.copy()
+    usage[1, :-48] = np.nan
+    keys = (panel.keys[0], panel.keys[1], SeriesKey("kube/DaemonSet/agent", Resource.CPU), panel.keys[3])
+    attributes = {**panel.attributes, "request": np.full_like(usage, -1.0)}
+
+    made = simulate(
+        SETTINGS,
+        replace(panel, keys=keys, usage=usage, attributes=attributes),
+        None,
+        None,
+        Asked(span=timedelta(days=1)),
+    )
+
+    told = "\n".join(str(each) for each in made.findings)
+    assert [each.name for each in made.plan.workloads] == ["shop/Deployment/w0"]
+    assert "kube/DaemonSet/agent cpu: a DaemonSet has no replicas to choose: not replayed" in told
+    assert "shop/Deployment/w1 cpu: no usage before the replayed days: not replayed" in told
+    assert "the history also holds series of memory (1)" in told
+    assert "oversubscription is not replayed: no request is above 0" in told
+
+
+def test_replicas_stay_between_the_bounds_that_are_asked_for() -> None:
+    """Of every policy and the oracle; without them the ceiling is twice what the past needed, at least 20."""
+    asked = Asked(span=timedelta(days=2), min_replicas=4, max_replicas=6)
+
+    made = simulate(SETTINGS, a_panel(), None, None, asked)
+    free = simulate(SETTINGS, a_panel(), None, None, Asked(span=timedelta(days=2)))
+
+    ready = np.concatenate([each.series.replicas_mean for each in made.replay.outcomes])
+    assert (ready.min(), ready.max()) == (4, 6)
+    assert min(each.max_replicas for each in free.plan.workloads) == 20
+
+
 def test_the_forecast_reaches_past_its_step_by_the_lead_time() -> None:
     """A decision at the end of a step has the forecast of its beginning, and takes effect a lead time later."""
     assert lead_steps(ReplaySettings(step_seconds=300, pod_ready_seconds=120)) == 2
@@ -241,6 +289,19 @@ def test_what_is_replayed_can_be_named_by_its_time() -> None:
         (["--from", "2026-06-03", "--to", "2026-06-02"], "is not before --to"),
         (["--from", "2036-06-03"], "--from"),
         (["--days", "0"], "--days"),
+        (["--days", "nan"], "nan is not a finite number"),
+        (["--days", "inf"], "is not in the range"),
+        (["--ready-spread", "nan"], "nan is not a finite number"),
+        (["--ready-seconds", "1e300"], "is no list of seconds"),
+        (["--change-cost", "inf"], "inf is not a finite number"),
+        (["--min-replicas", "5", "--max-replicas", "3"], "--min-replicas 5 is more than --max-replicas 3"),
+        (
+            ["--from", "2026-01-01"],
+            "samples, 2026-06-01 00:00 UTC to 2026-06-12 23:30 UTC, so what begins at 2026-01-01",
+        ),
+        (["--to", "2026-01-01"], "there are no samples before 2026-01-01 00:00 UTC (--to)"),
+        (["--days", "2", "--step", "50m", "--policies", "aws_predictive"], "which steps of 3000 s split"),
+        (["--days", "2", "--dask", "nowhere"], "no Dask scheduler answered"),
         (["--pod-ready", "soon"], "is not a duration"),
         (["--days", "400"], "cannot be replayed after a past"),
         (["--workloads", "nobody/*"], "nobody/*"),
@@ -257,8 +318,8 @@ def test_a_wrong_option_is_named(
         main_group, ["simulate", "--history", "usage.parquet", "--step", "30m", "--fit", *options]
     )
 
-    assert result.exit_code != 0
-    assert message in result.output + str(result.exception)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.split())
 
 
 def test_a_latency_slo_takes_head_room_that_few_replicas_need_most() -> None:
