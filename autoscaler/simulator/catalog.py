@@ -63,6 +63,30 @@ def named(name: str) -> Entry:
     return CATALOG[name]
 
 
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """How one policy is set up where no sweep turns its knob."""
+
+    policy: str
+    knob: str
+    value: float
+    """A share, or of a headroom the factor."""
+
+
+def set_up(name: str, given: Given, target_utilisation: float) -> SetUp:
+    """The knob of this policy as it is by default; where it has none of its own, that is the workloads' target.
+
+    Raises ReplayError where there is no such policy.
+    """
+    knob = named(name).knob
+    if name in (FORESIZE, BUDGETED):
+        return SetUp(name, knob, given.level)
+    if name == HPA:
+        return SetUp(name, knob, given.hpa_utilisation)
+    own = getattr(PEERS[name].make(given.past, None), PEERS[name].knob)
+    return SetUp(name, knob, target_utilisation if own is None else own)
+
+
 def _foresize(given: Given, level: float | None) -> Policy:
     return _of_level(given, level, given.relaxation if level is None else None, FORESIZE)
 

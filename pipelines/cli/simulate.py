@@ -92,7 +92,7 @@ LONGEST_READY_SECONDS = 86_400.0 * MOST_DAYS
     metavar="HOURS",
     help="What that oracle pays for an hour in violation; without it, it violates nothing that it can help.",
 )
-@click.option("--policies", metavar="NAMES", help="Others to replay beside foresize and the HPA, with commas between.")
+@click.option("--policies", metavar="NAMES", help="Others to replay as well, with commas between.")
 @click.option(
     "--requests",
     is_flag=True,
@@ -142,6 +142,12 @@ def simulate(
 
     Needs no cluster and changes nothing. The replayed days are unseen: the champion forecasts if it was trained
     before them and knows the workloads, else forecasters are fitted on what lies before.
+
+    \b
+    Policies beside foresize and hpa, which are always replayed:
+      foresize_budget, hpa_requests, keda, kpa, phpa_linear, phpa_holt_winters,
+      crane_ehpa, crane_ehpa_folded, aws_predictive, seasonal_naive,
+      static_peak, static_p95, autopilot, autopilot_p95
 
     \b
     Examples:

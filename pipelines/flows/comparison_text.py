@@ -6,6 +6,7 @@ from typing import Any
 
 from autoscaler.simulator.catalog import FORESIZE, named
 from autoscaler.simulator.comparison import AtShare, Comparison, WorkloadComparison
+from pipelines.flows.summary import counted
 from pipelines.report.page import Headline, PageSection, Plot, Table
 from pipelines.report.plots import cost_over_violations
 from predictor.backtest.resampling import Estimate
@@ -13,6 +14,8 @@ from predictor.backtest.resampling import Estimate
 SHOWN_SHARE = 0.005
 """The violation share of headlines and of the table of workloads."""
 NOT_REACHED = "not reached"
+FEWEST_FOR_INTERVALS = 10
+"""With fewer workloads a bootstrap over them is narrow by chance."""
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -37,6 +40,9 @@ def comparison_table(comparison: Comparison) -> Table:
         "Cost at equal violations. Core-hours: one setting for all workloads. The other figures: the best setting of "
         "each workload that reaches the share, geometric means and the median gap, with 95 % intervals over workloads"
     )
+    count = len({each.workload for each in comparison.workloads})
+    if count < FEWEST_FOR_INTERVALS:
+        caption += f", which say little of {counted(count, 'workload')}"
     return Table(columns, rows, caption)
 
 

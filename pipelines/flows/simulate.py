@@ -16,7 +16,7 @@ from autoscaler.controller.policy import LEAD_SHARE, level_of, rules_of
 from autoscaler.decisions.break_even import BREAK_EVEN_LEVEL
 from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
-from autoscaler.simulator.catalog import BUDGETED, FORESIZE, HPA, Given, named
+from autoscaler.simulator.catalog import BUDGETED, FORESIZE, HPA, Given, SetUp, named, set_up
 from autoscaler.simulator.comparison import Comparison
 from autoscaler.simulator.outcome import Replay, ReplaySettings
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
@@ -57,6 +57,8 @@ class SimulationReport:
     trained_until_seconds: int
     level: float
     hpa_utilisation: float
+    set_up: tuple[SetUp, ...]
+    """Of each policy, but for a sweep."""
     plan: ReplayPlan
     replay: Replay
     peaks: FloatArray
@@ -215,6 +217,7 @@ def simulate(
         trained_until_seconds=bundle.trained_until_seconds,
         level=level,
         hpa_utilisation=scaling.reactive_utilisation,
+        set_up=tuple(set_up(name, given, scaling.target_utilisation) for name in entries),
         plan=plan,
         replay=made,
         peaks=peaks[level],

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from pipelines.flows.summary import aligned
 from pipelines.report.page import Headline, Page, PageSection, Plot, Table
 from pipelines.report.plots import peak_over_usage, replicas_over_demand
 from pipelines.steps.replay import LatencySlo
-from predictor.usage.panel import Resource
+from predictor.usage.panel import Resource, Severity
 
 POLICY_NAMES = {
     FORESIZE: "foresize",
@@ -34,12 +35,15 @@ POLICY_NAMES = {
     SWITCHING_ORACLE: "oracle that pays for changes",
 }
 WORKLOAD_PLOTS = 4
+MOST_REMARKS = 200
 POOL_PLOTS = 4
 LIMITS = (
     "Demand is taken as given: users who would have left or retried during a shortage do not.",
     "Demand within a step is held at its mean, so spikes shorter than a step are not seen by any policy.",
     "All pods of a workload carry the same share, and nodes always have room.",
     "History that ran under an autoscaler shows usage, which saturates; the demand behind it may have been higher.",
+    "All workloads are replayed by the settings: what a PredictiveAutoscaler says of its own target, SLA, prices, "
+    "schedule or loss that is to be survived is not, nor is demand by requests or queries.",
 )
 """What no simulation can show."""
 
@@ -109,6 +113,7 @@ def text_lines(report: SimulationReport) -> list[str]:
         f"{report.plan.workloads[0].target_utilisation:.0%} utilisation; HPA: target {report.hpa_utilisation:.0%}; "
         f"{_readiness(report)}",
         *([] if report.slo is None else [_slo_text(report.slo)]),
+        *_others(report),
         "",
         *table_lines(policy_table(report)),
     ]
@@ -122,12 +127,26 @@ def text_lines(report: SimulationReport) -> list[str]:
     return lines
 
 
+def _others(report: SimulationReport) -> list[str]:
+    """How those are set up that were asked for beside foresize and the HPA."""
+    others = [f"{each.policy} {each.knob} {each.value:g}" for each in report.set_up[2:]]
+    return [f"others: {', '.join(others)}"] if others else []
+
+
 def _readiness(report: SimulationReport) -> str:
     settings = report.plan.settings
     if any(each.pod_ready_seconds for each in report.plan.workloads):
         return f"pods ready after the times given, all but one in twenty within {settings.pod_ready_seconds} s"
     spread = f", spread {settings.pod_ready_spread:g}" if settings.pod_ready_spread else ""
     return f"pods ready after {settings.pod_ready_seconds} s{spread}"
+
+
+def _violation_text(report: SimulationReport) -> str:
+    """What counts as a violation."""
+    if report.slo is None:
+        return "demand above what the ready replicas serve at full utilisation"
+    slo = report.slo
+    return f"fewer than {100 * slo.level:g} % of requests within {slo.threshold_seconds:g} s"
 
 
 def _slo_text(slo: LatencySlo) -> str:
@@ -146,19 +165,27 @@ def headlines(report: SimulationReport) -> list[Headline]:
     """What a reader should take away."""
     ours, peer = _totals(report, FORESIZE), _totals(report, HPA)
     made = [] if report.comparison is None else [comparison_headline(report.comparison)]
+    allowed = 1.0 - report.level
     made += [
         Headline(
+            f"{ours.violation_share:.3%}",
+            f"of the time in violation under foresize; the stated SLA allows {100 * allowed:.4g} %",
+            "good" if ours.violation_share <= allowed else "bad",
+        ),
+        Headline(
             f"{ours.violation_minutes:,.0f} vs {peer.violation_minutes:,.0f} min",
-            "violation minutes, in which demand exceeded what was ready: foresize, HPA",
+            f"in violation, {_violation_text(report)}: foresize, HPA",
             "good" if ours.violation_minutes <= peer.violation_minutes else "bad",
-        )
+        ),
     ]
     if peer.core_hours > 0:
         saved = 1 - ours.core_hours / peer.core_hours
         made.append(
             Headline(
                 f"{abs(saved):.0%} {'fewer' if saved >= 0 else 'more'}",
-                f"core-hours than the HPA: {ours.core_hours:,.0f} instead of {peer.core_hours:,.0f}",
+                f"core-hours than the HPA at {report.hpa_utilisation:.0%}: {ours.core_hours:,.0f} instead of "
+                f"{peer.core_hours:,.0f}, with violations in {ours.violation_share:.3%} instead of "
+                f"{peer.violation_share:.3%} of the time",
                 "good" if saved >= 0 else "bad",
             )
         )
@@ -200,7 +227,7 @@ def sections(report: SimulationReport) -> list[PageSection]:
     if report.requests:
         made.append(requests_section(report.requests))
     if not report.pools:
-        return made
+        return [*made, _set_up_section(report), _remarks_section(report)]
     pools = PageSection(
         "Oversubscription: how much more than its nodes hold a pool may sell",
         "Each day's ratio comes from the days before it: the predicted peak of what really runs there must fit. A "
@@ -209,7 +236,89 @@ def sections(report: SimulationReport) -> list[PageSection]:
         (pool_table(report),),
         tuple(_pool_plot(report, each) for each in report.pools[:POOL_PLOTS]),
     )
-    return [*made, pools]
+    return [*made, pools, _set_up_section(report), _remarks_section(report)]
+
+
+def _set_up_section(report: SimulationReport) -> PageSection:
+    """What an engineer needs to check or repeat the replay."""
+    settings, level = report.plan.settings, report.level
+    facts = (
+        ("forecasts", f"{report.model}, which has seen nothing after {utc_text(report.trained_until_seconds)}"),
+        ("stated SLA", f"kept in {100 * level:.6g} % of the time"),
+        ("violation", _violation_text(report)),
+        ("foresize fills replicas to", f"{report.plan.workloads[0].target_utilisation:.0%} of what they carry"),
+        ("demand", f"mean over steps of {settings.step_seconds} s"),
+        ("decisions", f"every {settings.tick_seconds} s"),
+        ("metrics", f"mean over {settings.metric_window_seconds} s, seen {settings.metric_delay_seconds} s late"),
+        ("pods that are added", _readiness(report)),
+        ("pods that are removed", f"serve nothing at once, are paid for {settings.grace_seconds:g} s more"),
+        ("dice", f"seed {settings.seed}"),
+    )
+    policies = [(POLICY_NAMES.get(each.policy, each.policy), each.knob, f"{each.value:g}") for each in report.set_up]
+    workloads = [
+        (
+            each.name,
+            f"{each.request_per_replica:.3g}",
+            f"{each.within_slo.demand_at(1):.3g}",
+            f"{each.min_replicas:,}",
+            f"{each.max_replicas:,}",
+        )
+        for each in report.plan.workloads
+    ]
+    return PageSection(
+        "How it was replayed",
+        "The actuator and the metrics are the same for every policy.",
+        (
+            Table(("", ""), facts, "What holds for all"),
+            Table(("policy", "knob", "set to"), policies, "How each policy is set up, but for a sweep"),
+            Table(
+                ("workload", "requested by a replica, cores", "carried by one within the SLO, cores", "fewest", "most"),
+                workloads,
+                "What a replica stands for, and the bounds on replicas",
+            ),
+            _elasticity_table(report),
+        ),
+    )
+
+
+def _elasticity_table(report: SimulationReport) -> Table:
+    """The SPEC Research Group's measures of each policy."""
+    rows = [
+        (
+            POLICY_NAMES.get(each.policy, each.policy),
+            f"{each.elasticity.theta_under:.3%}",
+            f"{each.elasticity.theta_over:.2%}",
+            f"{each.elasticity.tau_under:.3%}",
+            f"{each.elasticity.tau_over:.2%}",
+            f"{each.elasticity.instability:.2%}",
+            f"{each.scale_actions_per_hour:.2f}",
+        )
+        for each in report.replay.totals()
+    ]
+    columns = (
+        "policy", "θ under, of need", "θ over, of need", "τ under, of time", "τ over, of time", "instability, of ticks",
+        "scale actions, per hour",
+    )  # fmt: skip
+    return Table(
+        columns,
+        rows,
+        "Elasticity as the SPEC Research Group measures it, mean over workloads: by how much (θ) and for how long (τ) "
+        "Ready replicas were too few or more than needed; ticks at which supply and need changed differently",
+    )
+
+
+def _remarks_section(report: SimulationReport) -> PageSection:
+    """Every finding, the worst first."""
+    order = (Severity.BROKEN, Severity.WARNING, Severity.NOTE)
+    remarks = [str(each) for each in sorted(report.findings, key=lambda each: order.index(each.severity))]
+    more = len(remarks) - MOST_REMARKS
+    if more > 0:
+        remarks = [*remarks[:MOST_REMARKS], f"{more:,} more: the JSON has all of them"]
+    return PageSection(
+        "What was left out, and what to know of the history",
+        "Each workload that is not replayed is named here with the reason." if remarks else "Nothing was left out.",
+        notes=remarks,
+    )
 
 
 def page(report: SimulationReport) -> Page:
@@ -229,9 +338,21 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
         "model": report.model,
         "trained_until": _iso(report.trained_until_seconds),
         "from": _iso(report.plan.start_seconds),
+        "to": _iso(report.plan.end_seconds),
         "steps": report.plan.steps,
         "step_seconds": report.plan.settings.step_seconds,
         "level": report.level,
+        "actuator": asdict(report.plan.settings),
+        "set_up": [asdict(each) for each in report.set_up],
+        "bounds": [
+            {
+                "workload": each.name,
+                "request_per_replica": each.request_per_replica,
+                "min_replicas": each.min_replicas,
+                "max_replicas": each.max_replicas,
+            }
+            for each in report.plan.workloads
+        ],
         "slo": None if report.slo is None else asdict(report.slo),
         "policies": {
             totals.policy: {
@@ -294,7 +415,8 @@ def _workload_table(report: SimulationReport) -> Table:
         for row in shortfall_order(report)
     ]
     columns = (
-        "workload", "violations, min", "HPA's", "core-hours", "HPA's", "oracle's", "actions", "HPA's actions",
+        "workload", "violations, min", "HPA's, min", "core-hours", "HPA's core-hours", "oracle's core-hours", "actions",
+        "HPA's actions",
     )  # fmt: skip
     return Table(columns, rows, "Each workload, those first on which the two differ most")
 
@@ -337,7 +459,8 @@ def _pool_plot(report: SimulationReport, each: OversubscriptionReplay) -> Plot:
 
 
 def _oracle_ratio(each: OversubscriptionReplay) -> str:
-    return f"{float(np.mean([day.oracle_ratio for day in each.days])):.2f}"
+    ratio = float(np.mean([day.oracle_ratio for day in each.days]))
+    return f"{ratio:.2f}" if isfinite(ratio) else "nothing used"
 
 
 def _totals(report: SimulationReport, policy: str) -> PolicyTotals:
@@ -351,9 +474,8 @@ def _footer(report: SimulationReport) -> str:
 
 def _span(report: SimulationReport) -> str:
     plan = report.plan
-    end = plan.start_seconds + plan.steps * plan.settings.step_seconds
     days = plan.steps * plan.settings.step_seconds / 86_400
-    return f"{days:.1f} days from {utc_text(plan.start_seconds)} to {utc_text(end)}"
+    return f"{days:.1f} days from {utc_text(plan.start_seconds)} to {utc_text(plan.end_seconds)}"
 
 
 def _iso(seconds: int) -> str:

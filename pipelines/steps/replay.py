@@ -82,6 +82,11 @@ class ReplayPlan:
         """How many steps are replayed."""
         return int(self.demand.shape[1])
 
+    @property
+    def end_seconds(self) -> int:
+        """When the last of them ends."""
+        return self.start_seconds + self.steps * self.settings.step_seconds
+
 
 def replay_plan(
     panel: UsagePanel,

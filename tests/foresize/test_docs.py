@@ -1,7 +1,12 @@
 """The documentation says what the code does."""
 
+import re
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from autoscaler.simulator.catalog import CATALOG
+from foresize.cli import main_group
 from tools import crd_page
 from tools.settings_page import page
 
@@ -23,6 +28,16 @@ def test_every_field_of_the_api_has_a_meaning() -> None:
     rows = [line for line in crd_page.page().splitlines() if line.startswith("| `")]
 
     assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_every_policy_of_a_replay_is_documented() -> None:
+    """On the replay's page with its knob, and in `foresize simulate --help`."""
+    lines = [line for line in (ROOT / "docs" / "replay.md").read_text().splitlines() if line.startswith("| `")]
+    help_text = CliRunner().invoke(main_group, ["simulate", "--help"]).output
+
+    for name, entry in CATALOG.items():
+        assert [line for line in lines if f"`{name}`" in line and line.endswith(f"| {entry.knob} |")], name
+        assert re.search(rf"\b{name}\b", help_text), name
 
 
 def test_every_setting_has_a_meaning() -> None:

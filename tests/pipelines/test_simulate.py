@@ -162,6 +162,36 @@ def test_the_figures_are_the_same_in_text_page_and_json() -> None:
     assert json.dumps(json_values(made), allow_nan=False)
 
 
+def test_the_report_says_whether_the_sla_was_kept_how_it_was_set_up_and_what_was_left_out() -> None:
+    """First whether the SLA is kept, for a manager; at the end what an engineer needs, the same as in the JSON."""
+    panel = with_memory(a_panel(with_requests=True))
+    asked = Asked(span=timedelta(days=2), policies=("keda", "seasonal_naive"), max_replicas=40)
+
+    made = simulate(SETTINGS, panel, None, None, asked)
+
+    shown, values = html(page(made)), json_values(made)
+    ours = made.replay.totals()[0]
+    first, last = shown.split("<section>")[0], shown.split("<section>")[-2:]
+    assert (
+        f"<b>{ours.violation_share:.3%}</b>of the time in violation under foresize; the stated SLA allows 1 %" in first
+    )
+    assert "every 15 s" in last[0] and "mean over 60 s, seen 15 s late" in last[0]
+    assert f"{ours.elasticity.tau_over:.2%}" in last[0]
+    assert "the history also holds series of memory (1)" in last[1]
+    set_up = {each["policy"]: (each["knob"], each["value"]) for each in values["set_up"]}
+    assert set_up == {
+        FORESIZE: ("SLA level", 0.99),
+        HPA: ("target utilisation", 0.7),
+        "keda": ("threshold", 0.9),
+        "seasonal_naive": ("headroom", 1.1),
+    }
+    assert all(f"<td>{knob}</td><td>{value:g}</td>" in last[0] for knob, value in set_up.values())
+    assert "others: keda threshold 0.9, seasonal_naive headroom 1.1" in text_lines(made)
+    assert [each["max_replicas"] for each in values["bounds"]] == [40, 40, 40]
+    assert values["to"] == "2026-06-13T00:00:00+00:00"
+    assert json.dumps(values, allow_nan=False)
+
+
 def test_the_command_replays_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`foresize simulate --history` needs no server and writes what it was asked for."""
     monkeypatch.chdir(tmp_path)
