@@ -28,6 +28,7 @@ TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 MOST_DAYS = 36_500.0
 WIDEST_SPREAD = 5.0
 """One order in twenty then takes more than 3,000 times the median: beyond anything that pods do."""
+MOST_REPLICAS = 20_000
 LONGEST_READY_SECONDS = 86_400.0 * MOST_DAYS
 
 
@@ -58,11 +59,15 @@ LONGEST_READY_SECONDS = 86_400.0 * MOST_DAYS
     "--ready-seconds", metavar="LIST", help="Times that pods took, to draw from: 31,35,34,90. Not --pod-ready."
 )
 @click.option(
-    "--min-replicas", type=click.IntRange(min=1), default=1, show_default=True, help="The fewest of every workload."
+    "--min-replicas",
+    type=click.IntRange(1, MOST_REPLICAS),
+    default=1,
+    show_default=True,
+    help="The fewest of every workload.",
 )
 @click.option(
     "--max-replicas",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_REPLICAS),
     help="The most of every workload.  [default: twice what the past needed, at least 20]",
 )
 @click.option(

@@ -30,6 +30,10 @@ SCALABLE_KINDS = frozenset({"Deployment", "StatefulSet"})
 FEWEST_REPLICAS = 1
 MOST_REPLICAS = 20
 """The ceiling, raised to twice what the past needed."""
+MOST_PLAUSIBLE_REPLICAS = 10_000
+"""A past peak that takes more is one of a request in another unit than usage."""
+LONGEST_CURVE = 300
+"""Replicas up to which a queue's curve is worked out; from there on each one more carries all it serves but .1 %."""
 ASSUMED_REPLICAS_AT_PEAK = 5
 """Where a history names no requests, one replica is taken to request this part of the highest past demand."""
 
@@ -137,7 +141,11 @@ def replay_plan(
             text = f"no request: one replica is taken to request {request:.3g} cores, 1/{ASSUMED_REPLICAS_AT_PEAK}"
             findings.append(_finding(key, f"{text} of the highest past demand"))
         at_peak = highest / (request * scaling.reactive_utilisation)
-        carried = None if slo is None else slo.capacity(max(MOST_REPLICAS, math.ceil(at_peak), max_replicas or 0))
+        if at_peak > MOST_PLAUSIBLE_REPLICAS:
+            text = f"a replica requests {request:.3g} cores, so that the past peak of {highest:.3g} took {at_peak:,.0f}"
+            findings.append(_finding(key, f"{text} replicas: not replayed; is the request in cores?", Severity.WARNING))
+            continue
+        carried = None if slo is None else slo.capacity(min(max(MOST_REPLICAS, math.ceil(at_peak)), LONGEST_CURVE))
         needed = math.ceil(at_peak) if carried is None else carried.replicas_for(at_peak)
         keys.append(key)
         rows.append(int(row))
@@ -306,5 +314,5 @@ def _request_per_replica(past: UsagePanel, row: int) -> float | None:
     return float(request[known[-1]] / replicas[known[-1]]) if known.size else None
 
 
-def _finding(key: SeriesKey, message: str) -> Finding:
-    return Finding(key.workload, key.resource.value, Severity.NOTE, message)
+def _finding(key: SeriesKey, message: str, severity: Severity = Severity.NOTE) -> Finding:
+    return Finding(key.workload, key.resource.value, severity, message)

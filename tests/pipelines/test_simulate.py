@@ -97,6 +97,33 @@ def test_why_nothing_can_be_replayed_is_said() -> None:
         simulate(SETTINGS, on_gpus, None, None)
 
 
+def test_a_request_in_another_unit_is_told_and_not_replayed() -> None:
+    """Ten millionths of a core a replica: half a million of them, which no cluster has."""
+    panel = a_panel()
+    panel.attributes["request"][0] = 12e-5
+
+    made = simulate(SETTINGS, panel, None, None, Asked(span=timedelta(days=1)))
+
+    assert [each.name for each in made.plan.workloads] == ["shop/Deployment/w1", "shop/Deployment/w2"]
+    (told,) = (str(each) for each in made.findings if "is the request in cores?" in each.message)
+    assert told.startswith("warning: shop/Deployment/w0 cpu: a replica requests 1e-05 cores")
+
+
+def test_a_queue_is_followed_as_far_as_replicas_matter_to_it() -> None:
+    """Beyond the curve that is worked out, what a thousand replicas carry is met to a thousandth."""
+    slo = LatencySlo(threshold_seconds=0.24, service_seconds=0.05)
+    panel = a_panel()
+    panel.attributes["request"][:] = 0.12
+    start = int(panel.times[-24])
+
+    plan = replay_plan(panel, start, panel.end_seconds, SETTINGS.scaling, ReplaySettings(step_seconds=STEP), slo=slo)
+
+    whole, made = slo.capacity(1000), plan.workloads[2].within_slo
+    assert whole is not None
+    assert len(made.curve) == 300
+    assert made.demand_at(1000) == pytest.approx(0.01 * whole.demand_at(1000), rel=1e-3)
+
+
 def test_nothing_is_left_out_without_a_word() -> None:
     """Kinds without replicas, resources but CPU, workloads that came or went, pools without requests: each is told."""
     panel = with_memory(a_panel())
@@ -324,6 +351,7 @@ def test_what_is_replayed_can_be_named_by_its_time() -> None:
         (["--ready-spread", "nan"], "nan is not a finite number"),
         (["--ready-seconds", "1e300"], "is no list of seconds"),
         (["--change-cost", "inf"], "inf is not a finite number"),
+        (["--max-replicas", "1000000"], "is not in the range 1<=x<=20000"),
         (["--min-replicas", "5", "--max-replicas", "3"], "--min-replicas 5 is more than --max-replicas 3"),
         (
             ["--from", "2026-01-01"],
