@@ -60,7 +60,9 @@ def limits(report: SimulationReport) -> tuple[str, ...]:
     pods = "Pods become ready after times drawn alike for every order, whatever else goes on in the cluster."
     if not settings.pod_ready_spread and not drawn:
         pods = "All pods become ready after the same time."
-    return (*LIMITS, queue, pods)
+    known = float(np.mean(~np.isnan(report.plan.demand)))
+    gaps = f"Demand is known in {known:.1%} of the replayed time; the rest counts towards core-hours only."
+    return (*LIMITS, queue, pods, *([gaps] if known < 1.0 else []))
 
 
 def policy_table(report: SimulationReport) -> Table:
@@ -372,6 +374,7 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
             {
                 "policy": each.policy,
                 "workload": each.workload,
+                "known_minutes": each.known_minutes,
                 "violation_minutes": each.violation_minutes,
                 "violation_share": each.violation_share,
                 "unserved_share": each.unserved_share,

@@ -36,7 +36,7 @@ def controlled(parts: ScalingParts) -> list[Decision]:
 
 @pytest.mark.parametrize("bursts", [False, True])
 def test_one_decision_log_replayed_through_both_is_identical(bursts: bool) -> None:
-    """Replicas, reasons' number and all: the log of a controller's five hours, fed to the replay's policy."""
+    """At each step the same replicas: the log of a controller's five hours, fed to the replay's policy."""
     usage = noon_rush(2.0, 5.6)
     if bursts:
         usage = usage * np.random.default_rng(3).choice([1.0, 1.0, 1.0, 1.9], usage.size)

@@ -97,6 +97,18 @@ def test_why_nothing_can_be_replayed_is_said() -> None:
         simulate(SETTINGS, on_gpus, None, None)
 
 
+def test_gaps_are_told_of_where_they_make_cost_look_higher() -> None:
+    """Two of three workloads unknown for half a day: replicas are paid for, but nobody knows what they served."""
+    panel = a_panel()
+    panel.usage[:2, -24:] = np.nan
+
+    made = simulate(SETTINGS, panel, None, None, Asked(span=timedelta(days=1)))
+
+    assert "Demand is known in 66.7% of the replayed time; the rest counts towards core-hours only." in html(page(made))
+    known = {each["workload"]: each["known_minutes"] for each in json_values(made)["workloads"]}
+    assert known == {"shop/Deployment/w0": 720, "shop/Deployment/w1": 720, "shop/Deployment/w2": 1440}
+
+
 def test_a_request_in_another_unit_is_told_and_not_replayed() -> None:
     """Ten millionths of a core a replica: half a million of them, which no cluster has."""
     panel = a_panel()
