@@ -35,6 +35,7 @@ def forecast_band(
 ) -> Plot:
     """Actual usage over the forecast's quantiles; `values` is [levels, steps]."""
     figure, axes = _figure()
+    axes.set_xlabel("UTC", fontsize=8)
     when = _when(times)
     axes.fill_between(
         when,
@@ -56,6 +57,7 @@ def replicas_over_demand(
 ) -> Plot:
     """Ready replicas of each policy over the replicas that demand needed, all [steps]; shortfalls are marked."""
     figure, axes = _figure()
+    axes.set_xlabel("UTC", fontsize=8)
     when = _when(times)
     axes.fill_between(when, 0, needed, step="post", color="#c9d1d9", lw=0, label="needed by demand")
     for (policy, replicas), colour in zip(ready.items(), (OURS, PEER, FORECAST), strict=False):
@@ -70,7 +72,11 @@ def cost_over_violations(
     fronts: Mapping[str, Sequence[tuple[float, float]]], *, bound: float, title: str, caption: str
 ) -> Plot:
     """Core-hours of each policy's settings over the share of time in violation, from (share, core-hours)."""
+    from matplotlib import colormaps
+
     figure, axes = _figure(height=3.6)
+    # More than ten policies, of which no two may look alike.
+    axes.set_prop_cycle(color=colormaps["tab20"].resampled(20)(range(20)))
     for name, front in fronts.items():
         shares, cores = np.asarray(sorted(front)).T
         # Cost is linear in the share between two settings, which is a curve on this axis.
@@ -96,6 +102,7 @@ def peak_over_usage(
 ) -> Plot:
     """A pool's usage under its predicted peak and its requests; steps above the peak are violations."""
     figure, axes = _figure()
+    axes.set_xlabel("UTC", fontsize=8)
     when = _when(times)
     axes.plot(when, usage, color=ACTUAL, lw=1.0, label="usage")
     axes.step(when, allowed, where="post", color=OURS, lw=1.5, label="predicted peak")
