@@ -168,11 +168,13 @@ def headlines(report: SimulationReport) -> list[Headline]:
     ours, peer = _totals(report, FORESIZE), _totals(report, HPA)
     made = [] if report.comparison is None else [comparison_headline(report.comparison)]
     allowed = 1.0 - report.level
+    over = sum(each.violation_share > allowed for each in report.replay.of(FORESIZE))
     made += [
         Headline(
             f"{ours.violation_share:.3%}",
-            f"of the time in violation under foresize; the stated SLA allows {100 * allowed:.4g} %",
-            "good" if ours.violation_share <= allowed else "bad",
+            f"of the time in violation under foresize; the stated SLA allows {100 * allowed:.4g} %, which "
+            f"{over} of {len(report.plan.keys)} workloads exceed",
+            "bad" if ours.violation_share > allowed else "neutral" if over else "good",
         ),
         Headline(
             f"{ours.violation_minutes:,.0f} vs {peer.violation_minutes:,.0f} min",

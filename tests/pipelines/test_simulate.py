@@ -214,6 +214,8 @@ def test_the_report_says_whether_the_sla_was_kept_how_it_was_set_up_and_what_was
     assert (
         f"<b>{ours.violation_share:.3%}</b>of the time in violation under foresize; the stated SLA allows 1 %" in first
     )
+    over = sum(each.violation_share > 0.01 for each in made.replay.of(FORESIZE))
+    assert f"which {over} of 3 workloads exceed" in first
     assert "every 15 s" in last[0] and "mean over 60 s, seen 15 s late" in last[0]
     assert f"{ours.elasticity.tau_over:.2%}" in last[0]
     assert "the history also holds series of memory (1)" in last[1]
