@@ -4,6 +4,7 @@ Nothing that is replayed was seen by the model. The registered champion is used 
 are fitted, chosen and calibrated on what lies before the replayed days.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import ceil
@@ -16,9 +17,9 @@ from autoscaler.controller.policy import LEAD_SHARE, level_of, rules_of
 from autoscaler.decisions.break_even import BREAK_EVEN_LEVEL
 from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
-from autoscaler.simulator.catalog import BUDGETED, FORESIZE, HPA, Given, SetUp, named, set_up
+from autoscaler.simulator.catalog import BUDGETED, FORESIZE, HPA, Entry, Given, SetUp, named, set_up
 from autoscaler.simulator.comparison import Comparison
-from autoscaler.simulator.outcome import Replay, ReplaySettings
+from autoscaler.simulator.outcome import Replay, ReplaySettings, WorkloadOutcome
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
 from autoscaler.simulator.switching import SwitchingCosts, switching_outcome
 from models.forecast import FloatArray
@@ -28,7 +29,7 @@ from pipelines.flows.parallel import mapped_over
 from pipelines.flows.replays import replayed, tried
 from pipelines.flows.request_replays import RequestReplay, replayed_requests
 from pipelines.settings import Settings
-from pipelines.steps.plan import peak_questions_of, question_of
+from pipelines.steps.plan import Progress, peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.replay import (
     FEWEST_REPLICAS,
@@ -108,6 +109,13 @@ class Asked:
     jobs: int = 1
     dask: str | None = None
 
+    @property
+    def lead_seconds(self) -> int:
+        """How far ahead orders are placed."""
+        if not self.ready_seconds:
+            return ceil(self.pod_ready.total_seconds())
+        return ceil(sorted(self.ready_seconds)[ceil(LEAD_SHARE * len(self.ready_seconds)) - 1])
+
 
 def simulate(
     settings: Settings,
@@ -136,36 +144,22 @@ def simulate(
         if asked.to_seconds is not None:
             panel = panel.between(panel.start_seconds, min(asked.to_seconds - 1, panel.end_seconds))
         start, end = _replayed_span(settings, panel, asked)
-        ready = asked.pod_ready.total_seconds()
-        if asked.ready_seconds:
-            ready = sorted(asked.ready_seconds)[ceil(LEAD_SHARE * len(asked.ready_seconds)) - 1]
         plan = replay_plan(
             panel,
             start,
             end,
             scaling,
             ReplaySettings(
-                step_seconds=panel.step_seconds, pod_ready_seconds=ceil(ready), pod_ready_spread=asked.ready_spread
+                step_seconds=panel.step_seconds,
+                pod_ready_seconds=asked.lead_seconds,
+                pod_ready_spread=asked.ready_spread,
             ),
             slo=asked.slo,
             ready_seconds=asked.ready_seconds,
             min_replicas=asked.min_replicas,
             max_replicas=asked.max_replicas,
         )
-        given = Given(
-            past=plan.past,
-            peaks={},
-            level=level_of(scaling.sla_percentile),
-            lead_seconds=plan.settings.pod_ready_seconds,
-            rules=rules_of(NO_RULES, NO_RULES, scaling),
-            model_version="",
-            hpa_utilisation=scaling.reactive_utilisation,
-            relaxation=scaling.error_budget_relaxation if scaling.error_budget else None,
-            break_even_seconds=scaling.break_even.total_seconds(),
-        )
-        for name in entries.keys() - {FORESIZE, BUDGETED}:
-            # What cannot be replayed on these steps is refused before the forecasts are made, not after them.
-            entries[name].make(given, None).start(0, plan.workloads[0], plan.settings)
+        given = _given(scaling, plan, entries)
     bundle, model, remarks = _bundle(settings, panel, start, store, clock)
     level = given.level
     has_budget = given.relaxation is not None or BUDGETED in entries
@@ -198,10 +192,7 @@ def simulate(
             made = replayed(plan.demand, plan.workloads, policies, plan.settings, mapped=mapped, progress=progress)
         if asked.costs is not None:
             with clock.step("switching oracle") as progress:
-                best = []
-                for row, (workload, demand) in enumerate(zip(plan.workloads, plan.demand, strict=True)):
-                    best.append(switching_outcome(workload, plan.settings, demand, asked.costs))
-                    progress(row + 1, len(plan.workloads))
+                best = _paying_outcomes(plan, asked.costs, progress)
                 made = replace(made, outcomes=(*made.outcomes, *best))
         if asked.sweep:
             with clock.step("sweep") as progress:
@@ -228,6 +219,36 @@ def simulate(
         seconds_by_step=clock.seconds,
         slo=asked.slo,
     )
+
+
+def _paying_outcomes(plan: ReplayPlan, costs: SwitchingCosts, progress: Progress) -> list[WorkloadOutcome]:
+    """What the oracle does that pays for changes, workload by workload."""
+    best = []
+    for row, (workload, demand) in enumerate(zip(plan.workloads, plan.demand, strict=True)):
+        best.append(switching_outcome(workload, plan.settings, demand, costs))
+        progress(row + 1, len(plan.workloads))
+    return best
+
+
+def _given(scaling: ScalingSettings, plan: ReplayPlan, entries: Mapping[str, Entry]) -> Given:
+    """What is known before anything is forecast. Raises ReplayError where a policy cannot be replayed on these steps.
+
+    That is refused here, before the forecasts are made, and not hours later.
+    """
+    given = Given(
+        past=plan.past,
+        peaks={},
+        level=level_of(scaling.sla_percentile),
+        lead_seconds=plan.settings.pod_ready_seconds,
+        rules=rules_of(NO_RULES, NO_RULES, scaling),
+        model_version="",
+        hpa_utilisation=scaling.reactive_utilisation,
+        relaxation=scaling.error_budget_relaxation if scaling.error_budget else None,
+        break_even_seconds=scaling.break_even.total_seconds(),
+    )
+    for name in entries.keys() - {FORESIZE, BUDGETED}:
+        entries[name].make(given, None).start(0, plan.workloads[0], plan.settings)
+    return given
 
 
 def _replayed_span(settings: Settings, panel: UsagePanel, asked: Asked) -> tuple[int, int]:
