@@ -19,7 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from autoscaler.simulator.packing import Arrivals, ByForesize, ByPredictor, Fit, RoomTeller, crowded, packed
+from autoscaler.simulator.packing import (
+    Arrivals,
+    ByForesize,
+    ByPredictor,
+    Fit,
+    RoomTeller,
+    asked_share,
+    crowded,
+    packed,
+)
 from autoscaler.simulator.peers.node_peaks import PEERS
 from benchmarks.oversubscription import FORESIZE, STEPS_A_DAY, bitbrains_usage
 from benchmarks.running import run
@@ -80,7 +89,7 @@ def measured(resource: Resource, folder: Path) -> dict[str, Any]:
         "seed": 0,
         "virtual_machines": len(usage),
         "nodes": plan.nodes,
-        "asked": float(np.nansum(np.nanmean(limits, axis=1)) / (plan.nodes * plan.capacity)),
+        "asked": asked_share(waiting[0], plan),
         "even_mix": even_mix(usage[:, counted_from:], limits[:, counted_from:]),
         "methods": methods,
     }

@@ -145,6 +145,12 @@ def crowded(arrivals: Arrivals, *, horizon_steps: int, past_steps: int, counted_
     )
 
 
+def asked_share(arrivals: Arrivals, plan: PackingPlan) -> float:
+    """Σ limits of all that wait, the mean of each, ÷ Σ capacity."""
+    of_each = arrivals.limits if arrivals.limits.ndim == 1 else np.nanmean(arrivals.limits, axis=1, dtype=np.float64)
+    return float(of_each.sum(dtype=np.float64) / (plan.nodes * plan.capacity))
+
+
 def packed(arrivals: Arrivals, teller: RoomTeller, fit: Fit, plan: PackingPlan) -> PackingOutcome:
     """What comes of placing tasks by what a predictor says.
 
