@@ -37,7 +37,7 @@ DECIDED, SCORED = 3, 300
 def main() -> None:
     """Measure all, store, print."""
     rng = np.random.default_rng(0)
-    usage = synthetic_usage(DIFFERENT * PODS).astype(np.float32).reshape(DIFFERENT, PODS, -1)
+    usage = np.nan_to_num(synthetic_usage(DIFFERENT * PODS)).astype(np.float32).reshape(DIFFERENT, PODS, -1)
     limits = np.asarray(3 * usage.max(axis=2), dtype=np.float64)
     gappy = np.where(rng.random(usage.shape, dtype=np.float32) < MISSING, np.float32(np.nan), usage)
     stored: dict[str, Any] = {"nodes": NODES, "pods": PODS, "shortlist": SHORTLIST}
