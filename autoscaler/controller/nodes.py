@@ -263,7 +263,8 @@ class NodeControl:
                 guard,
                 use,
                 pods,
-                usage_of_pod=_usage_of_pods(pods, usage),
+                # Of use only where somebody may have to go.
+                usage_of_pod=_usage_of_pods(pods, usage) if use.excess() is not None else {},
                 release_seconds=self.settings.guard_release.total_seconds(),
                 now_seconds=now,
             )
