@@ -48,6 +48,9 @@ class ScalingSettings(Section):
     None by default, other than the HPA's: the quantile is the margin already."""
     scale_down_stabilisation: AnyDuration = timedelta(minutes=5)
     """How long a lower recommendation must hold before replicas are removed, where an object does not say."""
+    break_even: AnyDuration = timedelta(0)
+    """Replicas that are more likely than not to be needed again within this time are not removed: how long one could
+    idle for what it costs to start one anew. Up to the lead time, which 0 s leaves it at, nothing changes."""
     learned_margins: bool = True
     """Whether demand to be ready for is the cheapest of several signals times the margin that its own record asks for,
     once that is long enough; else it is the quantile that is forecast."""
@@ -154,3 +157,12 @@ class AutoscalerSettings(PredictorSettings):
     vertical: VerticalSettings = VerticalSettings()
     oversubscription: OversubscriptionSettings = OversubscriptionSettings()
     webhook: WebhookSettings = WebhookSettings()
+
+    @model_validator(mode="after")
+    def _is_forecast(self) -> "AutoscalerSettings":
+        if self.scaling.break_even > self.forecast.horizon:
+            raise ValueError(
+                f"scaling.break_even {self.scaling.break_even} exceeds forecast.horizon {self.forecast.horizon}: "
+                "nothing is forecast so far ahead"
+            )
+        return self

@@ -32,16 +32,17 @@ def build_predictor_for_scaling(
 ) -> "Predictor":
     """The predictor with the level, the resources and the patience that scaling needs."""
     from autoscaler.controller.policy import DEMAND_RESOURCES, level_of
+    from autoscaler.decisions.break_even import BREAK_EVEN_LEVEL
     from predictor.wiring import build_predictor
 
     return build_predictor(
         settings,
         source,
-        levels=sorted({*settings.forecast.levels, level_of(settings.scaling.sla_percentile)}),
+        levels=sorted({*settings.forecast.levels, BREAK_EVEN_LEVEL, level_of(settings.scaling.sla_percentile)}),
         stale_after=settings.scaling.stale_after,
         resources=DEMAND_RESOURCES,
         # Up to one step lies between the end of what was observed and now.
-        peaks_within=settings.scaling.longest_lead_time + settings.history.step,
+        peaks_within=max(settings.scaling.longest_lead_time, settings.scaling.break_even) + settings.history.step,
         learns_as=learns_as,
     )
 

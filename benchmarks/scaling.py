@@ -23,7 +23,7 @@ import pandas as pd
 import foresize
 from autoscaler.controller.autoscalers import NO_RULES
 from autoscaler.controller.demand import SIGNAL_LEVELS
-from autoscaler.controller.policy import behaviour_of, replica_rules
+from autoscaler.controller.policy import rules_of
 from autoscaler.decisions.capacity import queue_capacity
 from autoscaler.simulator.catalog import CATALOG, FORESIZE, HPA, LEVELS, Given
 from autoscaler.simulator.comparison import Comparison, Trial, compared
@@ -153,7 +153,7 @@ def prepared(task: ScalingTask, folder: Path) -> tuple[ReplayPlan, Given, dict[f
         peaks=safe_peaks(plan, forecasts, LEVELS, target_utilisation=1.0),
         level=0.99,
         lead_seconds=READY_SECONDS,
-        rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
+        rules=rules_of(NO_RULES, NO_RULES, scaling),
         model_version="",
         hpa_utilisation=scaling.reactive_utilisation,
         target_utilisation=1.0,

@@ -119,8 +119,8 @@ def _print_table(answer: "ServedForecast", answers: "Forecasts") -> None:
     key, served = series.key, series.served
     click.echo(f"{key.workload} {key.resource.value}, in {key.resource.unit}")
     click.echo(f"  by {served.forecaster} of {model.description}" if model.version else f"  by {model.description}")
-    if served.reason and model.version:
-        click.echo(f"  {served.reason}")
+    if answer.reason and model.version:
+        click.echo(f"  {answer.reason}")
     if model.problem is not None:
         click.echo(f"  {model.problem}", err=True)
     click.echo(f"  newest sample {answer.data_age_seconds:.0f} s before the forecast\n")
@@ -167,7 +167,7 @@ def _print_json(answer: "ServedForecast", answers: "Forecasts") -> None:
         "model_age_seconds": model.age_seconds(answers.now_seconds),
         "model_problem": str(model.problem) if model.problem else None,
         "forecaster": series.served.forecaster,
-        "reason": series.served.reason,
+        "reason": answer.reason,
         "is_cold": series.served.is_cold,
         "data_age_seconds": answer.data_age_seconds,
         "timestamps": _times(answer),

@@ -65,6 +65,8 @@ class ReasonCode(StrEnum):
     """A PodDisruptionBudget allows no more pods to go now."""
     ERROR_BUDGET_BURNS = "ErrorBudgetBurns"
     """The SLA is violated so often that nothing is removed."""
+    BREAK_EVEN = "BreakEven"
+    """Replicas are kept that will soon be needed again: to start them anew would cost more."""
     SURVIVES_LOSS = "SurvivesLoss"
     """More replicas than demand needs, as a node or zone may be lost."""
     DOMAINS_UNKNOWN = "DomainsUnknown"

@@ -209,7 +209,7 @@ class Readiness(NamedTuple):
     def since(self, seconds: float) -> "Readiness":
         """Without what was over before then."""
         first = sum(at <= seconds for at, _ in self.changes[1:])
-        return self._replace(changes=self.changes[first:])
+        return self._replace(changes=self.changes[first:]) if first else self
 
     def share_below(self, replicas: int, start_seconds: float, end_seconds: float) -> float | None:
         """Share of a span in which fewer were Ready; None where that is not known of all of it."""

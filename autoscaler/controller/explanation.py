@@ -23,6 +23,7 @@ GUARDRAILS = frozenset(
         ReasonCode.SCALING_DISABLED,
         ReasonCode.ROLLOUT,
         ReasonCode.DISRUPTION_BUDGET,
+        ReasonCode.BREAK_EVEN,
         ReasonCode.SURVIVES_LOSS,
         ReasonCode.DOMAINS_UNKNOWN,
         ReasonCode.ERROR_BUDGET_BURNS,

@@ -35,6 +35,7 @@ from autoscaler.controller.learning import (
 )
 from autoscaler.controller.policy import LEAST_PODS, WorkloadPolicy, policy_of
 from autoscaler.controller.ports import ManagedWorkload, TargetWorkload
+from autoscaler.decisions.break_even import BREAK_EVEN_LEVEL, kept_for_later, strictest
 from autoscaler.decisions.budget import budget_after, shares_of_rungs
 from autoscaler.decisions.guardrails import ReplicaMemory, ScaleEvent
 from autoscaler.decisions.replicas import decide_replicas
@@ -151,10 +152,12 @@ def plan(
         )
     elif settings.error_budget:
         counted = BudgetStanding(budget_after(remembered.budget, (), policy.budget), "no usage can be read")
+    later = None if unread else _later(forecasts, key, policy, settings, now_seconds)
+    # Where an HPA is in charge, its minimum is what is raised and lowered.
+    replicas = target.replicas if hpa is None else hpa.min_replicas
     snapshot = WorkloadSnapshot(
         name=target.name,
-        # Where an HPA is in charge, its minimum is what is raised and lowered.
-        replicas=target.replicas if hpa is None else hpa.min_replicas,
+        replicas=replicas,
         ready_replicas=target.ready_replicas,
         min_replicas=policy.min_replicas,
         max_replicas=policy.max_replicas,
@@ -162,7 +165,10 @@ def plan(
         capacity=policy.capacity,
         observed=observed,
         suspended=suspended,
-        removal=_removal(target if hpa is None else None, counted, target.domains),
+        removal=strictest(
+            _removal(target if hpa is None else None, counted, target.domains),
+            kept_for_later(replicas, policy.capacity, later),
+        ),
         survives=None if isinstance(target.domains, Hold) else target.domains,
     )
     level = policy.level if counted is None else counted.budget.level
@@ -215,6 +221,16 @@ def _removal(
         return None
     text = f"PodDisruptionBudget {budget.name} allows {budget.allowed} of its pods to go now"
     return RemovalLimit(budget.allowed, Reason(ReasonCode.DISRUPTION_BUDGET, text))
+
+
+def _later(
+    forecasts: Forecasts, key: SeriesKey, policy: WorkloadPolicy, settings: ScalingSettings, now_seconds: float
+) -> DemandForecast | Hold | None:
+    """The median of the demand peak within the break-even window; None where that is no longer than the lead window."""
+    window = settings.break_even.total_seconds()
+    if window <= policy.lead_seconds:
+        return None
+    return demand_forecast(forecasts, key, BREAK_EVEN_LEVEL, now_seconds + window)
 
 
 def steered_hpa(workload: ManagedWorkload) -> Rival | None:
@@ -360,8 +376,10 @@ def demand_forecast(
         code = ReasonCode.STALE_FORECAST if forecasts.is_stale(key) else ReasonCode.NO_FORECAST
         return Hold(Reason(code, served.reason))
     try:
-        shares = shares_of_rungs(rungs or (level,), level)
-        value = sum(share * served.peak(rung, until_seconds) for rung, share in shares)
+        if not rungs or level in rungs:
+            value = served.peak(level, until_seconds)
+        else:
+            value = sum(share * served.peak(rung, until_seconds) for rung, share in shares_of_rungs(rungs, level))
     except (ForecastError, KeyError) as error:
         return Hold(Reason(ReasonCode.NO_FORECAST, str(error.args[0])))
     return DemandForecast(
@@ -372,7 +390,7 @@ def demand_forecast(
         forecaster=served.series.served.forecaster,
         model_version=served.model.version,
         rung=_rung(served),
-        because=served.series.served.reason,
+        because=served.reason,
     )
 
 

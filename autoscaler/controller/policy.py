@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import lru_cache
 from math import ceil
 
@@ -79,8 +80,8 @@ def policy_of(
         level=budget.level,
         level_source=level_source,
         budget=budget,
-        rungs=levels_for(autoscaler, settings),
-        rules=replica_rules(behaviour_of(autoscaler.up, autoscaler.down, settings), settings),
+        rungs=_levels(budget, settings),
+        rules=rules_of(autoscaler.up, autoscaler.down, settings),
         lead_seconds=lead,
         lead_source=lead_source,
     )
@@ -113,6 +114,10 @@ def _budget_rules(
 def levels_for(autoscaler: PredictiveAutoscaler, settings: ScalingSettings) -> tuple[float, ...]:
     """The levels that decisions about an object may need forecasts at."""
     rules, _ = budget_rules(autoscaler, settings)
+    return _levels(rules, settings)
+
+
+def _levels(rules: BudgetRules, settings: ScalingSettings) -> tuple[float, ...]:
     return rules.rungs if settings.error_budget or not rules.is_rung else (rules.level,)
 
 
@@ -141,26 +146,35 @@ def lead_time(
     return (measured, source) if measured <= longest else (longest, f"scaling.longest_lead_time; {source}")
 
 
-def behaviour_of(up: GivenRules, down: GivenRules, settings: ScalingSettings) -> Behaviour:
+def rules_of(up: GivenRules, down: GivenRules, settings: ScalingSettings) -> ReplicaRules:
     """The guardrails that an object gives, and for what it does not give the settings' and the HPA's own."""
-    stabilisation = settings.scale_down_stabilisation.total_seconds()
-    return _behaviour(up, down, stabilisation, settings.scale_up_tolerance, settings.tolerance)
+    return _replica_rules(
+        up,
+        down,
+        stabilisation=settings.scale_down_stabilisation,
+        up_tolerance=settings.scale_up_tolerance,
+        down_tolerance=settings.tolerance,
+        stale_after=settings.stale_after,
+        reactive_share=settings.reactive_utilisation / settings.target_utilisation,
+    )
 
 
 @lru_cache(maxsize=10_000)
-def _behaviour(
-    up: GivenRules, down: GivenRules, stabilisation_seconds: float, up_tolerance: float, down_tolerance: float
-) -> Behaviour:
-    stabilised = replace(DOWN_DEFAULT, stabilisation_seconds=stabilisation_seconds)
-    return Behaviour(_rules(up, UP_DEFAULT, up_tolerance), _rules(down, stabilised, down_tolerance))
-
-
-def replica_rules(behaviour: Behaviour, settings: ScalingSettings) -> ReplicaRules:
-    """What `decide_replicas` needs beside the snapshot."""
+def _replica_rules(
+    up: GivenRules,
+    down: GivenRules,
+    *,
+    stabilisation: timedelta,
+    up_tolerance: float,
+    down_tolerance: float,
+    stale_after: timedelta,
+    reactive_share: float,
+) -> ReplicaRules:
+    stabilised = replace(DOWN_DEFAULT, stabilisation_seconds=stabilisation.total_seconds())
     return ReplicaRules(
-        behaviour=behaviour,
-        stale_after_seconds=settings.stale_after.total_seconds(),
-        reactive_share=settings.reactive_utilisation / settings.target_utilisation,
+        behaviour=Behaviour(_rules(up, UP_DEFAULT, up_tolerance), _rules(down, stabilised, down_tolerance)),
+        stale_after_seconds=stale_after.total_seconds(),
+        reactive_share=reactive_share,
     )
 
 

@@ -294,6 +294,7 @@ def _able(plan: Plan, result: ActResult) -> tuple[bool, str, str]:
             ReasonCode.ERROR_BUDGET_BURNS,
             ReasonCode.DOMAINS_UNKNOWN,
             ReasonCode.DISRUPTION_BUDGET,
+            ReasonCode.BREAK_EVEN,
         ),
         (True, ReasonCode.READY_FOR_NEW_SCALE.value, "replicas can be changed"),
     )
@@ -370,6 +371,44 @@ def essence_of(status: Mapping[str, Any]) -> JsonObject:
         "capacity": [(kept.get("capacity") or {}).get(name) for name in ("learnedAt", "basis", "version")],
         "sizing": sizing_essence(status),
     }
+
+
+def outline_of(plan: Plan, result: ActResult) -> tuple[object, ...] | None:
+    """What the essence of a status follows from, beside the status before, without making it; None where only the
+    status itself tells.
+
+    Two equal outlines after one another have one essence: all else that a status says are figures and sentences.
+    """
+    target, decision, remembered = plan.workload.target, plan.decision, plan.remembered
+    if plan.policy is None or plan.learned is not None or isinstance(target, Hold):
+        return None
+    if plan.autoscaler.survives is not None or plan.untold_from is not None or result.outcome is Outcome.APPLIED:
+        return None
+    forecast, memory = decision.forecast, remembered.replicas
+    return (
+        plan.autoscaler.generation,
+        plan.autoscaler.mode,
+        plan.conflict,
+        target.replicas,
+        decision.current,
+        decision.desired,
+        decision.rung,
+        decision.reason.code,
+        [reason.code for reason in decision.reasons],
+        result.outcome,
+        forecast.reason.code if isinstance(forecast, Hold) else (forecast.rung, forecast.model_version),
+        memory.highs[-1].replicas if memory.highs else None,
+        memory.lows[-1].replicas if memory.lows else None,
+        memory.events,
+        remembered.target_uid,
+        remembered.last_replicas,
+        remembered.last_minimum,
+        remembered.changed_by_others_at_seconds,
+        remembered.last_scale_seconds,
+        ceil(2 * round(remembered.budget.offset, 6)),
+        plan.standing is None,
+        plan.standing is None or plan.standing.budget.veto is None,
+    )
 
 
 def _budget_essence(status: Mapping[str, Any]) -> list[object]:

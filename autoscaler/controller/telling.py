@@ -16,7 +16,14 @@ from autoscaler.controller.notices import Throttle, notices
 from autoscaler.controller.ports import ClusterWriter, Event
 from autoscaler.controller.records import DecisionRecord
 from autoscaler.controller.sizing import sizing_notices
-from autoscaler.controller.status import DECISIONS_KEPT, REFRESH_SECONDS, JsonObject, essence_of, status_of
+from autoscaler.controller.status import (
+    DECISIONS_KEPT,
+    REFRESH_SECONDS,
+    JsonObject,
+    essence_of,
+    outline_of,
+    status_of,
+)
 from autoscaler.controller.writing import side_by_side
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
 from autoscaler.metrics import AutoscalerMetrics
@@ -44,6 +51,8 @@ class _Written(NamedTuple):
     status: Mapping[str, Any]
     essence: JsonObject
     at_seconds: float
+    outline: tuple[object, ...] | None = None
+    """Of the decision that was last found to have this essence; None where only a status tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +105,15 @@ class Teller:
         now_seconds: float,
     ) -> AutoscalerError | None:
         """Writes what has something to say; why the first that was refused was."""
-        tellings = [self._telling(each, before[each.plan.autoscaler.uid], now_seconds) for each in records]
+        tellings = [
+            self._telling(each, before[each.plan.autoscaler.uid], now_seconds)
+            for each in records
+            if not self._is_told(each, now_seconds)
+        ]
+        for each in tellings:
+            known = self._statuses.get(each.uid)
+            if known is not None and each.matters is not _Importance.CHANGE:
+                self._statuses[each.uid] = known._replace(outline=_outline(each.record))
         waiting = [each for each in tellings if each.is_due(now_seconds)]
         waiting.sort(key=lambda each: (-int(each.matters), each.written_at_seconds))
         is_over = threading.Event()
@@ -112,7 +129,8 @@ class Teller:
                 return refusal
             if refusal is not None:
                 return None
-            self._statuses[each.uid] = _Written(each.status, each.essence, now_seconds)
+            outline = _outline(each.record)
+            self._statuses[each.uid] = _Written(each.status, each.essence, now_seconds, outline)
             self._untold.pop(each.uid, None)
             return self._published(each, may_write, now_seconds)
 
@@ -136,6 +154,14 @@ class Teller:
             if isinstance(refusal, (ClusterUnavailable, ClusterRefused)):
                 problem = refusal
         return problem
+
+    def _is_told(self, record: DecisionRecord, now_seconds: float) -> bool:
+        """Whether there is nothing to say of an object yet, which most often can be seen without making its status."""
+        uid = record.plan.autoscaler.uid
+        known = self._statuses.get(uid)
+        if known is None or known.outline is None or uid in self._untold:
+            return False
+        return now_seconds - known.at_seconds < REFRESH_SECONDS and known.outline == _outline(record)
 
     def _telling(self, record: DecisionRecord, before: Remembered, now: float) -> _Telling:
         """What is to be said of an object, with what earlier cycles could not say any more."""
@@ -181,3 +207,8 @@ class Teller:
             self._metrics.dependency_up.labels("kubernetes").set(0)
             return problem
         return None
+
+
+def _outline(record: DecisionRecord) -> tuple[object, ...] | None:
+    """Of sized containers only the status tells."""
+    return None if record.sizing is not None else outline_of(record.plan, record.result)

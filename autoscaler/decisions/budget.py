@@ -57,7 +57,9 @@ class BudgetMemory(NamedTuple):
 
     def under(self, level: float) -> Self:
         """The same, or none of it where another level was stated: a new promise begins a new budget."""
-        if self.level in (None, level):
+        if self.level == level:
+            return self
+        if self.level is None:
             return self._replace(level=level)
         return type(self)(known_until_seconds=self.known_until_seconds, until_seconds=self.until_seconds, level=level)
 
@@ -140,6 +142,12 @@ def budget_after(
     for each in verdicts:
         if each.ended_at_seconds > memory.until_seconds:
             memory = _counted(memory, each, rules, moves_level)
+    return _standing(memory, rules)
+
+
+@lru_cache(maxsize=20_000)
+def _standing(memory: BudgetMemory, rules: BudgetRules) -> Budget:
+    """How it stands with what was counted; asked again in every cycle in which no step ends."""
     lowest, highest = rules.bounds
     offset = min(max(memory.offset, lowest), highest)
     memory = memory._replace(offset=offset)

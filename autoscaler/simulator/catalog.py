@@ -37,6 +37,9 @@ class Given:
     """Of foresize's error budget, as `BudgetRules` has it; None: foresize has none, unless it is asked for."""
     target_utilisation: float | None = None
     """Share of what replicas carry within the SLO that foresize fills; None: each workload's own."""
+    later: FloatArray | None = None
+    """The median of the demand peak within foresize's break-even window, [workloads, steps]; None: it has none."""
+    break_even_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,8 @@ def _of_level(given: Given, level: float | None, relaxation: float | None, name:
         target_utilisation=given.target_utilisation,
         budget=budget,
         rungs={} if budget is None else {rung: given.peaks[rung] for rung in budget.rungs},
+        later=given.later,
+        break_even_seconds=given.break_even_seconds,
         model_version=given.model_version,
         name=name,
     )

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, WorkloadSnapshot
+from autoscaler.decisions.break_even import BREAK_EVEN_LEVEL, kept_for_later, strictest
 from autoscaler.decisions.budget import NO_VIOLATIONS, Budget, BudgetRules, StepVerdict, budget_after, shares_of_rungs
 from autoscaler.decisions.guardrails import NO_MEMORY, Recommendation, ReplicaMemory, remembered_scale
 from autoscaler.decisions.hpa import CPU_INITIALISATION_SECONDS
@@ -81,6 +82,9 @@ class ForesizePolicy:
     """Moves the level by the violations that the run meets, as in the controller; None: the level stays."""
     rungs: Mapping[float, FloatArray] = field(default_factory=dict)
     """With a budget: like `peaks`, at each of its rungs."""
+    later: FloatArray | None = None
+    """Like `peaks`, the median of the highest demand within the break-even window; None: that is the lead window."""
+    break_even_seconds: float = 0.0
     forecaster: str = ""
     model_version: str = ""
     name: str = "foresize"
@@ -106,6 +110,7 @@ class ForesizeRun:
         self._capacity = workload.within_slo.scaled(target)
         self._peaks: list[float] = policy.peaks[row].tolist()
         self._rungs: dict[float, list[float]] = {level: each[row].tolist() for level, each in policy.rungs.items()}
+        self._later: list[float] | None = None if policy.later is None else policy.later[row].tolist()
         self._budget: Budget | None = budget_after(NO_VIOLATIONS, (), policy.budget) if policy.budget else None
         self._step_seconds = settings.step_seconds
         self._step = -1
@@ -144,7 +149,7 @@ class ForesizeRun:
             workload.resource,
             self._capacity,
             ObservedDemand(tick.usage, tick.measured_at_seconds),
-            removal=RemovalLimit(0, veto) if veto is not None else None,
+            removal=strictest(RemovalLimit(0, veto) if veto is not None else None, self._kept(tick)),
         )
         decision, self._memory = decide_replicas(snapshot, self._forecast, self._memory, rules, now)
         change = decision.desired - tick.replicas
@@ -155,6 +160,20 @@ class ForesizeRun:
             self._settled = inputs
             self._last_seconds = now
         return decision.desired
+
+    def _kept(self, tick: Tick) -> RemovalLimit | None:
+        if self._later is None or isnan(self._later[tick.step]):
+            return None
+        policy = self._policy
+        later = DemandForecast(
+            self._later[tick.step],
+            BREAK_EVEN_LEVEL,
+            policy.break_even_seconds,
+            tick.step * self._step_seconds,
+            policy.forecaster,
+            policy.model_version,
+        )
+        return kept_for_later(tick.replicas, self._capacity, later)
 
     def _counted(self, budget: Budget, tick: Tick) -> bool:
         """Takes the newest whole step into the budget; whether there was one."""
@@ -191,7 +210,7 @@ def settling_seconds(settings: ReplaySettings) -> float:
 def checked_peaks(policy: Policy, shape: tuple[int, ...]) -> None:
     """Raises ReplayError where a policy's forecasts do not match the demand's shape."""
     if isinstance(policy, ForesizePolicy):
-        for peaks in (policy.peaks, *policy.rungs.values()):
+        for peaks in (policy.peaks, *policy.rungs.values(), *(() if policy.later is None else (policy.later,))):
             if peaks.shape != shape:
                 raise ReplayError(f"{policy.name}: peaks are {peaks.shape}, but demand is {shape}")
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from autoscaler.controller.autoscalers import NO_RULES
 from autoscaler.controller.demand import SIGNAL_LEVELS
-from autoscaler.controller.policy import LEAD_SHARE, behaviour_of, level_of, replica_rules
+from autoscaler.controller.policy import LEAD_SHARE, level_of, rules_of
+from autoscaler.decisions.break_even import BREAK_EVEN_LEVEL
 from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
 from autoscaler.simulator.catalog import BUDGETED, FORESIZE, HPA, Given, named
@@ -148,6 +149,18 @@ def simulate(
         forecasts = lead_peaks(
             bundle, panel, plan, levels=asked_levels, past_steps=question.past_steps, progress=progress
         )
+    later, break_even = None, int(scaling.break_even.total_seconds())
+    if break_even > plan.settings.pod_ready_seconds:
+        with clock.step("forecast of the break-even window") as progress:
+            until_then = replace(plan, settings=replace(plan.settings, pod_ready_seconds=break_even))
+            later = lead_peaks(
+                bundle,
+                panel,
+                until_then,
+                levels=[BREAK_EVEN_LEVEL],
+                past_steps=question.past_steps,
+                progress=progress,
+            )[BREAK_EVEN_LEVEL]
     with clock.step("margins") as progress:
         peaks = safe_peaks(plan, forecasts, levels, progress=progress)
     given = Given(
@@ -155,10 +168,12 @@ def simulate(
         peaks=peaks,
         level=level,
         lead_seconds=plan.settings.pod_ready_seconds,
-        rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
+        rules=rules_of(NO_RULES, NO_RULES, scaling),
         model_version=model,
         hpa_utilisation=scaling.reactive_utilisation,
         relaxation=relaxation,
+        later=later,
+        break_even_seconds=float(break_even),
     )
     policies = [entry.make(given, None) for entry in entries.values()]
     comparison = None

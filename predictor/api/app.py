@@ -154,7 +154,7 @@ def _forecast(served: ServedForecast, levels: tuple[float, ...], answer: Forecas
         "data_age_seconds": max(0, answer.now_seconds - served.known_until_seconds),
         "forecaster": series.served.forecaster,
         "is_cold": series.served.is_cold,
-        "reason": series.served.reason,
+        "reason": served.reason,
         "model": {"version": served.model.version, "origin": served.model.origin.value},
         "times_seconds": [series.cutoff_seconds + h * series.step_seconds for h in range(1, steps + 1)],
         "quantiles": [{"level": level, "values": series.at(level).tolist()} for level in levels],
@@ -180,7 +180,7 @@ def _outcome(answer: Forecasts, key: SeriesKey) -> dict[str, Any]:
     if isinstance(served, NoForecast):
         return {"forecaster": "none", "reason": served.reason}
     how = served.series.served
-    return {"forecaster": how.forecaster, "is_cold": how.is_cold, "reason": how.reason}
+    return {"forecaster": how.forecaster, "is_cold": how.is_cold, "reason": served.reason}
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:

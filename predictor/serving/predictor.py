@@ -14,7 +14,7 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,14 @@ class ServedForecast:
     """Age of the newest sample the forecast was made from."""
     peaks: tuple[SeriesForecast, ...] = ()
     """Forecasts of the highest usage within windows from the end of what was observed, shortest first."""
+    _highest: dict[tuple[float, int], float] = field(default_factory=dict, repr=False, compare=False)
+    """By level and steps, what was already asked of these forecasts."""
+
+    @property
+    def reason(self) -> str:
+        """Why this forecaster of this model serves."""
+        why = self.series.served.reason
+        return f"{self.model.because}; {why}" if self.model.because else why
 
     @property
     def known_until_seconds(self) -> int:
@@ -121,8 +129,14 @@ class ServedForecast:
         steps' own quantiles and of the shorter peaks, which is less. Raises ForecastError where the forecast does not
         reach that far either.
         """
+        steps = max(1, -int(-(until_seconds - self.known_until_seconds) // self.series.step_seconds))
+        known = self._highest.get((level, steps))
+        if known is None:
+            known = self._highest[level, steps] = self._peak(level, steps)
+        return known
+
+    def _peak(self, level: float, steps: int) -> float:
         step = self.series.step_seconds
-        steps = max(1, -int(-(until_seconds - self.known_until_seconds) // step))
         for each in self.peaks:
             if each.target.steps >= steps:
                 return float(each.at(level)[0])
@@ -134,6 +148,74 @@ class ServedForecast:
             )
         highest = [self.series.at(level)[:steps].max(), *(each.at(level)[0] for each in self.peaks)]
         return float(max(highest))
+
+
+class _Found(NamedTuple):
+    """What a window says of what is to come of one series."""
+
+    series: SeriesForecast | NoForecast
+    is_finite: bool
+    peaks: tuple[SeriesForecast, ...]
+    """Those that are finite, the shortest window first."""
+    highest: dict[tuple[float, int], float]
+    """What was already asked of them, by level and steps."""
+
+
+class _Lookup:
+    """What a window says of each series, worked out once for all the instants at which it is asked."""
+
+    def __init__(
+        self, panel: UsagePanel | None, made: PanelForecast | NoForecast, peaks: tuple[PanelForecast, ...]
+    ) -> None:
+        self.panel, self.made, self.peaks = panel, made, peaks
+        self._observed: dict[SeriesKey, ObservedUsage | NoForecast] = {}
+        self._forecast: dict[SeriesKey, _Found] = {}
+
+    @cached_property
+    def rows(self) -> dict[SeriesKey, int]:
+        return {key: row for row, key in enumerate(self.panel.keys)} if self.panel else {}
+
+    @cached_property
+    def last_columns(self) -> NDArray[np.intp]:
+        """Column of each series' newest sample; -1 where it has none."""
+        if self.panel is None or self.panel.steps == 0:
+            return np.full(len(self.rows), -1, dtype=np.intp)
+        seen = ~np.isnan(self.panel.usage)
+        last = self.panel.steps - 1 - np.argmax(seen[:, ::-1], axis=1)
+        return np.where(seen.any(axis=1), last, -1)
+
+    @cached_property
+    def _broken(self) -> dict[tuple[str, str], str]:
+        """Why series that were read cannot be used."""
+        found = self.panel.findings if self.panel else ()
+        return {(f.workload, f.resource): f.message for f in found if f.workload and f.severity is Severity.BROKEN}
+
+    def observed(self, key: SeriesKey, panel: UsagePanel) -> ObservedUsage | NoForecast:
+        """The newest sample of a series, or why there is none."""
+        answer = self._observed.get(key)
+        if answer is None:
+            answer = self._observed[key] = self._newest(key, panel)
+        return answer
+
+    def _newest(self, key: SeriesKey, panel: UsagePanel) -> ObservedUsage | NoForecast:
+        row = self.rows.get(key)
+        if row is None:
+            return NoForecast(self._broken.get((key.workload, key.resource), f"no usage of {key} was observed"))
+        column = int(self.last_columns[row])
+        if column < 0:
+            return NoForecast(f"no sample of {key} within the last {_span(panel.steps * panel.step_seconds)}")
+        return ObservedUsage(float(panel.usage[row, column]), panel.start_seconds + (column + 1) * panel.step_seconds)
+
+    def forecast(self, key: SeriesKey) -> _Found:
+        """The forecasts of a series' steps and peaks."""
+        answer = self._forecast.get(key)
+        if answer is None:
+            series = self.made if isinstance(self.made, NoForecast) else self.made.of(key)
+            peaks = (each.of(key) for each in self.peaks)
+            finite = tuple(each for each in peaks if isinstance(each, SeriesForecast) and _is_finite(each))
+            is_finite = isinstance(series, SeriesForecast) and _is_finite(series)
+            answer = self._forecast[key] = _Found(series, is_finite, finite, {})
+        return answer
 
 
 @dataclass(frozen=True)
@@ -157,24 +239,12 @@ class Forecasts:
     by_previous: frozenset[SeriesKey] = frozenset()
     """The series that it served."""
 
-    @cached_property
-    def _rows(self) -> dict[SeriesKey, int]:
-        return {key: row for row, key in enumerate(self.panel.keys)} if self.panel else {}
+    _lookup: _Lookup = field(default=_Lookup(None, NoForecast("nothing was observed"), ()), repr=False, compare=False)
 
-    @cached_property
-    def _broken(self) -> dict[tuple[str, str], str]:
-        """Why series that were read cannot be used."""
-        found = self.panel.findings if self.panel else ()
-        return {(f.workload, f.resource): f.message for f in found if f.workload and f.severity is Severity.BROKEN}
-
-    @cached_property
-    def _last_columns(self) -> NDArray[np.intp]:
-        """Column of each series' newest sample; -1 where it has none."""
-        if self.panel is None or self.panel.steps == 0:
-            return np.full(len(self._rows), -1, dtype=np.intp)
-        seen = ~np.isnan(self.panel.usage)
-        last = self.panel.steps - 1 - np.argmax(seen[:, ::-1], axis=1)
-        return np.where(seen.any(axis=1), last, -1)
+    def __post_init__(self) -> None:
+        held = self._lookup
+        if held.panel is not self.panel or held.made is not self.made or held.peaks is not self.peaks:
+            object.__setattr__(self, "_lookup", _Lookup(self.panel, self.made, self.peaks))
 
     @property
     def keys(self) -> tuple[SeriesKey, ...]:
@@ -185,23 +255,14 @@ class Forecasts:
         """The newest sample of a series, however old, or why there is none."""
         if self.panel is None:
             return self._no_source()
-        row = self._rows.get(key)
-        if row is None:
-            return NoForecast(self._broken.get((key.workload, key.resource), f"no usage of {key} was observed"))
-        column = int(self._last_columns[row])
-        if column < 0:
-            return NoForecast(f"no sample of {key} within the last {_span(self.panel.steps * self.panel.step_seconds)}")
-        return ObservedUsage(
-            float(self.panel.usage[row, column]),
-            self.panel.start_seconds + (column + 1) * self.panel.step_seconds,
-        )
+        return self._lookup.observed(key, self.panel)
 
     def steps_since(self, key: SeriesKey, seconds: float) -> tuple[tuple[int, float], ...]:
         """End, in epoch seconds, and value of each observed step of a series that ended after then, oldest first.
 
         NaN is no sample; nothing is returned of a series that was not observed.
         """
-        row = self._rows.get(key)
+        row = self._lookup.rows.get(key)
         if self.panel is None or row is None:
             return ()
         step, last = self.panel.step_seconds, self.panel.end_seconds + self.panel.step_seconds
@@ -216,23 +277,19 @@ class Forecasts:
         observed = self.observed(key)
         if isinstance(observed, NoForecast):
             return observed
-        if self.is_stale(key):
-            age = _span(self.now_seconds - observed.measured_at_seconds)
+        age = self.now_seconds - observed.measured_at_seconds
+        if age > self.stale_after_seconds:
             return NoForecast(
-                f"the newest sample of {key} is {age} old; older than {_span(self.stale_after_seconds)} is no answer"
+                f"the newest sample of {key} is {_span(age)} old; older than {_span(self.stale_after_seconds)} is no "
+                "answer"
             )
-        series = self.made if isinstance(self.made, NoForecast) else self.made.of(key)
-        if isinstance(series, NoForecast):
-            return series
+        found = self._lookup.forecast(key)
+        if isinstance(found.series, NoForecast):
+            return found.series
         model = self.previous if self.previous is not None and key in self.by_previous else self.model
-        if not np.isfinite(series.values).all():
+        if not found.is_finite:
             return NoForecast(f"{model.description} forecasts NaN or infinity for {key}")
-        if model.because:
-            reason = f"{model.because}; {series.served.reason}"
-            series = replace(series, served=replace(series.served, reason=reason))
-        peaks = [each.of(key) for each in self.peaks]
-        known = tuple(each for each in peaks if isinstance(each, SeriesForecast) and np.isfinite(each.values).all())
-        return ServedForecast(series, model, max(0.0, self.now_seconds - observed.measured_at_seconds), known)
+        return ServedForecast(found.series, model, max(0.0, age), found.peaks, found.highest)
 
     def is_stale(self, key: SeriesKey) -> bool:
         """Whether the series was observed, but too long ago."""
@@ -424,8 +481,9 @@ class Predictor:
         return panel.beside(found.slim())
 
     def _kept(self, answer: Forecasts) -> Forecasts:
-        if answer.panel is not None and (answer._last_columns >= 0).any():
-            newest = int(answer._last_columns.max())
+        columns = answer._lookup.last_columns
+        if answer.panel is not None and (columns >= 0).any():
+            newest = int(columns.max())
             self._newest_sample_seconds = answer.panel.start_seconds + (newest + 1) * answer.panel.step_seconds
         self._answered = replace(answer, newest_sample_seconds=self._newest_sample_seconds)
         return self._answered
@@ -612,6 +670,10 @@ def _replaced(made: PanelForecast, rows: NDArray[np.intp], others: PanelForecast
         is_served = isinstance(outcome, Served)
         outcomes[row] = replace(outcome, reason=f"{reason}; {outcome.reason}") if is_served else outcome
     return replace(made, forecast=replace(made.forecast, values=values), outcomes=tuple(outcomes))
+
+
+def _is_finite(forecast: SeriesForecast) -> bool:
+    return bool(np.isfinite(forecast.values).all())
 
 
 def _is_mild(finding: Finding) -> bool:

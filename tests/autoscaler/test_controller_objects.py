@@ -24,7 +24,7 @@ from autoscaler.controller.autoscalers import (
     conflict,
     seconds_of,
 )
-from autoscaler.controller.policy import behaviour_of, lead_time, policy_of
+from autoscaler.controller.policy import lead_time, policy_of, rules_of
 from autoscaler.controller.ports import DisruptionBudget
 from autoscaler.controller.records import DecisionRecord, Outcome
 from autoscaler.controller.status import recorded, remembered_from
@@ -111,7 +111,7 @@ def test_a_target_value_is_what_a_replica_carries() -> None:
 
 def test_rules_that_an_object_gives_stand_over_the_defaults() -> None:
     """One field alone leaves the others as they are."""
-    behaviour = behaviour_of(GivenRules(tolerance=0.0), GivenRules(stabilisation_seconds=60.0), ScalingSettings())
+    behaviour = rules_of(GivenRules(tolerance=0.0), GivenRules(stabilisation_seconds=60.0), ScalingSettings()).behaviour
 
     assert (behaviour.up.tolerance, behaviour.down.tolerance) == (0.0, 0.1)
     assert (behaviour.down.stabilisation_seconds, behaviour.down.policies) == (60.0, DOWN_DEFAULT.policies)

@@ -8,7 +8,7 @@ import pytest
 from autoscaler.cluster.commands import Decision
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand
 from autoscaler.controller.autoscalers import NO_RULES
-from autoscaler.controller.policy import behaviour_of, replica_rules
+from autoscaler.controller.policy import rules_of
 from autoscaler.controller.records import DecisionRecord
 from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
@@ -51,7 +51,7 @@ def test_one_decision_log_replayed_through_both_is_identical(bursts: bool) -> No
         peaks=np.array([peaks]),
         level=scaling.sla_percentile / 100,
         lead_seconds=scaling.lead_time.total_seconds(),
-        rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, scaling), scaling),
+        rules=rules_of(NO_RULES, NO_RULES, scaling),
     )
     run = policy.start(0, _workload(scaling), ReplaySettings(step_seconds=STEP_SECONDS))
     replayed = [run.replicas(_seen(step, each)) for step, each in enumerate(log)]
@@ -89,7 +89,7 @@ def test_a_controller_that_tightens_is_replayed_to_the_replica() -> None:
         peaks=np.array([peaks[rules.level]]),
         level=rules.level,
         lead_seconds=settings.lead_time.total_seconds(),
-        rules=replica_rules(behaviour_of(NO_RULES, NO_RULES, settings), settings),
+        rules=rules_of(NO_RULES, NO_RULES, settings),
         budget=rules,
         rungs={rung: np.array([found]) for rung, found in peaks.items()},
     )

@@ -66,6 +66,10 @@ def test_a_list_may_be_written_with_commas() -> None:
         ("history: {step: 0s}", r"history.step: must be longer than 0s"),
         ("scaling: {sla_percentile: 100}", r"scaling.sla_percentile: input should be less than 100"),
         (
+            "scaling: {break_even: 5h}",
+            r"scaling.break_even 5:00:00 exceeds forecast.horizon 4:00:00: nothing is forecast so far ahead",
+        ),
+        (
             "scaling: {lead_time: 2h, longest_lead_time: 1h}",
             r"scaling: lead_time 2:00:00 exceeds longest_lead_time 1:00:00",
         ),

@@ -275,7 +275,7 @@ def test_without_a_champion_that_can_be_used_the_version_before_serves_all(probl
     for key in (CHANGED, STEADY):
         found = served(first, key)
         assert (found.model.version, found.model.origin) == ("1", Origin.PREVIOUS)
-        assert found.series.served.reason == (
+        assert found.reason == (
             f"version 1, the champion before, serves: the champion cannot be used: {problem}; a test's"
         )
     assert first.model.description == "model version 1 (the champion before)"
@@ -291,7 +291,7 @@ def test_a_champion_of_another_step_leaves_the_version_before() -> None:
     answers = a_predictor(registry).predict(at(0))
 
     assert (answers.model.version, answers.model.origin) == ("1", Origin.PREVIOUS)
-    assert "trained on steps of 600 s" in served(answers).series.served.reason
+    assert "trained on steps of 600 s" in served(answers).reason
 
 
 def test_as_a_whole_it_serves_as_soon_as_it_is_there() -> None:
@@ -303,7 +303,7 @@ def test_as_a_whole_it_serves_as_soon_as_it_is_there() -> None:
 
     nothing = served(predictor.predict(at(0)))
     assert (nothing.model.origin, nothing.series.served.is_baseline) == (Origin.NONE, True)
-    assert nothing.series.served.reason.startswith("there is no model: damaged; cold: ")
+    assert nothing.reason.startswith("there is no model: damaged; cold: ")
     works[0]()
 
     assert predictor.predict(at(0) + 30).model.version == "1"

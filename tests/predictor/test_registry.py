@@ -155,6 +155,7 @@ def test_a_server_that_is_silent_costs_the_timeout_and_no_more() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         store = MlflowBundleStore(f"http://127.0.0.1:{silent.getsockname()[1]}", "foresize", timedelta(seconds=1))
+        store_of_warm_client(store)
         started = time.monotonic()
 
         with pytest.raises(RegistryUnavailable):
