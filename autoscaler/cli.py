@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from autoscaler.controller.loop import Controller, CycleReport
+    from autoscaler.controller.nodes import NodeControl
     from autoscaler.errors import AutoscalerError
     from autoscaler.settings import AutoscalerSettings
 
@@ -101,20 +102,17 @@ def run(
     pools = build_pool_watch(settings, controller, source)
     nodes = build_node_control(settings, controller, source, is_patient=once)
 
-    def after_cycle(report: "CycleReport") -> None:
-        pools(report)
-        if nodes is not None:
-            nodes.after_cycle(report)
-
     try:
         with exported():
             if once:
                 _await_lease(controller)
                 report = controller.cycle()
-                after_cycle(report)
+                pools(report)
+                if nodes is not None and report.problem is None:
+                    nodes.look()
                 _finish(report, controller.leadership.holder, lease_problem(controller))
             else:
-                _run_until_stopped(settings, controller, after_cycle)
+                _run_until_stopped(settings, controller, pools, nodes)
     finally:
         close_controller(controller, nodes)
 
@@ -159,9 +157,13 @@ def _finish(report: "CycleReport", holder: str, lease_problem: "AutoscalerError 
 
 
 def _run_until_stopped(
-    settings: "AutoscalerSettings", controller: "Controller", after_cycle: "Callable[[CycleReport], None]"
+    settings: "AutoscalerSettings",
+    controller: "Controller",
+    after_cycle: "Callable[[CycleReport], None]",
+    nodes: "NodeControl | None",
 ) -> None:
     import signal
+    import threading
 
     import structlog
 
@@ -173,7 +175,9 @@ def _run_until_stopped(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: controller.stop.set())
     protection = build_protection(settings)
-    server = start_server(build_app(controller), settings.serving.host, settings.scaling.metrics_port, protection)
+    server = start_server(
+        build_app(controller, nodes), settings.serving.host, settings.scaling.metrics_port, protection
+    )
     log.info(
         "started",
         address=server.address,
@@ -181,9 +185,15 @@ def _run_until_stopped(
         paused=settings.scaling.paused,
         interval_seconds=settings.scaling.interval.total_seconds(),
     )
+    looks = None if nodes is None else threading.Thread(target=nodes.run, name="nodes", daemon=True)
+    if looks is not None:
+        looks.start()
     try:
         controller.run(after_cycle)
     finally:
+        controller.stop.set()
+        if looks is not None:
+            looks.join()
         server.stop()
         log.info("stopped")
 

@@ -413,6 +413,12 @@ class AutoscalerMetrics:
             ("outcome",),
             registry=registry,
         )
+        self.node_looks = Counter(
+            "foresize_node_looks_total",
+            "Looks at the nodes that OversubscriptionPolicies select (complete, failed, standby: another copy leads).",
+            ("outcome",),
+            registry=registry,
+        )
         self.node_suspensions = Counter(
             "foresize_node_suspensions_total",
             "How often nothing more was sold on a node, as too much of it was used.",
@@ -462,7 +468,7 @@ class AutoscalerMetrics:
         self._published.pools = tuple(readings)
 
     def publish_nodes(self, policies: Iterable[PolicyGauges], nodes: Iterable[NodeGauges]) -> None:
-        """Replaces what the last cycle published about OversubscriptionPolicies and the nodes that they select."""
+        """Replaces what the last look published about OversubscriptionPolicies and the nodes that they select."""
         self._published.policies = tuple(policies)
         self._published.nodes = tuple(nodes)
 

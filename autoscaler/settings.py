@@ -126,6 +126,9 @@ class OversubscriptionSettings(Section):
     """Share of a node's allocatable that may be used: no more is sold, and there the guard steps in."""
     cpu_pressure: float = Field(default=0.4, gt=0, le=1)
     """Share of time in which tasks of a busy node may wait for CPU (PSI) before the guard steps in; 1 is never."""
+    guard_interval: Duration = timedelta(seconds=5)
+    """How often nodes that are sold are looked at, whatever the controller's cycle takes; others every
+    `scaling.interval`."""
     guard_release: AnyDuration = timedelta(minutes=10)
     """How long a node must have been calm until it is sold again after the guard stepped in."""
     stale_after: Duration = timedelta(minutes=3)

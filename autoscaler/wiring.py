@@ -186,7 +186,7 @@ def build_pool_watch(
 def build_node_control(
     settings: "AutoscalerSettings", controller: "Controller", source: "UsageSource", *, is_patient: bool = False
 ) -> "NodeControl | None":
-    """What oversells nodes after each cycle; none where the source does not know nodes, as a file does not."""
+    """What oversells nodes beside the loop; none where the source does not know nodes, as a file does not."""
     from autoscaler.controller.gpu_sharing import GpuSharing
     from autoscaler.controller.node_peaks import PeakTeller
     from autoscaler.controller.nodes import NodeControl

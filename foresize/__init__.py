@@ -7,9 +7,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.api import BacktestResult, Model, backtest, fit, load, node_peak_quantile, read_usage
+    from pipelines.api import BacktestResult, Model, backtest, fit, load, node_peak_quantile, node_totals, read_usage
 
-__all__ = ["BacktestResult", "Model", "backtest", "fit", "load", "node_peak_quantile", "read_usage"]
+__all__ = ["BacktestResult", "Model", "backtest", "fit", "load", "node_peak_quantile", "node_totals", "read_usage"]
 
 
 def __getattr__(name: str) -> Any:

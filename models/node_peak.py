@@ -9,10 +9,11 @@ was. The newest horizon ends now, so that every one holds as much of the day and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
-from models.forecast import FloatArray, ForecastError
+from models.forecast import BoolArray, FloatArray, ForecastError, IntArray
 
 COLD_SAMPLES = 24
 """A task with fewer samples is cold and counts in full (two hours at 5 minutes; EuroSys'21)."""
@@ -71,16 +72,9 @@ class NodePast:
         as what was never seen is that tasks coincide which never did. Not beyond `ceiling`. Raises ForecastError for
         probabilities outside (0, 1).
         """
-        asked = np.asarray(exceedances, dtype=np.float64)
-        if asked.size == 0 or not ((asked > 0) & (asked < 1)).all():
-            raise ForecastError(f"probabilities of exceeding a peak must lie inside (0, 1), got {asked.tolist()}")
-        maxima = self.maxima
-        blocks = len(maxima)
-        rarity = -np.log(np.arange(blocks, 0, -1) / (blocks + 1))
-        within = np.interp(-np.log(asked), rarity, maxima)
-        scale = max(COINCIDENCE * self.gap, SMALLEST_SCALE * float(maxima[-1]))
-        beyond = scale * np.maximum(-np.log(asked * (blocks + 1)), 0.0)
-        return np.asarray(np.minimum(within + beyond + self.reserved, max(self.ceiling, self.reserved)))
+        asked = _checked(exceedances)
+        maxima = np.broadcast_to(self.maxima, (len(asked), len(self.maxima)))
+        return _read_off(maxima, asked, gap=self.gap, reserved=self.reserved, ceiling=self.ceiling)
 
 
 def node_past(
@@ -95,6 +89,176 @@ def node_past(
     only cold ones, fewer than 7 past horizons, or a cold task has neither limit nor request. Raises ForecastError for
     arrays that do not match.
     """
+    sums = _sums(usage, limits, horizon_steps, requests)
+    if isinstance(sums, NoPeak):
+        return sums
+    peaks = np.where(sums.is_watched, np.fmax.reduce(sums.totals, axis=1), np.nan).astype(np.float64)
+    return NodePast(
+        peaks=peaks,
+        gap=max(sums.own - float(np.nanmax(peaks)), 0.0),
+        reserved=sums.reserved,
+        ceiling=sums.ceiling,
+        cold_tasks=sums.cold_tasks,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTotals:
+    """What is kept of some nodes to tell how high each would peak with one more task; amounts in the base unit."""
+
+    parts: FloatArray
+    """Highest total of the tasks that are not cold in each part of each past horizon, [parts, nodes, blocks]; NaN where
+    nobody was watching for most of the horizon, or of a node without an answer."""
+    own: FloatArray
+    """Sum of these tasks' own highest usages, [nodes]."""
+    reserved: FloatArray
+    """Limits or requests of the cold tasks, [nodes]."""
+    ceiling: FloatArray
+    """Σ limits, [nodes]; infinite where a task has none."""
+    reasons: tuple[str, ...]
+    """Why the peak of a node cannot be told; empty where it can."""
+
+    def of(self, rows: IntArray) -> "NodeTotals":
+        """Some of the nodes, a shortlist."""
+        reasons = tuple(self.reasons[row] for row in rows)
+        return NodeTotals(self.parts[:, rows], self.own[rows], self.reserved[rows], self.ceiling[rows], reasons)
+
+    def peaks_with(self, usage: FloatArray, limit: float, exceedance: float) -> FloatArray:
+        """Totals that each node's peak within the next horizon exceeds with this probability if the task came to it,
+        [nodes].
+
+        `usage` [steps] is what the task did on the same instants, or a task like it elsewhere; NaN is no sample, and
+        counts as its highest. With fewer than 24 samples it counts at its `limit`. As `NodePast.quantiles` tells it,
+        from highest usages within the parts of a horizon, which the sum of two cannot exceed: never lower than from all
+        steps. Infinite where there is no answer, as nothing may be oversold there. Raises ForecastError for arrays that
+        do not match.
+        """
+        parts, _, blocks = self.parts.shape
+        steps = len(usage) // (blocks * parts) * blocks * parts
+        if usage.ndim != 1 or steps == 0:
+            raise ForecastError(f"needed: usage [steps] of {blocks} horizons; got {usage.shape}")
+        is_cold = np.count_nonzero(~np.isnan(usage)) < COLD_SAMPLES
+        highest = 0.0 if is_cold else min(float(np.fmax.reduce(usage)), limit)
+        newcomer = np.zeros((parts, 1, blocks), dtype=self.parts.dtype)
+        if not is_cold:
+            known = np.where(np.isnan(usage), highest, np.minimum(usage, limit))[-steps:]
+            newcomer = known.reshape(blocks, parts, -1).max(axis=2).astype(self.parts.dtype).T[:, None]
+        maxima = np.sort((self.parts + newcomer).max(axis=0), axis=1).astype(np.float64)
+        told = _read_off(
+            maxima,
+            np.repeat(_checked([exceedance]), len(maxima)),
+            gap=np.maximum(self.own + highest - np.fmax.reduce(maxima, axis=1), 0.0),
+            reserved=self.reserved + (limit if is_cold else 0.0),
+            ceiling=self.ceiling + limit,
+        )
+        return np.asarray(np.where(np.isnan(told), np.inf, told))
+
+
+@dataclass(frozen=True, slots=True)
+class NodePasts:
+    """Several nodes' pasts, to be asked all at once."""
+
+    peaks: FloatArray
+    """[nodes, blocks], the newest last; NaN where nobody was watching, or before a node's past."""
+    gap: FloatArray
+    """[nodes], as all that follow; today's also for what was known some horizons ago."""
+    reserved: FloatArray
+    ceiling: FloatArray
+
+    @classmethod
+    def of(cls, pasts: Sequence[NodePast]) -> Self:
+        """The newest horizon of all is the same one."""
+        longest = max((len(past.peaks) for past in pasts), default=0)
+        peaks = np.full((len(pasts), longest), np.nan)
+        for row, past in enumerate(pasts):
+            peaks[row, longest - len(past.peaks) :] = past.peaks
+        amounts = np.array([(past.gap, past.reserved, past.ceiling) for past in pasts], dtype=np.float64)
+        return cls(peaks, *amounts.reshape(-1, 3).T)
+
+    def quantiles(self, exceedances: FloatArray, horizons_ago: int) -> FloatArray:
+        """What `NodePast.as_of` some horizons ago would have told with each node's probability, [nodes]; NaN where
+        fewer than 7 horizons were known."""
+        known = np.sort(self.peaks[:, : self.peaks.shape[1] - horizons_ago], axis=1)
+        return _read_off(known, exceedances, gap=self.gap, reserved=self.reserved, ceiling=self.ceiling)
+
+
+def _checked(exceedances: Sequence[float] | FloatArray) -> FloatArray:
+    asked = np.asarray(exceedances, dtype=np.float64)
+    if asked.size == 0 or not ((asked > 0) & (asked < 1)).all():
+        raise ForecastError(f"probabilities of exceeding a peak must lie inside (0, 1), got {asked.tolist()}")
+    return asked
+
+
+def _read_off(
+    maxima: FloatArray,
+    exceedances: FloatArray,
+    *,
+    gap: FloatArray | float,
+    reserved: FloatArray | float,
+    ceiling: FloatArray | float,
+) -> FloatArray:
+    """What `NodePast.quantiles` says, of one probability for each row of past peaks, [rows].
+
+    `maxima` is [rows, blocks], ascending, with what is not known as NaN at the end; NaN where fewer than 7 are known.
+    """
+    rows = np.arange(len(maxima))
+    known = np.count_nonzero(~np.isnan(maxima), axis=1)
+    count = np.maximum(known, 1)
+    highest = maxima[rows, count - 1]
+    # The k-th highest of n is exceeded in k of n + 1 cases.
+    rank = np.clip(exceedances * (known + 1.0), 1.0, count)
+    above = np.floor(rank).astype(np.int64)
+    upper, lower = maxima[rows, count - above], maxima[rows, np.maximum(count - above - 1, 0)]
+    within = upper + np.log(rank / above) / np.log1p(1 / above) * (lower - upper)
+    scale = np.maximum(COINCIDENCE * np.asarray(gap), SMALLEST_SCALE * highest)
+    beyond = scale * np.maximum(-np.log(exceedances * (known + 1.0)), 0.0)
+    told = np.minimum(within + beyond + reserved, np.maximum(ceiling, reserved))
+    return np.asarray(np.where(known >= LEAST_BLOCKS, told, np.nan))
+
+
+def node_totals(nodes: Sequence[tuple[FloatArray, FloatArray]], horizon_steps: int, parts: int) -> NodeTotals:
+    """What is kept of nodes, of each the usage [tasks, steps] and the limits [tasks] as for `node_past`.
+
+    `parts` is into how many a horizon is divided, such as its hours: fewer are faster and tell higher peaks. Raises
+    ForecastError where they do not divide it, or nodes have not as many steps.
+    """
+    lengths = {usage.shape[-1] for usage, _ in nodes}
+    if len(lengths) != 1 or horizon_steps % parts or min(lengths) < horizon_steps:
+        raise ForecastError(
+            f"needed: nodes of equally many steps, a horizon at least, in parts of equally many; got {sorted(lengths)} "
+            f"steps, horizons of {horizon_steps} in {parts} parts"
+        )
+    shape = (len(nodes), lengths.pop() // horizon_steps, parts)
+    kept = np.full((parts, *shape[:2]), np.nan, dtype=np.float32)
+    own, reserved, ceiling = np.zeros(len(nodes)), np.zeros(len(nodes)), np.full(len(nodes), np.inf)
+    reasons = []
+    for row, (usage, limits) in enumerate(nodes):
+        sums = _sums(usage, limits, horizon_steps, None)
+        reasons.append(sums.reason if isinstance(sums, NoPeak) else "")
+        if isinstance(sums, NoPeak):
+            continue
+        by_part = np.fmax.reduce(sums.totals.reshape(*shape[1:], -1), axis=2)
+        # Within a horizon that was watched for most of the time a part without samples says nothing.
+        kept[:, row] = np.where(sums.is_watched[:, None], np.where(np.isnan(by_part), 0.0, by_part), np.nan).T
+        own[row], reserved[row], ceiling[row] = sums.own, sums.reserved, sums.ceiling
+    return NodeTotals(kept, own, reserved, ceiling, tuple(reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """The totals of one node's tasks that are not cold, and what comes on top."""
+
+    totals: FloatArray
+    """[blocks, steps]"""
+    is_watched: BoolArray
+    """Which blocks are evidence, [blocks]."""
+    own: float
+    reserved: float
+    ceiling: float
+    cold_tasks: int
+
+
+def _sums(usage: FloatArray, limits: FloatArray, horizon_steps: int, requests: FloatArray | None) -> _Sums | NoPeak:
     if usage.ndim != 2 or limits.shape != usage.shape[:1] or horizon_steps < 1:
         raise ForecastError(
             f"needed: usage [tasks, steps], limits [tasks] and a horizon of at least one step; "
@@ -121,14 +285,14 @@ def node_past(
     known = _as_if_always_there(recent[warm], horizon_steps) if gappy.size else recent
     totals = capped_totals(known, np.broadcast_to(bounds[warm, None], known.shape), horizon_steps)
     seen = np.count_nonzero(~np.isnan(totals), axis=1) >= horizon_steps * SEEN_SHARE
-    peaks = np.where(seen, np.fmax.reduce(totals, axis=1), np.nan).astype(np.float64)
     watched = int(np.count_nonzero(seen))
     if watched < LEAST_BLOCKS:
         return NoPeak(f"{watched} past horizons with samples, need {LEAST_BLOCKS}: nothing is oversold")
     own = np.minimum(np.nan_to_num(np.fmax.reduce(known, axis=1)), bounds[warm])
-    return NodePast(
-        peaks=peaks,
-        gap=max(float(own.sum(dtype=np.float64)) - float(np.nanmax(peaks)), 0.0),
+    return _Sums(
+        totals=totals,
+        is_watched=seen,
+        own=float(own.sum(dtype=np.float64)),
         reserved=float(reserved[is_cold].sum(dtype=np.float64)),
         ceiling=float(bounds.sum(dtype=np.float64)),
         cold_tasks=int(is_cold.sum()),

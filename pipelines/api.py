@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from autoscaler.decisions.oversubscription import node_peak_quantile
 from models.forecast import SECONDS_PER_DAY, FloatArray, JsonValue, Target
+from models.node_peak import node_totals
 from pipelines.flows.backtest import BacktestReport
 from pipelines.flows.backtest import backtest as run_backtest
 from pipelines.flows.clock import StepClock, Told
@@ -39,7 +40,7 @@ from predictor.usage.kin import Kin
 from predictor.usage.panel import Finding, Resource, SeriesKey, UsagePanel
 from predictor.usage.table import newest_from_table, panel_from_table
 
-__all__ = ["BacktestResult", "Model", "backtest", "fit", "load", "node_peak_quantile", "read_usage"]
+__all__ = ["BacktestResult", "Model", "backtest", "fit", "load", "node_peak_quantile", "node_totals", "read_usage"]
 
 Usage = pd.DataFrame | UsagePanel
 Levels = float | Sequence[float] | FloatArray

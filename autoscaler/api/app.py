@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from autoscaler.controller.loop import Controller
+    from autoscaler.controller.nodes import NodeControl
 
 STUCK_SECONDS = 1200.0
 """A cycle that takes longer is not slow, it hangs: the longest fetch gives up before."""
@@ -27,14 +28,17 @@ OLDEST_SNAPSHOT_SECONDS = 120.0
 """… but a short interval alone does not make it so."""
 
 
-def build_app(controller: Controller) -> Starlette:
-    """The application over a controller that runs in another thread."""
+def build_app(controller: Controller, nodes: NodeControl | None = None) -> Starlette:
+    """The application over a controller, and what guards nodes, which run in other threads."""
 
     def healthz(_: Request) -> Response:
         last = controller.last_cycle_seconds
         waiting = controller.clock() - (controller.started_at_seconds if last is None else last)
         if waiting > STUCK_SECONDS:
             return PlainTextResponse(f"no cycle has ended for {waiting:.0f} s\n", 503)
+        unguarded = 0.0 if nodes is None else controller.clock() - nodes.last_look_seconds
+        if unguarded > STUCK_SECONDS:
+            return PlainTextResponse(f"no look at the nodes has ended for {unguarded:.0f} s\n", 503)
         return PlainTextResponse("ok\n")
 
     def readyz(_: Request) -> Response:

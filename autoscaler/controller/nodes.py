@@ -1,12 +1,14 @@
-"""Oversells nodes as OversubscriptionPolicies say: after each cycle of the loop, with its lease and its pause.
+"""Oversells nodes as OversubscriptionPolicies say: beside the loop and more often, with its lease and its pause.
 
-Observe → decide → guard → write → tell. In mode Observe nothing is written but the policies' statuses and Events. What
-a node offers is in its status, so that a new leader finds it there; suspended nodes and the record of violations are in
-the policies' statuses.
+Observe → decide → guard → write → tell. A cycle of the loop may take minutes, and a node that gets full cannot wait for
+it: looks follow each other in a thread of their own, which alone holds what is remembered here. In mode Observe nothing
+is written but the policies' statuses and Events. What a node offers is in its status, so that a new leader finds it
+there; suspended nodes and the record of violations are in the policies' statuses.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from math import inf
 from typing import Any
@@ -17,7 +19,7 @@ from autoscaler.cluster.containers import SIZED
 from autoscaler.cluster.nodes import UNITS_PER_BASE_UNIT, Actuator, NodePod, NodeState, in_whole_units, total_of
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.gpu_sharing import GpuSharing, SharedNode, gpu_status, label_changes
-from autoscaler.controller.loop import Controller, CycleReport
+from autoscaler.controller.loop import Controller
 from autoscaler.controller.node_budget import BudgetRecord, record_from
 from autoscaler.controller.node_peaks import Asked, NodePeaks, PeakTeller, in_full
 from autoscaler.controller.node_ports import NodeCluster, NodeObservation, PlacedSource
@@ -89,6 +91,9 @@ class NodeControl:
         self._usage: NodeUsage | None = None
         self._used: dict[str, dict[Resource, dict[str, float]]] = {}
         self._refusal = ""
+        self._interval_seconds = self.settings.guard_interval.total_seconds()
+        self.last_look_seconds = self.controller.clock()
+        """When the last look ended, whatever came of it."""
         self._forget()
 
     def _forget(self) -> None:
@@ -99,21 +104,37 @@ class NodeControl:
         self._changed_at: dict[tuple[str, Resource], float] = {}
         self._statuses: dict[str, tuple[Mapping[str, object], float]] = {}
 
-    def after_cycle(self, report: CycleReport) -> None:
-        """One look at the nodes. What cannot be seen or written now is tried again after the next cycle."""
-        if report.problem is not None or self.controller.stop.is_set():
-            return
-        if report.is_standby or self._term != self.controller.leadership.transitions:
+    def run(self) -> None:
+        """Looks until the controller is to stop; a write that is under way is finished first."""
+        stop = self.controller.stop
+        while not stop.is_set():
+            began = self._passing()
+            try:
+                self.look()
+            except Exception:  # nobody waits for this thread: what broke must be seen, and nodes still be guarded
+                self.controller.metrics.node_looks.labels("failed").inc()
+                log.exception("a look at the nodes broke")
+            took = self._passing() - began
+            # A look that takes long, at a large cluster or a slow Prometheus, leaves as much time to everything else.
+            stop.wait(max(self._interval_seconds - took, took))
+
+    def look(self) -> None:
+        """One look at the nodes. What cannot be seen or written now is tried again with the next one."""
+        is_standby = not self.controller.leadership.is_leader
+        if is_standby or self._term != self.controller.leadership.transitions:
             self._forget()
-        if report.is_standby:
-            return
-        try:
-            with self.controller.metrics.timed("nodes"):
-                self._look(self.controller.clock())
-            self._say("nodes not seen", "")
-        except (ClusterUnavailable, ClusterRefused) as problem:
-            self._count("kubernetes", problem)
-            self._say("nodes not seen", str(problem))
+        outcome = "standby" if is_standby else "complete"
+        if not is_standby:
+            try:
+                with self.controller.metrics.timed("nodes"):
+                    self._look(self.controller.clock())
+                self._say("nodes not seen", "")
+            except (ClusterUnavailable, ClusterRefused) as problem:
+                outcome = "failed"
+                self._count("kubernetes", problem)
+                self._say("nodes not seen", str(problem))
+        self.controller.metrics.node_looks.labels(outcome).inc()
+        self.last_look_seconds = self.controller.clock()
 
     def _look(self, now: float) -> None:
         seen = self.cluster.observe_nodes()
@@ -123,6 +144,7 @@ class NodeControl:
         sharing = [each for each in seen.policies if each.actuator is Actuator.GPU_SHARING]
         shared = self.gpus.look(sharing, seen.nodes, seen.pods, now)
         seen = replace(seen, policies=tuple(each for each in seen.policies if each not in sharing))
+        self._interval_seconds = self._interval_of(seen.policies).total_seconds()
         by_node: dict[str, list[NodePod]] = {}
         for pod in seen.pods:
             by_node.setdefault(pod.node, []).append(pod)
@@ -167,6 +189,13 @@ class NodeControl:
         self._publish(readings, looked.values())
 
     # --- observe and decide
+
+    def _interval_of(self, policies: Iterable[OversubscriptionPolicy]) -> timedelta:
+        """Until the next look: as nobody has to be stopped where nothing is sold, Prometheus is asked more seldom."""
+        guard_interval = self.settings.guard_interval
+        if any(each.sells for each in policies):
+            return guard_interval
+        return max(guard_interval, self.controller.settings.interval)
 
     def _known_guards(self, seen: NodeObservation, now: float) -> Mapping[str, Guard]:
         """What is remembered of nodes; at first, those that the statuses say are suspended."""
@@ -234,7 +263,8 @@ class NodeControl:
                 guard,
                 use,
                 pods,
-                usage_of_pod=_usage_of_pods(pods, usage),
+                # Of use only where somebody may have to go.
+                usage_of_pod=_usage_of_pods(pods, usage) if use.excess() is not None else {},
                 release_seconds=self.settings.guard_release.total_seconds(),
                 now_seconds=now,
             )

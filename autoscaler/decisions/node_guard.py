@@ -111,7 +111,8 @@ def guarded(
 
     As many go as bring what is measured under what is usable, and one where that is not known, or where memory or CPU
     is pressed: what the going of a pod does to that cannot be told before.
-    After an eviction nothing is evicted until all of what is measured lies after it.
+    Nothing is evicted until half of what is measured lies after the suspension (usage is measured over the time that
+    holds two scrapes, so that at least one is new), and after an eviction until all of it does.
     """
     excess = use.excess()
     if excess is None:
@@ -126,7 +127,7 @@ def guarded(
     if guard.suspended_since_seconds is None:
         return GuardDecision(Guard(suspended_since_seconds=now_seconds, reason=excess), is_intervention=True)
     tense = replace(guard, calm_since_seconds=None, reason=excess)
-    was_looked_at = use.measured_at_seconds > guard.suspended_since_seconds
+    was_looked_at = (use.since_seconds + use.measured_at_seconds) / 2 > guard.suspended_since_seconds
     # What went counts in the mean of any time in which it was still there.
     shows_eviction = guard.evicted_at_seconds is None or use.since_seconds >= guard.evicted_at_seconds
     if not was_looked_at or not shows_eviction:

@@ -18,7 +18,7 @@ from autoscaler.cluster.nodes import shown
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from models.exceedance import Exceedances
 from models.forecast import FloatArray
-from models.node_peak import LEAST_BLOCKS, NodePast, NoPeak, node_past
+from models.node_peak import LEAST_BLOCKS, NodePast, NodePasts, NoPeak, node_past
 from predictor.usage.panel import Resource
 
 ROUNDING = 1e-9
@@ -66,10 +66,13 @@ def told_peaks(
     pasts = [node_past(each.usage, each.limits, horizon_steps, each.requests) for each in nodes]
     record = Exceedances.without_record(violation_probability, classes=1, nodes=len(nodes))
     one_class = np.zeros(len(nodes), dtype=np.int64)
-    longest = max((len(past.peaks) for past in pasts if isinstance(past, NodePast)), default=0)
-    for ago in range(longest - LEAST_BLOCKS, 0, -1):
-        asked = record.asked(one_class)
-        exceeded = np.asarray([_exceeded(past, ago, asked[row]) for row, past in enumerate(pasts)])
+    rows = np.asarray([row for row, past in enumerate(pasts) if isinstance(past, NodePast)], dtype=np.int64)
+    known = NodePasts.of([past for past in pasts if isinstance(past, NodePast)])
+    for ago in range(known.peaks.shape[1] - LEAST_BLOCKS, 0, -1):
+        told = known.quantiles(record.asked(one_class)[rows], ago)
+        peak = known.peaks[:, -ago] + known.reserved
+        exceeded = np.full(len(nodes), np.nan)
+        exceeded[rows] = np.where(np.isnan(told + peak), np.nan, peak > told * (1 + ROUNDING))
         if not np.isnan(exceeded).all():
             record = record.realised(exceeded, one_class, 1.0)
     asked = record.asked(one_class)
@@ -85,14 +88,6 @@ def told_peaks(
         )
         for past, probability in zip(pasts, asked, strict=True)
     )
-
-
-def _exceeded(past: NodePast | NoPeak, ago: int, probability: float) -> float:
-    """1 where the peak of a past horizon exceeded what would have been told before it, 0 where not, NaN not known."""
-    before = past.as_of(ago) if isinstance(past, NodePast) and ago < len(past.peaks) else None
-    if not isinstance(past, NodePast) or not isinstance(before, NodePast) or np.isnan(past.peaks[-ago]):
-        return float("nan")
-    return float(past.peaks[-ago] + past.reserved > before.quantiles([probability])[0] * (1 + ROUNDING))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

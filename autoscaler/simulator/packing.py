@@ -23,6 +23,7 @@ from predictor.usage.panel import Resource
 
 WAITING, LEFT = -1, -2
 ROUNDING = 1e-6
+TASKS_A_NODE, MEAN_LIMITS, DECISIONS_A_HORIZON = 50, 10.0, 4
 
 
 class Fit(StrEnum):
@@ -115,24 +116,50 @@ class Arrivals:
     step_seconds: int
 
 
-def packed(
-    arrivals: Arrivals,
-    teller: RoomTeller,
-    fit: Fit,
-    *,
-    nodes: int,
-    capacity: float,
-    decided_at: Sequence[int],
-    horizon_steps: int,
-    past_steps: int,
-    counted_from: int,
-) -> PackingOutcome:
-    """Packs onto so many nodes of one capacity, in the resource's base unit; what counts begins with a step.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackingPlan:
+    """Onto what is packed, and when."""
+
+    nodes: int
+    capacity: float
+    """Of each node, in the resource's base unit."""
+    decided_at: Sequence[int]
+    """The steps before which tasks are placed."""
+    horizon_steps: int
+    past_steps: int
+    """How much of its past a predictor is shown."""
+    counted_from: int
+    """The step from which on it counts."""
+
+
+def crowded(arrivals: Arrivals, *, horizon_steps: int, past_steps: int, counted_from: int) -> PackingPlan:
+    """Far less room than is asked for: a node of ten mean limits for each 50 tasks, decided four times a horizon."""
+    every = max(horizon_steps // DECISIONS_A_HORIZON, 1)
+    return PackingPlan(
+        nodes=max(round(len(arrivals.usage) / TASKS_A_NODE), 1),
+        capacity=MEAN_LIMITS * float(np.nanmean(arrivals.limits, dtype=np.float64)),
+        decided_at=range(every, arrivals.usage.shape[1] - horizon_steps + 1, every),
+        horizon_steps=horizon_steps,
+        past_steps=past_steps,
+        counted_from=counted_from,
+    )
+
+
+def asked_share(arrivals: Arrivals, plan: PackingPlan) -> float:
+    """Σ limits of all that wait, the mean of each, ÷ Σ capacity."""
+    of_each = arrivals.limits if arrivals.limits.ndim == 1 else np.nanmean(arrivals.limits, axis=1, dtype=np.float64)
+    return float(of_each.sum(dtype=np.float64) / (plan.nodes * plan.capacity))
+
+
+def packed(arrivals: Arrivals, teller: RoomTeller, fit: Fit, plan: PackingPlan) -> PackingOutcome:
+    """What comes of placing tasks by what a predictor says.
 
     A task that had no sample in 24 steps in which others had some has left its node, and nothing is decided where
     nobody was watching for so long. Raises ReplayError where nothing is decided or counted.
     """
     usage = arrivals.usage
+    nodes, capacity, horizon_steps = plan.nodes, plan.capacity, plan.horizon_steps
+    decided_at, past_steps, counted_from = plan.decided_at, plan.past_steps, plan.counted_from
     if not len(usage) or nodes < 1 or not len(decided_at) or decided_at[-1] < counted_from:
         raise ReplayError(f"{len(usage)} tasks, {nodes} nodes, {len(decided_at)} decisions: nothing is packed")
     place: IntArray = np.full(len(usage), WAITING, dtype=np.int64)
@@ -158,7 +185,7 @@ def packed(
         peaks = teller.peaks(seen)
         told.append((peaks.copy(), on, in_force))
         room = capacity - peaks
-        for task in np.flatnonzero((place == WAITING) & np.isfinite(in_force)):
+        for task in np.flatnonzero((place == WAITING) & (in_force <= room.max() * (1 + ROUNDING))):
             node = _chosen(room, in_force[task], fit)
             if node is not None:
                 room[node] -= in_force[task]
@@ -183,8 +210,9 @@ def packed(
 
 def _seen(arrivals: Arrivals, rows: IntArray, since: IntArray, past: slice, in_force: FloatArray) -> NodeSeen:
     """What can be seen of a node within some steps: its tasks, each from when it was placed on."""
-    before = np.arange(past.start, past.stop) < since[rows, None]
-    usage = np.where(before, np.nan, arrivals.usage[rows, past]).astype(arrivals.usage.dtype, copy=False)
+    usage = arrivals.usage[rows, past]
+    for own, first in zip(usage, since[rows] - past.start, strict=True):
+        own[: max(first, 0)] = np.nan
     return NodeSeen(usage=usage, limits=in_force[rows], resource=arrivals.resource, step_seconds=arrivals.step_seconds)
 
 

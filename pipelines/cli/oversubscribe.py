@@ -15,6 +15,9 @@ from pipelines.cli.common import HISTORY, LoadSettings, bad_input, check_outputs
 )
 @click.option("--step", metavar="DURATION", help="Spacing of samples, such as 5m.")
 @click.option("--span", metavar="DURATION", help="How much past is read, such as 35d.")
+@click.option(
+    "--packing/--no-packing", default=True, show_default=True, help="Say how much could be hosted; a minute or two."
+)
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report.")
 @click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure as JSON."
@@ -28,6 +31,7 @@ def oversubscribe(
     violation_probability: float | None,
     step: str | None,
     span: str | None,
+    packing: bool,
     report: Path | None,
     json_path: Path | None,
 ) -> None:
@@ -35,7 +39,8 @@ def oversubscribe(
 
     Needs no cluster and changes nothing. The peak of a node is that of the sum of what runs there now, each workload
     capped at its limit (else its capacity or request). Without --placement a node pool stands for a node, and without
-    the column node_pool everything is on one.
+    the column node_pool everything is on one. Then workloads, at most 300 that are drawn, are packed onto nodes with
+    too little room by first, best and worst fit: how much is hosted, and how often usage exceeds capacity.
 
     \b
     Examples:
@@ -63,7 +68,7 @@ def oversubscribe(
     with bad_input(), stopped_by_sigterm(), shown_progress() as told:
         placed = None if placement is None else read_placement(placement)
         panel = fetch_history(settings, build_source(settings, history), time.time(), told)
-        made = run_decisions(settings, panel, placed, told=told)
+        made = run_decisions(settings, panel, placed, with_packing=packing, told=told)
     # Files first: who reads what is printed may have gone away.
     if json_path is not None:
         replace_file(json_path, json.dumps(oversubscription_text.json_values(made), indent=1, ensure_ascii=False))

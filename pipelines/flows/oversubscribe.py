@@ -1,12 +1,25 @@
 """What each node may be oversold by now, and how that would have gone on the past: the same decisions, replayed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from autoscaler.simulator.node_peaks import PeakOutcome, foresize_peaks, judged, replay_node_peaks
+from autoscaler.simulator.node_peaks import NodeHistory, PeakOutcome, foresize_peaks, judged, replay_node_peaks
 from autoscaler.simulator.outcome import ReplayError
+from autoscaler.simulator.packing import (
+    MEAN_LIMITS,
+    Arrivals,
+    ByForesize,
+    ByPredictor,
+    Fit,
+    PackingOutcome,
+    RoomTeller,
+    asked_share,
+    crowded,
+    packed,
+)
 from autoscaler.simulator.peers.node_peaks import PEERS
 from models.forecast import LONGEST_PAST_SECONDS
 from models.node_peak import LEAST_BLOCKS, NoPeak
@@ -14,6 +27,7 @@ from pipelines.errors import NotEnoughHistory
 from pipelines.flows.clock import StepClock, Told
 from pipelines.settings import Settings
 from pipelines.steps.nodes import nodes_of
+from pipelines.steps.plan import Progress
 from pipelines.steps.prepare import prepared
 from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
 
@@ -29,6 +43,10 @@ BESIDE = (
     "running_maximum_7d",
 )
 """Peers, with a week of past where they can have it: history counts for more than the formula."""
+MOST_PACKED = 300
+"""Of more workloads so many are drawn: packing takes as long however large the cluster is."""
+LEAST_PACKED = 2 * int(MEAN_LIMITS)
+"""With fewer workloads all of them have room by their limits alone, or nearly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +69,19 @@ class NodeDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class PackingReport:
+    """What could have been hosted where each method said what is free."""
+
+    workloads: int
+    nodes: int
+    capacity: float
+    """Of each node, in the resource's base unit."""
+    asked: float
+    """Σ limits of the workloads ÷ Σ capacity."""
+    outcomes: Mapping[str, Mapping[Fit, PackingOutcome]]
+
+
+@dataclass(frozen=True, slots=True)
 class OversubscriptionReport:
     """What came of it."""
 
@@ -61,6 +92,8 @@ class OversubscriptionReport:
     """Those that may be oversold by most of their limits first."""
     replays: Mapping[Resource, Mapping[str, PeakOutcome]]
     """How each method would have fared on the past; without a resource whose past is too short."""
+    packings: Mapping[Resource, PackingReport]
+    """Without a resource of which too little is known, and empty where it was not asked for."""
     findings: tuple[Finding, ...]
 
 
@@ -69,11 +102,13 @@ def oversubscribe(
     panel: UsagePanel,
     placement: Mapping[str, str] | None,
     *,
+    with_packing: bool = True,
     told: Told = lambda _step, _done, _total: None,
 ) -> OversubscriptionReport:
     """Decide for every node from the whole panel, with what a replay of its past has taught.
 
-    Raises NotEnoughHistory where no workload can be decided on, InvalidUsage for a placement of others.
+    Packing is bounded by `MOST_PACKED`. Raises NotEnoughHistory where no workload can be decided on, InvalidUsage for a
+    placement of others.
     """
     clock = StepClock(told)
     asked = settings.oversubscription
@@ -86,6 +121,7 @@ def oversubscribe(
     findings = list(history.findings)
     decisions: list[NodeDecision] = []
     replays: dict[Resource, dict[str, PeakOutcome]] = {}
+    packings: dict[Resource, PackingReport] = {}
     for resource in (Resource(name) for name in asked.resources):
         nodes, left_out = nodes_of(panel, placement, resource)
         findings += left_out
@@ -115,6 +151,13 @@ def oversubscribe(
         except ReplayError:
             few = f"{panel.steps // horizon} horizons of history are too few to replay any: read more"
             findings.append(_note("", resource, few))
+        if with_packing:
+            with clock.step(f"pack {resource.value}") as progress:
+                waiting = _in_drawn_order(nodes, resource, panel.step_seconds)
+                try:
+                    packings[resource] = _packing(waiting, horizon, asked.violation_probability, progress)
+                except ReplayError as why:
+                    findings.append(_note("", resource, f"not packed: {why}"))
     if not decisions:
         raise NotEnoughHistory(
             "no node can be decided on: the history needs recent usage of "
@@ -126,8 +169,40 @@ def oversubscribe(
         panel.end_seconds,
         tuple(sorted(decisions, key=lambda each: -each.freed / each.limits if each.limits > 0 else 0.0)),
         replays,
+        packings,
         tuple(findings),
     )
+
+
+def _in_drawn_order(nodes: Sequence[NodeHistory], resource: Resource, step_seconds: int) -> Arrivals:
+    """The workloads of all nodes as they wait for room, at most so many of them."""
+    usage = np.concatenate([node.usage for node in nodes])
+    limits = np.concatenate([node.limits for node in nodes])
+    drawn = np.random.default_rng(0).permutation(len(usage))[:MOST_PACKED]
+    return Arrivals(usage=usage[drawn], limits=limits[drawn], resource=resource, step_seconds=step_seconds)
+
+
+def _packing(waiting: Arrivals, horizon: int, probability: float, progress: Progress) -> PackingReport:
+    """The second half of the history counts; the first is how nodes get full and predictors learn.
+
+    Raises ReplayError where the workloads or the history are too few.
+    """
+    workloads, steps = waiting.usage.shape
+    if workloads < LEAST_PACKED:
+        raise ReplayError(f"{workloads} workloads with usage and a limit, need {LEAST_PACKED}")
+    if steps < 2 * LEAST_BLOCKS * horizon:
+        raise ReplayError(f"{steps // horizon} horizons of history, need {2 * LEAST_BLOCKS}: read more")
+    past = LONGEST_PAST_SECONDS // waiting.step_seconds
+    plan = crowded(waiting, horizon_steps=horizon, past_steps=past, counted_from=steps // 2)
+    methods: dict[str, Callable[[], RoomTeller]] = {FORESIZE: lambda: ByForesize(probability, plan.nodes, horizon)}
+    methods |= {name: partial(ByPredictor, PEERS[name]) for name in BESIDE}
+    outcomes: dict[str, dict[Fit, PackingOutcome]] = {}
+    for number, (name, teller) in enumerate(methods.items()):
+        outcomes[name] = {}
+        for fit in Fit:
+            outcomes[name][fit] = packed(waiting, teller(), fit, plan)
+            progress(number * len(Fit) + len(outcomes[name]), len(methods) * len(Fit))
+    return PackingReport(workloads, plan.nodes, plan.capacity, asked_share(waiting, plan), outcomes)
 
 
 def _note(node: str, resource: Resource, message: str) -> Finding:

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.flows.oversubscribe import FORESIZE, NodeDecision, OversubscriptionReport
+from autoscaler.simulator.packing import Fit
+from pipelines.flows.oversubscribe import FORESIZE, NodeDecision, OversubscriptionReport, PackingReport
 from pipelines.flows.pictures import UNITS
 from pipelines.flows.simulation_text import table_lines
 from pipelines.report.page import Headline, Page, PageSection, Table
@@ -17,6 +18,13 @@ LIMITS = (
     "Usage within a step counts at its mean, and usage that a limit cut off may have been wanted higher.",
 )
 
+PACKING = (
+    "Made-up nodes with far less room than is asked for; workloads wait in an order that is drawn, and are placed four "
+    "times a horizon where what is foretold of a node and the whole limit of the newcomer fit.",
+    "Nothing is known of a workload before it runs, and none is moved or evicted when its node gets full.",
+    "The second half of the history counts. Methods are taken as they are: compare what is hosted at like contention.",
+)
+
 
 def text_lines(report: OversubscriptionReport) -> list[str]:
     """The tables, and how to read them."""
@@ -26,6 +34,8 @@ def text_lines(report: OversubscriptionReport) -> list[str]:
         lines.append(f"… and {rest} more (--json or --report has all)")
     for resource in report.replays:
         lines += ["", *table_lines(_replay_table(report, resource))]
+    for resource, packing in report.packings.items():
+        lines += ["", *table_lines(_packing_table(packing, resource))]
     return lines
 
 
@@ -53,6 +63,15 @@ def page(report: OversubscriptionReport) -> Page:
             notes=LIMITS,
         ),
     ]
+    if report.packings:
+        sections.append(
+            PageSection(
+                "Packed by it",
+                "How much would have been hosted if workloads had been placed by what each method says is free.",
+                [_packing_table(packing, resource) for resource, packing in report.packings.items()],
+                notes=PACKING,
+            )
+        )
     return Page("foresize: oversubscription", f"{len(report.nodes)} decisions", headlines, sections)
 
 
@@ -66,6 +85,19 @@ def json_values(report: OversubscriptionReport) -> dict[str, Any]:
         "replay": {
             resource.value: {name: asdict(outcome) for name, outcome in methods.items()}
             for resource, methods in report.replays.items()
+        },
+        "packing": {
+            resource.value: {
+                "workloads": packing.workloads,
+                "nodes": packing.nodes,
+                "capacity": packing.capacity,
+                "asked": packing.asked,
+                "methods": {
+                    name: {fit.value: asdict(outcome) for fit, outcome in by_fit.items()}
+                    for name, by_fit in packing.outcomes.items()
+                },
+            }
+            for resource, packing in report.packings.items()
         },
         "findings": [str(finding) for finding in report.findings],
     }
@@ -99,3 +131,17 @@ def _replay_table(report: OversubscriptionReport, resource: Resource) -> Table:
     ]
     columns = ("method", "violated", "worst tenth of nodes", "severity", "of limits freed")
     return Table(columns, rows, f"{resource.value}: {methods[FORESIZE].decisions:,} decisions of the past, replayed")
+
+
+def _packing_table(packing: PackingReport, resource: Resource) -> Table:
+    rows = [
+        (name, *(f"{by_fit[fit].hosted:.2f} at {by_fit[fit].contention:.2%}" for fit in Fit))
+        for name, by_fit in packing.outcomes.items()
+    ]
+    unit, scale = UNITS[resource]
+    title = (
+        f"{resource.value}: hosted limits ÷ capacity, at which share of time in contention (usage above capacity); "
+        f"{packing.workloads} workloads ask for {packing.asked:.1f} times what {packing.nodes} made-up nodes of "
+        f"{packing.capacity / scale:,.4g} {unit} have"
+    )
+    return Table(("method", *(f"{fit.value} fit" for fit in Fit)), rows, title)

@@ -229,6 +229,14 @@ def test_selling_stops_first_and_pods_go_only_if_that_was_not_enough() -> None:
     assert [each.name for each in measured.evict] == ["young", "old"]
 
 
+def test_nobody_goes_before_half_of_what_is_measured_is_newer_than_the_suspension() -> None:
+    """However often it is looked: with looks of seconds and scrapes of a minute nothing new is known for a while."""
+    guard = Guard(suspended_since_seconds=NOW)
+
+    assert not decide(guard, use(15.5, NOW + 55, window=120.0), NOW + 55).evict
+    assert decide(guard, use(15.5, NOW + 65, window=120.0), NOW + 65).evict
+
+
 def test_nobody_goes_again_before_usage_was_measured_after_the_last() -> None:
     """What was evicted still counts in older samples."""
     guard = Guard(suspended_since_seconds=NOW - 60, evicted_at_seconds=NOW)

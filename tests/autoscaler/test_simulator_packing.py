@@ -7,7 +7,17 @@ import pytest
 
 from autoscaler.simulator.node_peaks import NodeSeen
 from autoscaler.simulator.outcome import ReplayError
-from autoscaler.simulator.packing import Arrivals, ByForesize, ByPredictor, Fit, PackingOutcome, RoomTeller, packed
+from autoscaler.simulator.packing import (
+    Arrivals,
+    ByForesize,
+    ByPredictor,
+    Fit,
+    PackingOutcome,
+    PackingPlan,
+    RoomTeller,
+    crowded,
+    packed,
+)
 from autoscaler.simulator.peers.node_peaks import limits
 from models.forecast import FloatArray
 from predictor.usage.panel import Resource
@@ -32,10 +42,7 @@ def pack(
     every: int = 24,
 ) -> PackingOutcome:
     """Decided once a day from the second on; all of it counts."""
-    return packed(
-        arrivals,
-        teller,
-        fit,
+    plan = PackingPlan(
         nodes=nodes,
         capacity=capacity,
         decided_at=range(24, arrivals.usage.shape[1] - DAY + 1, every),
@@ -43,6 +50,7 @@ def pack(
         past_steps=28 * DAY,
         counted_from=24,
     )
+    return packed(arrivals, teller, fit, plan)
 
 
 class Recording:
@@ -161,6 +169,15 @@ def test_a_task_that_ended_makes_room() -> None:
     usage[0, 4 * DAY :] = np.nan
 
     assert pack(waiting(usage), ByPredictor(limits)).tasks == 5
+
+
+def test_less_room_is_planned_than_is_asked_for() -> None:
+    """120 tasks of 5 on two nodes of 50: ten each by limits, of 60."""
+    plan = crowded(waiting(np.ones((120, 4 * DAY))), horizon_steps=DAY, past_steps=28 * DAY, counted_from=DAY)
+
+    assert (plan.nodes, plan.capacity) == (2, 50.0)
+    assert list(plan.decided_at)[:3] == [6, 12, 18]
+    assert packed(waiting(np.ones((120, 4 * DAY))), ByPredictor(limits), Fit.FIRST, plan).tasks == 20
 
 
 def test_nothing_to_pack_is_refused() -> None:

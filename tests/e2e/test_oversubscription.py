@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autoscaler.controller.memory import MemoryLeadership
 from autoscaler.settings import ScalingSettings
-from tests.support.controlplane import ApiError, ControlPlane
+from tests.support.controlplane import ApiError, ControlPlane, wait_until
 from tests.support.shop import CRDS, IDLE, PEAK, ROLES, USABLE_CORES, Shop, a_bare_pod, a_policy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -238,6 +241,43 @@ def test_a_node_short_of_memory_is_not_sold_on_and_loses_the_cheapest_pod(shop: 
 
     shop.until(lambda: shop.condition("ReclaimingLimited") == ("True", "NodePressure"), "a status that says so")
     assert shop.events()[0][0] == "NodeSuspended"
+
+
+def test_the_guard_does_not_wait_for_the_next_cycle_and_a_copy_that_lost_the_lease_evicts_nobody(shop: Shop) -> None:
+    """Cycles an hour apart: sold, suspended and evicted within one; then another copy leads, and nothing is written."""
+    control, leads = shop.control, shop.control.controller.leadership
+    assert isinstance(leads, MemoryLeadership)
+    control.controller.settings = ScalingSettings(interval=timedelta(hours=1))
+    shop.policy()
+    threads = [threading.Thread(target=run, daemon=True) for run in (control.controller.run, control.run)]
+    for each in threads:
+        each.start()
+    try:
+        wait_until(shop.offered, 60, "an offer")
+        shop.batch("cheap", "cheap")
+        shop.batch("dear", "dear")
+        wait_until(lambda: shop.running() == ["cheap", "dear", "web-0"], 60, "two batch pods")
+
+        shop.usage.use({"web": IDLE, "cheap": 8.0, "dear": 8.0})
+        wait_until(lambda: shop.running() == ["dear", "web-0"], 60, "an eviction")
+
+        wait_until(lambda: len(shop.events()) >= 2, 60, "Events")
+        assert [reason for reason, _ in shop.events()][:2] == ["NodeSuspended", "PodEvicted"]
+        assert sum(shop.metric("cycles_total", outcome=each) or 0 for each in ("complete", "held", "failed")) == 1
+
+        leads.is_leader = False
+        looked = shop.metric("node_looks_total", outcome="standby") or 0
+        wait_until(lambda: (shop.metric("node_looks_total", outcome="standby") or 0) >= looked + 2, 60, "a standby")
+        evictions = shop.metric("evictions_total", outcome="applied")
+        shop.usage.use({"web": IDLE, "dear": 15.0})
+        seen = shop.metric("node_looks_total", outcome="standby") or 0
+        wait_until(lambda: (shop.metric("node_looks_total", outcome="standby") or 0) >= seen + 8, 60, "more looks")
+        assert shop.running() == ["dear", "web-0"]
+        assert shop.metric("evictions_total", outcome="applied") == evictions
+    finally:
+        control.controller.stop.set()
+        for each in threads:
+            each.join(60)
 
 
 def test_a_busy_node_whose_tasks_wait_for_cpu_is_not_sold_on_and_loses_the_cheapest_pod(shop: Shop) -> None:

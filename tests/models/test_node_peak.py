@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.forecast import FloatArray, ForecastError
-from models.node_peak import COLD_SAMPLES, LEAST_BLOCKS, NodePast, NoPeak, node_past
+from models.node_peak import COLD_SAMPLES, LEAST_BLOCKS, NodePast, NodeTotals, NoPeak, node_past, node_totals
 
 HORIZON = 4
 
@@ -134,3 +134,71 @@ def test_over_many_nodes_as_many_peaks_exceed_as_is_stated() -> None:
     ]
 
     assert np.mean(exceeded) == pytest.approx(0.1, abs=0.015)
+
+
+def three_nodes(parts: int, blocks: int = 12) -> tuple[list[tuple[FloatArray, FloatArray]], NodeTotals]:
+    """Nodes of two to four tasks whose usage has no rhythm."""
+    rng = np.random.default_rng(1)
+    nodes: list[tuple[FloatArray, FloatArray]] = [
+        (rng.exponential(1.0, (tasks, blocks * HORIZON)), np.full(tasks, 3.0)) for tasks in (2, 3, 4)
+    ]
+    return nodes, node_totals(nodes, HORIZON, parts)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.001, 0.9))
+def test_one_more_task_is_told_as_if_it_had_been_among_them(seed: int, exceedance: float) -> None:
+    """The same figure as from usage of all tasks; from coarser parts of the horizon no lower one."""
+    nodes, totals = three_nodes(HORIZON)
+    usage: FloatArray = np.random.default_rng(seed).exponential(1.0, 12 * HORIZON)
+
+    told = totals.peaks_with(usage, 2.0, exceedance)
+
+    for row, (others, limits) in enumerate(nodes):
+        known = past(np.vstack([others, usage]), [*limits, 2.0])
+        assert told[row] == pytest.approx(known.quantiles([exceedance])[0], rel=1e-5)
+    assert (three_nodes(2)[1].peaks_with(usage, 2.0, exceedance) >= told * (1 - 1e-5)).all()
+
+
+def test_a_shortlist_is_told_as_all_nodes_are() -> None:
+    _, totals = three_nodes(HORIZON)
+    usage: FloatArray = np.ones(12 * HORIZON)
+    rows = np.array([2, 0])
+
+    assert totals.of(rows).peaks_with(usage, 2.0, 0.1).tolist() == totals.peaks_with(usage, 2.0, 0.1)[rows].tolist()
+
+
+def test_one_more_task_of_which_little_is_known_counts_at_its_limit_and_a_gap_as_its_highest() -> None:
+    nodes, totals = three_nodes(HORIZON)
+    cold: FloatArray = np.full(12 * HORIZON, np.nan)
+    gappy, steady = cold.copy(), np.full_like(cold, 1.5)
+    cold[-COLD_SAMPLES + 1 :], gappy[-COLD_SAMPLES:] = 0.1, 1.5
+    alone_told = [past(usage, limits.tolist()).quantiles([0.1])[0] for usage, limits in nodes]
+
+    assert totals.peaks_with(cold, 2.0, 0.1) == pytest.approx(np.array(alone_told) + 2.0, rel=1e-5)
+    assert totals.peaks_with(gappy, 2.0, 0.1).tolist() == totals.peaks_with(steady, 2.0, 0.1).tolist()
+
+
+def test_a_node_without_an_answer_has_no_room_for_one_more() -> None:
+    """It says why; a horizon that nobody watched is no evidence."""
+    nodes, _ = three_nodes(HORIZON)
+    nodes[1][0][:, HORIZON : 7 * HORIZON] = np.nan
+    nodes[2][0][:, :HORIZON] = np.nan
+    usage: FloatArray = np.ones(12 * HORIZON)
+
+    totals = node_totals(nodes, HORIZON, 2)
+    told = totals.peaks_with(usage, 2.0, 0.1)
+
+    assert np.isfinite(told).tolist() == [True, False, True]
+    assert totals.reasons == ("", "6 past horizons with samples, need 7: nothing is oversold", "")
+    without = node_totals([(each[:, HORIZON:], limits) for each, limits in nodes[2:]], HORIZON, 2)
+    assert told[2] == pytest.approx(without.peaks_with(usage[HORIZON:], 2.0, 0.1)[0])
+
+
+@pytest.mark.parametrize("parts", [3, 8])
+def test_what_does_not_match_is_refused(parts: int) -> None:
+    nodes, totals = three_nodes(HORIZON)
+
+    with pytest.raises(ForecastError, match="in parts of equally many"):
+        node_totals(nodes, HORIZON, parts)
+    with pytest.raises(ForecastError, match="usage \\[steps\\] of 12 horizons"):
+        totals.peaks_with(np.ones((2, 48)), 2.0, 0.1)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+from autoscaler.simulator.packing import Fit
 from foresize.cli import main_group
 from models.forecast import FloatArray
 from pipelines.flows.oversubscribe import FORESIZE, ORACLE, oversubscribe
@@ -136,6 +137,66 @@ def test_the_figures_are_the_same_in_text_page_and_json() -> None:
     assert shown in html(page(made))
     assert json_values(made)["nodes"][0]["peak"] == made.nodes[0].peak
     assert json.dumps(json_values(made), allow_nan=False)
+
+
+def a_crowd(workloads: int = 60, days: int = 16) -> UsagePanel:
+    """Pods that use a tenth of their limits, and seldom more than a quarter."""
+    usage = np.minimum(np.random.default_rng(5).exponential(0.4, (workloads, days * STEPS_A_DAY)), 3.9)
+    keys = tuple(SeriesKey(f"shop/Pod/web-{number}", Resource.CPU) for number in range(workloads))
+    limits: FloatArray = np.full(usage.shape, 4.0)
+    return UsagePanel(keys, 1_750_000_000 // STEP * STEP, STEP, usage, {"limit": limits})
+
+
+def test_workloads_are_packed_by_what_each_method_says_is_free() -> None:
+    """By limits a node hosts its capacity and is never full; by foresize more. Told alike in text, page and JSON."""
+    told: list[tuple[str, int, int]] = []
+    made = oversubscribe(Settings(), a_crowd(), None, told=lambda *each: told.append(each))
+
+    packing = made.packings[Resource.CPU]
+    assert (packing.workloads, packing.nodes, packing.capacity, packing.asked) == (60, 1, 40.0, 6.0)
+    by_limits, by_us = packing.outcomes["limits"][Fit.FIRST], packing.outcomes[FORESIZE][Fit.FIRST]
+    assert (by_limits.hosted, by_limits.contention) == (1.0, 0.0)
+    assert 1.2 < by_us.hosted < 6.0
+    assert by_us.contention < 0.01
+    shown = f"{by_us.hosted:.2f} at {by_us.contention:.2%}"
+    assert shown in "\n".join(text_lines(made))
+    assert shown in html(page(made))
+    methods = json_values(made)["packing"]["cpu"]["methods"]
+    assert methods[FORESIZE]["first"]["hosted"] == by_us.hosted
+    assert set(methods) == set(packing.outcomes)
+    assert sum(step == "pack cpu" and 0 < done < total for step, done, total in told) > 10
+
+
+@pytest.mark.parametrize(
+    ("panel", "why"),
+    [
+        (a_crowd(workloads=19), "19 workloads with usage and a limit, need 20"),
+        (a_crowd(days=13), "13 horizons of history, need 14"),
+    ],
+    ids=["few workloads", "short history"],
+)
+def test_too_little_to_pack_is_said(panel: UsagePanel, why: str) -> None:
+    """And all else is told."""
+    made = oversubscribe(Settings(), panel, None)
+
+    assert made.packings == {}
+    assert any(f"not packed: {why}" in str(each) for each in made.findings)
+    assert made.nodes
+    assert made.replays
+
+
+def test_packing_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it takes longest."""
+    crowd = a_crowd(days=15)
+
+    with_it = run(tmp_path, monkeypatch, "--report", "r.html", panel=crowd)
+    without = run(tmp_path, monkeypatch, "--no-packing", "--json", "r.json", panel=crowd)
+
+    assert with_it.exit_code == without.exit_code == 0
+    assert "60 workloads ask for 6.0 times what 1 made-up nodes of 40 cores have" in with_it.output
+    assert "Packed by it" in Path("r.html").read_text()
+    assert "workloads ask for" not in without.output
+    assert json.loads(Path("r.json").read_text())["packing"] == {}
 
 
 def test_the_command_reads_files_and_writes_what_it_is_asked_for(

@@ -76,7 +76,11 @@ class Shop:
             resources=(Resource.CPU,),
         )
         controller = Controller(cluster, cluster, predictor, ScalingSettings(), time.time, MemoryLeadership())
-        settings = OversubscriptionSettings(guard_release=timedelta(seconds=8), stale_after=timedelta(seconds=12))
+        settings = OversubscriptionSettings(
+            guard_interval=timedelta(seconds=1),
+            guard_release=timedelta(seconds=8),
+            stale_after=timedelta(seconds=12),
+        )
         # Two samples of the past in each step.
         teller = PeakTeller(source, 2 * STEP, is_patient=True)
         gpus = GpuSharing(source, 2 * STEP, settings.usable_share, is_patient=True)
@@ -92,7 +96,8 @@ class Shop:
         cluster.client.close()
 
     def cycle(self) -> None:
-        self.control.after_cycle(self.control.controller.cycle())
+        self.control.controller.cycle()
+        self.control.look()
 
     def until(self, holds: Callable[[], Any], what: str) -> Any:
         """Cycles until it is so."""

@@ -1,0 +1,138 @@
+"""When nodes are looked at: beside the loop, more seldom where nothing is sold, never by a copy that does not lead."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from autoscaler.api.app import STUCK_SECONDS, build_app
+from autoscaler.cluster.nodes import NodePod, NodeState
+from autoscaler.controller.autoscalers import Mode
+from autoscaler.controller.gpu_sharing import GpuSharing
+from autoscaler.controller.node_peaks import PeakTeller
+from autoscaler.controller.node_ports import NodeObservation
+from autoscaler.controller.nodes import NodeControl
+from autoscaler.controller.policies import OversubscriptionPolicy
+from autoscaler.errors import ClusterUnavailable
+from autoscaler.settings import OversubscriptionSettings
+from predictor.sources.http import PrometheusEndpoint
+from predictor.sources.prometheus import PrometheusSource
+from tests.support.http_answers import unused_url
+from tests.support.kube_api import wait_until
+from tests.support.scaling import ScalingParts
+
+
+@dataclass
+class Policies:
+    """A cluster without nodes, and with policies that come and go; it can be gone or broken."""
+
+    modes: tuple[Mode, ...] = ()
+    fault: Exception | None = None
+    looks: int = 0
+    statuses: list[str] = field(default_factory=list)
+
+    def observe_nodes(self) -> NodeObservation:
+        self.looks += 1
+        if self.fault is not None:
+            raise self.fault
+        policies = (OversubscriptionPolicy(name=mode, uid=mode, generation=1, mode=mode) for mode in self.modes)
+        return NodeObservation(tuple(policies), (), ())
+
+    def set_offer(self, node: NodeState, offer: Mapping[Any, int | None]) -> None:
+        raise AssertionError("there is no node")
+
+    def set_gpu_config(self, node: NodeState, config: str | None) -> None:
+        raise AssertionError("there is no node")
+
+    def evict(self, pod: NodePod) -> None:
+        raise AssertionError("there is no pod")
+
+    def set_policy_status(self, policy: OversubscriptionPolicy, status: Mapping[str, object]) -> None:
+        self.statuses.append(policy.name)
+
+    def publish_about(self, *_: Any, **__: Any) -> None:
+        """Events are not kept."""
+
+
+def control_of(cluster: Policies, parts: ScalingParts | None = None) -> NodeControl:
+    """Beside a controller whose cycles are 30 s apart."""
+    source = PrometheusSource(PrometheusEndpoint(url=unused_url()))
+    controller = (parts or ScalingParts()).controller()
+    settings = OversubscriptionSettings(guard_interval=timedelta(milliseconds=10))
+    return NodeControl(
+        cluster, source, settings, controller, PeakTeller(source, 300), GpuSharing(source, 300, settings.usable_share)
+    )
+
+
+def looks(control: NodeControl, outcome: str) -> float:
+    labels = {"outcome": outcome}
+    return control.controller.metrics.registry.get_sample_value("foresize_node_looks_total", labels) or 0.0
+
+
+def test_nodes_that_are_sold_are_looked_at_between_cycles_and_others_once_a_cycle() -> None:
+    """Without any cycle at all here."""
+    sold, observed = control_of(Policies((Mode.OBSERVE, Mode.AUTO))), control_of(Policies((Mode.OBSERVE,)))
+    threads = [threading.Thread(target=each.run, daemon=True) for each in (sold, observed)]
+    for each in threads:
+        each.start()
+
+    wait_until(lambda: looks(sold, "complete") >= 5, 30, "looks")
+    sold.controller.stop.set()
+    observed.controller.stop.set()
+    for each in threads:
+        each.join(30)
+
+    assert looks(observed, "complete") == 1
+    assert not any(each.is_alive() for each in threads)
+
+
+def test_a_copy_that_does_not_lead_looks_at_nothing() -> None:
+    """And writes no status; once it leads it does."""
+    cluster = Policies((Mode.AUTO,))
+    parts = ScalingParts()
+    control = control_of(cluster, parts)
+    parts.leadership.is_leader = False
+
+    control.look()
+    assert (cluster.looks, cluster.statuses, looks(control, "standby")) == (0, [], 1)
+
+    parts.leadership.is_leader = True
+    control.look()
+    assert (cluster.looks, cluster.statuses) == (1, ["Auto"])
+
+
+def test_looks_go_on_after_one_that_failed_and_one_that_broke() -> None:
+    """Whatever it was: counted, and tried again."""
+    cluster = Policies((Mode.AUTO,), fault=ClusterUnavailable("gone"))
+    control = control_of(cluster)
+    thread = threading.Thread(target=control.run, daemon=True)
+    thread.start()
+
+    wait_until(lambda: looks(control, "failed") >= 2, 30, "looks that failed")
+    cluster.fault = ZeroDivisionError("a mistake of ours")
+    before = looks(control, "failed")
+    wait_until(lambda: looks(control, "failed") >= before + 2, 30, "looks that broke")
+    cluster.fault = None
+    wait_until(lambda: looks(control, "complete") >= 1, 30, "a look")
+    control.controller.stop.set()
+    thread.join(30)
+
+
+def test_a_controller_that_does_not_guard_any_more_is_not_healthy() -> None:
+    """So that Kubernetes starts it anew, though its cycles go on."""
+    parts = ScalingParts()
+    control = control_of(Policies(), parts)
+    control.look()
+    client = TestClient(build_app(control.controller, control))
+    assert client.get("/healthz").status_code == 200
+
+    parts.clock.now += STUCK_SECONDS + 1
+    control.controller.cycle()
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.text) == (503, "no look at the nodes has ended for 1201 s\n")
+
+    control.look()
+    assert client.get("/healthz").status_code == 200
