@@ -16,7 +16,7 @@ from pipelines.cli.common import HISTORY, LoadSettings, bad_input, check_outputs
 @click.option("--step", metavar="DURATION", help="Spacing of samples, such as 5m.")
 @click.option("--span", metavar="DURATION", help="How much past is read, such as 35d.")
 @click.option(
-    "--packing/--no-packing", default=True, show_default=True, help="Say how much could be hosted; a minute or two."
+    "--packing/--no-packing", default=True, show_default=True, help="Say how much could be hosted; that takes minutes."
 )
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report.")
 @click.option(

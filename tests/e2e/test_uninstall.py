@@ -35,6 +35,7 @@ NAMESPACED = {
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
 }
+PLURALS = ("predictiveautoscalers", "oversubscriptionpolicies")
 OSP = "/apis/foresize.io/v1alpha1/oversubscriptionpolicies"
 
 
@@ -136,7 +137,15 @@ def test_the_documented_commands_leave_nothing_behind(shop: Shop, tmp_path: Path
             wait_until(
                 partial(plane.apply, yaml.safe_load((DEPLOY / f"{name}.yaml").read_text())), 60, "the kinds again"
             )
-        wait_until(lambda: plane.get(OSP), 60, "policies again")
+        wait_until(lambda: are_served(plane), 60, "the kinds to be served again")
+
+
+def are_served(plane: ControlPlane) -> bool:
+    """Established, and found where they are listed and created: one comes a moment after the other."""
+    kinds = [plane.get(f"{KINDS['CustomResourceDefinition']}/{name}.foresize.io") for name in PLURALS]
+    said = [{each["type"]: each["status"] for each in kind["status"].get("conditions", ())} for kind in kinds]
+    served = {each["name"] for each in plane.get("/apis/foresize.io/v1alpha1")["resources"]}
+    return all(each.get("Established") == "True" for each in said) and served.issuperset(PLURALS)
 
 
 def has_certificate(plane: ControlPlane) -> bool:
