@@ -88,6 +88,7 @@ def budget_status(standing: BudgetStanding) -> dict[str, Any]:
         "burnRate": float(f"{budget.burn_rate:.6g}"),
         "level": budget.level,
         "burnsFast": budget.veto is not None,
+        "isKnown": not standing.remark,
         "reason": f"{standing.reason}; {budget.veto.message}" if budget.veto is not None else standing.reason,
     }
 

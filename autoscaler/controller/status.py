@@ -408,14 +408,16 @@ def outline_of(plan: Plan, result: ActResult) -> tuple[object, ...] | None:
         ceil(2 * round(remembered.budget.offset, 6)),
         plan.standing is None,
         plan.standing is None or plan.standing.budget.veto is None,
+        plan.standing is None or plan.standing.remark == "",
     )
 
 
 def _budget_essence(status: Mapping[str, Any]) -> list[object]:
-    """Whether the budget burns and how far the level has moved, by halves: not each step of the way back."""
+    """Whether the budget burns, is known and how far the level has moved, by halves: not each step of the way back."""
     told, kept = status.get("errorBudget") or {}, (status.get("stabilization") or {}).get("budget")
     offset = kept.get("offset") if isinstance(kept, Mapping) else None
-    return [told.get("burnsFast"), ceil(2 * offset) if isinstance(offset, float | int) and isfinite(offset) else None]
+    moved = ceil(2 * offset) if isinstance(offset, float | int) and isfinite(offset) else None
+    return [told.get("burnsFast"), told.get("isKnown"), moved]
 
 
 def _short(value: float) -> float:

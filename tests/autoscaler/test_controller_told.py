@@ -173,6 +173,12 @@ def burning(decided: Decided) -> Decided:
     return planned(standing=replace(standing, budget=standing.budget._replace(veto=veto)))(decided)
 
 
+def unknown(decided: Decided) -> Decided:
+    """What the error budget counts is not known any more."""
+    standing = decided[0].standing
+    return decided if standing is None else planned(standing=replace(standing, remark="not known"))(decided)
+
+
 def further_reason(code: ReasonCode) -> Callable[[Decided], Decided]:
     """There is one more reason."""
     return lambda d: with_decision(reasons=(*d[0].decision.reasons, Reason(code, "by a test")))(d)
@@ -203,6 +209,7 @@ VARIATIONS = (
     planned(standing=None),
     planned(data_age_seconds=77.0),
     burning,
+    unknown,
     with_decision(rung=Rung.REACTIVE),
     with_decision(rung=Rung.HOLD),
     with_decision(current=5),
