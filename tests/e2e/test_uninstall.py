@@ -36,7 +36,8 @@ NAMESPACED = {
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
 }
 PLURALS = ("predictiveautoscalers", "oversubscriptionpolicies")
-OSP = "/apis/foresize.io/v1alpha1/oversubscriptionpolicies"
+GROUP = "/apis/foresize.io/v1alpha1"
+OSP = f"{GROUP}/oversubscriptionpolicies"
 
 
 def documented() -> list[str]:
@@ -141,11 +142,12 @@ def test_the_documented_commands_leave_nothing_behind(shop: Shop, tmp_path: Path
 
 
 def are_served(plane: ControlPlane) -> bool:
-    """Established, and found where they are listed and created: one comes a moment after the other."""
+    """Established, told of, and listed: one comes a moment after the other."""
     kinds = [plane.get(f"{KINDS['CustomResourceDefinition']}/{name}.foresize.io") for name in PLURALS]
     said = [{each["type"]: each["status"] for each in kind["status"].get("conditions", ())} for kind in kinds]
-    served = {each["name"] for each in plane.get("/apis/foresize.io/v1alpha1")["resources"]}
-    return all(each.get("Established") == "True" for each in said) and served.issuperset(PLURALS)
+    told = {each["name"] for each in plane.get(GROUP)["resources"]}
+    lists = [plane.get(f"{GROUP}/{name}") for name in PLURALS]
+    return all(each.get("Established") == "True" for each in said) and told.issuperset(PLURALS) and len(lists) == 2
 
 
 def has_certificate(plane: ControlPlane) -> bool:
