@@ -13,12 +13,14 @@ from autoscaler.decisions.capacity_curve import (
     estimate,
     fewest_kept,
     knots_of,
+    knots_of_usage,
     narrowed,
     of_other_version,
     relied_on,
     seen_range,
+    within_request,
 )
-from models.capacity import LearnedCapacity
+from models.capacity import LearnedCapacity, LearnedUsage
 from models.queueing import largest_loads
 
 
@@ -72,6 +74,37 @@ def test_replicas_that_may_carry_nothing_are_no_capacity() -> None:
     nothing = LearnedCapacity(np.ones(3), np.zeros(3), np.ones(3), True, 1, 1.0, 1.0, 1.0)
 
     assert knots_of(nothing, ReplicaRange(1, 3)) is None
+
+
+def test_replicas_with_a_limit_each_carry_in_proportion() -> None:
+    """What one may use, times their number; a low end of nothing is no answer."""
+    knots = knots_of_usage(LearnedUsage(0.64, 0.6, 0.67))
+
+    assert knots is not None
+    assert [relied_on(knots).demand_at(n) for n in (1, 2, 50)] == pytest.approx([0.6, 1.2, 30.0])
+    assert fewest_kept(knots) == 1
+    assert knots_of_usage(LearnedUsage(0.64, 0.0, 0.67)) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "request_cores", "limit_cores", "relied"),
+    [
+        (0.6, 1.0, 1.0, 0.6),
+        (0.2, 1.0, 1.0, 0.3),
+        (1.5, 1.0, 2.0, 1.5),
+        (1.5, 1.0, 0.5, 1.0),
+        (2.5, 1.0, 2.0, 2.0),
+        (1.5, 1.0, 0.0, 1.0),
+    ],
+)
+def test_a_learned_utilisation_stays_within_reason(
+    low: float, request_cores: float, limit_cores: float, relied: float
+) -> None:
+    """Three tenths of the request at least; at most all of it, or the limit where that is more than the request."""
+    (knot,) = within_request((Knot(1, low, low * 1.1, low * 1.2),), request_cores, limit_cores)
+
+    assert knot.low == pytest.approx(relied)
+    assert knot.low <= knot.likeliest <= knot.high
 
 
 def test_another_version_may_carry_a_quarter_less() -> None:
