@@ -15,6 +15,7 @@ from autoscaler.controller.learning import usage_history
 from autoscaler.controller.loop import Controller
 from autoscaler.controller.records import DecisionRecord
 from autoscaler.settings import ScalingSettings
+from benchmarks.knee import counted, true_knee
 from models.forecast import FloatArray
 from predictor.errors import PredictorError, SourceUnavailable
 from predictor.usage.panel import SeriesKey, UsagePanel
@@ -22,12 +23,11 @@ from predictor.usage.ready import ReadyHistory
 from predictor.usage.throttled import ThrottledHistory
 from tests.support.scaling import CART, DAYS, ScalingParts, a_target, an_autoscaler
 from tests.support.serving import START_SECONDS, STEP_SECONDS
-from tests.support.throttling import counted, throttled_share, true_knee
 
 STEPS = DAYS * 288
 BURSTINESS = 0.3
-KNEE = true_knee(1.0, BURSTINESS, 0.01)
-"""Cores, and share of the request of one core: 0.55 for 1 % of the periods throttled."""
+KNEE = true_knee(BURSTINESS, 0.01)
+"""Cores, and share of the request of one core: 0.54 for 1 % of the periods throttled."""
 CALM = 3.0
 """Cores around noon, of 8 replicas."""
 DOWN = "http://prometheus:9090 did not answer within 60 s"
@@ -50,13 +50,14 @@ class ThrottledPast:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(1)
         self.replicas = np.repeat(rng.integers(4, 11, STEPS // 12), 12).astype(np.float64)
-        each = true_knee(1.0, self.burstiness, 0.01) * rng.uniform(0.4, self.busiest, STEPS)
+        each = true_knee(self.burstiness, 0.01) * rng.uniform(0.4, self.busiest, STEPS)
         hour = np.arange(STEPS) // 12 % 24
         is_calm = (hour >= 10) & (hour < 18)
         self.replicas[is_calm] = 8.0
         self.usage: FloatArray = np.where(is_calm, CALM, each * self.replicas)
-        share = throttled_share(self.usage / self.replicas, 1.0, self.burstiness)
-        self.share = counted(share, self.replicas, rng) + (self.limit_cores - self.limit_cores)
+        self.share = counted(self.usage / self.replicas, self.replicas, self.burstiness, rng)
+        if np.isnan(self.limit_cores):
+            self.share = np.full(STEPS, np.nan)
 
     def fetch_bounds(
         self, histograms: Mapping[SeriesKey, str], *, end_seconds: int, step_seconds: int
@@ -136,7 +137,7 @@ class Learning:
 
 
 def test_replicas_are_as_full_as_they_can_be_without_being_throttled() -> None:
-    """Six by a knee at .55 of the request, where the configured .9 asks for four; told in status, words and metrics."""
+    """Six by a knee at .54 of the request, where the configured .9 asks for four; told in status, words and metrics."""
     learning = Learning()
     learning.minutes(1)
 

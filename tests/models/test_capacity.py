@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from benchmarks.knee import a_past, counted, true_knee
 from benchmarks.queues import simulated
 from models.capacity import (
     LearnedCapacity,
@@ -20,7 +21,6 @@ from models.capacity import (
 )
 from models.forecast import FloatArray, ForecastError
 from models.queueing import largest_load
-from tests.support.throttling import counted, throttled_share, true_knee
 
 THRESHOLD, LEVEL = 10.0, 0.99
 DAY = 86_400
@@ -289,13 +289,10 @@ def test_usage_at_which_throttling_begins_is_found() -> None:
 def test_the_knee_of_containers_under_a_limit_is_found(burstiness: float, allowed: float) -> None:
     """A day of two to nine replicas: within 5 %, and the low end is below the truth by no more than that."""
     rng = np.random.default_rng(2)
-    truth = true_knee(1.0, burstiness, allowed)
-    hour, replicas = np.arange(288) / 12, rng.integers(2, 10, 288).astype(np.float64)
-    usage = truth * (0.65 + 0.4 * np.sin(2 * np.pi * hour / 24)) * np.exp(rng.normal(0, 0.05, 288))
+    truth = true_knee(burstiness, allowed)
+    usage, replicas = a_past(1, truth, rng)
 
-    found = learned_usage(
-        usage, counted(throttled_share(usage, 1.0, burstiness), replicas, rng), allowed=allowed, rng=rng
-    )
+    found = learned_usage(usage, counted(usage, replicas, burstiness, rng), allowed=allowed, rng=rng)
 
     assert isinstance(found, LearnedUsage)
     assert found.usage == pytest.approx(truth, rel=0.05)
@@ -305,8 +302,8 @@ def test_the_knee_of_containers_under_a_limit_is_found(burstiness: float, allowe
 def test_usage_that_stays_below_the_knee_does_not_tell_where_it_is() -> None:
     """Throttled in a thousandth of the periods at most, where a hundredth may be: up to which usage is told."""
     rng = np.random.default_rng(3)
-    usage = rng.uniform(0.1, true_knee(1.0, 0.3, 0.001), 500)
-    share = counted(throttled_share(usage, 1.0, 0.3), np.full(500, 4.0), rng)
+    usage = rng.uniform(0.1, true_knee(0.3, 0.001), 500)
+    share = counted(usage, np.full(500, 4.0), 0.3, rng)
 
     found = learned_usage(usage, share, allowed=0.01, rng=rng)
 
