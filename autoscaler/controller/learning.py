@@ -14,24 +14,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
 from autoscaler.controller.autoscalers import Indicator, PredictiveAutoscaler, as_time, seconds_of
 from autoscaler.controller.policy import NOT_LEARNED, WorkloadPolicy
 from autoscaler.controller.ports import TargetWorkload
 from autoscaler.decisions.capacity_curve import (
+    LEAST_UTILISATION,
     Knot,
     Knots,
     LearnedCurve,
     estimate,
     fewest_kept,
+    held_between,
     knots_of,
     knots_of_usage,
     narrowed,
     of_other_version,
     relied_on,
     seen_range,
-    within_request,
 )
 from autoscaler.settings import ScalingSettings
 from models.capacity import LoadHistory, Refusal, learned_capacity, learned_usage
@@ -255,13 +255,13 @@ def standing_of(
     now_seconds: float,
 ) -> CapacityStanding | None:
     """What is relied on for an object; None where nothing is to be learned of it, or it has no CPU request to fill."""
-    if not learns(autoscaler, settings) or not (autoscaler.learns_capacity or isinstance(policy.capacity, Capacity)):
+    if not learns(autoscaler, settings):
         return None
     basis, _ = asks_of(autoscaler, policy.level, target.cpu_limit_cores)
     found = standing_capacity(kept, answer, basis, target.version, now_seconds)
     if autoscaler.learns_capacity:
         return found
-    return _within_request(found, target.request_per_replica.cpu_cores, target.cpu_limit_cores)
+    return None if isinstance(policy.capacity, Hold) else _within_request(found, target, policy.capacity.per_replica)
 
 
 def with_capacity(policy: WorkloadPolicy, standing: CapacityStanding) -> WorkloadPolicy:
@@ -279,18 +279,24 @@ def with_capacity(policy: WorkloadPolicy, standing: CapacityStanding) -> Workloa
     return replace(policy, min_replicas=fewest, min_source=source)
 
 
-def _within_request(standing: CapacityStanding, request_cores: float, limit_cores: float) -> CapacityStanding:
-    """What is relied on of a learned usage: held to the request, and told as the share of it."""
-    standing = replace(standing, request_cores=request_cores)
+def _within_request(standing: CapacityStanding, target: TargetWorkload, configured_cores: float) -> CapacityStanding:
+    """What is relied on of a learned usage, told as a share of the CPU request.
+
+    From LEAST_UTILISATION of it, or what is configured where that is less, to all of it, or to the limit where that is
+    more: then what was seen may go beyond the request.
+    """
+    request = target.request_per_replica.cpu_cores
+    standing = replace(standing, request_cores=request)
     if standing.knots is None:
         return standing
-    knots = within_request(standing.knots, request_cores, limit_cores)
+    least, most = min(LEAST_UTILISATION * request, configured_cores), max(request, target.cpu_limit_cores)
+    knots = held_between(standing.knots, least, most)
     relied, learned = knots[0], standing.knots[0]
-    low, likeliest, high = (each / request_cores for each in learned[1:])
+    low, likeliest, high = (each / request for each in learned[1:])
     reason = f"{standing.reason}; the knee is at {likeliest:.0%} of the CPU request ({low:.0%} to {high:.0%})"
     if relied.low != learned.low:
         bound = "least" if relied.low > learned.low else "most"
-        reason += f"; relied on is {relied.low / request_cores:.0%}, the {bound} that is allowed"
+        reason += f"; relied on is {relied.low / request:.0%}, the {bound} that is allowed"
     return replace(standing, knots=knots, reason=reason)
 
 

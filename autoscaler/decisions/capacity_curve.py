@@ -100,15 +100,12 @@ def knots_of_usage(learned: LearnedUsage) -> Knots | None:
     return (Knot(1, low, likeliest, high),) if low > 0 else None
 
 
-def within_request(knots: Knots, request_cores: float, limit_cores: float) -> Knots:
-    """The same held to what a replica may sanely use: from LEAST_UTILISATION of its CPU request to all of it, or to its
-    limit where that is more and what was seen goes beyond the request."""
-    floor, ceiling = LEAST_UTILISATION * request_cores, max(request_cores, limit_cores)
-
-    def held(knot: Knot, amount: float) -> float:
-        return min(max(amount, knot.replicas * floor), knot.replicas * ceiling)
-
-    return tuple(Knot(k.replicas, held(k, k.low), held(k, k.likeliest), held(k, k.high)) for k in knots)
+def held_between(knots: Knots, least: float, most: float) -> Knots:
+    """The same, of which each replica carries no less and no more than that."""
+    return tuple(
+        Knot(n, *(min(max(amount, n * least), n * most) for amount in (low, likeliest, high)))
+        for n, low, likeliest, high in knots
+    )
 
 
 def of_other_version(knots: Knots) -> Knots:

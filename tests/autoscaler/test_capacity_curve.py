@@ -12,13 +12,13 @@ from autoscaler.decisions.capacity_curve import (
     ReplicaRange,
     estimate,
     fewest_kept,
+    held_between,
     knots_of,
     knots_of_usage,
     narrowed,
     of_other_version,
     relied_on,
     seen_range,
-    within_request,
 )
 from models.capacity import LearnedCapacity, LearnedUsage
 from models.queueing import largest_loads
@@ -86,25 +86,13 @@ def test_replicas_with_a_limit_each_carry_in_proportion() -> None:
     assert knots_of_usage(LearnedUsage(0.64, 0.0, 0.67)) is None
 
 
-@pytest.mark.parametrize(
-    ("low", "request_cores", "limit_cores", "relied"),
-    [
-        (0.6, 1.0, 1.0, 0.6),
-        (0.2, 1.0, 1.0, 0.3),
-        (1.5, 1.0, 2.0, 1.5),
-        (1.5, 1.0, 0.5, 1.0),
-        (2.5, 1.0, 2.0, 2.0),
-        (1.5, 1.0, 0.0, 1.0),
-    ],
-)
-def test_a_learned_utilisation_stays_within_reason(
-    low: float, request_cores: float, limit_cores: float, relied: float
-) -> None:
-    """Three tenths of the request at least; at most all of it, or the limit where that is more than the request."""
-    (knot,) = within_request((Knot(1, low, low * 1.1, low * 1.2),), request_cores, limit_cores)
+@pytest.mark.parametrize(("low", "relied"), [(0.1, 0.3), (0.6, 0.6), (1.5, 1.0)])
+def test_each_replica_carries_no_less_and_no_more_than_is_allowed(low: float, relied: float) -> None:
+    """Whatever was learned, for one replica as for many."""
+    one, four = held_between((Knot(1, low, low * 1.1, low * 1.2), Knot(4, 4 * low, 5 * low, 6 * low)), 0.3, 1.0)
 
-    assert knot.low == pytest.approx(relied)
-    assert knot.low <= knot.likeliest <= knot.high
+    assert (one.low, four.low) == pytest.approx((relied, 4 * relied))
+    assert one.low <= one.likeliest <= one.high <= 1.0
 
 
 def test_another_version_may_carry_a_quarter_less() -> None:

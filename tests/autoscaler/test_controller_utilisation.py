@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from math import ceil
 from typing import Any
 
@@ -95,14 +96,24 @@ class Learning:
     is_on: bool = True
     cpu_cores: float = 1.0
     """Request of a replica."""
+    cpu_limit_cores: float = 1.0
+    """Its limit, as its template says."""
+    configured: float = 0.9
+    """Utilisation."""
 
     def __post_init__(self) -> None:
         self.parts = ScalingParts(
             usage_by_workload={CART: self.past.usage},
             autoscalers=(an_autoscaler(**self.spec),),
-            targets=(a_target(replicas=8, cpu_cores=self.cpu_cores, cpu_limit_cores=1.0, version="one"),),
+            targets=(
+                a_target(replicas=8, cpu_cores=self.cpu_cores, cpu_limit_cores=self.cpu_limit_cores, version="one"),
+            ),
             settings=ScalingSettings(
-                learned_margins=False, learned_utilisation=self.is_on, scale_down_stabilisation="0s"
+                learned_margins=False,
+                learned_utilisation=self.is_on,
+                target_utilisation=self.configured,
+                reactive_utilisation=self.configured * 0.8,
+                scale_down_stabilisation=timedelta(0),
             ),
         )
         self.controller = self.another()
@@ -258,13 +269,34 @@ def test_another_version_is_filled_less_until_it_has_taught_its_own_knee() -> No
     assert "of another version" in learning.told["reason"]
 
 
-def test_bursts_that_are_throttled_early_do_not_multiply_replicas_without_end() -> None:
-    """Throttled from a quarter of the request on: three tenths are used all the same, and that is told."""
-    learning = Learning(past=ThrottledPast(burstiness=0.8))
+@pytest.mark.parametrize(("configured", "relied"), [(0.9, 0.3), (0.2, 0.25)])
+def test_bursts_that_are_throttled_early_do_not_multiply_replicas_without_end(configured: float, relied: float) -> None:
+    """Throttled from a quarter of the request on: three tenths are used all the same, unless less is configured."""
+    learning = Learning(past=ThrottledPast(burstiness=0.8), configured=configured)
     learning.minutes(1)
 
-    assert learning.told["perReplica"] == pytest.approx(0.3)
-    assert "relied on is 30%, the least that is allowed" in learning.told["reason"]
+    assert learning.told["perReplica"] == pytest.approx(relied, abs=0.02)
+    assert ("relied on is 30%, the least that is allowed" in learning.told["reason"]) == (configured > 0.3)
+
+
+@pytest.mark.parametrize(
+    ("request_cores", "limit_cores", "relied"),
+    [
+        (0.25, 1.0, KNEE),
+        (0.25, 0.4, 0.4),
+        (0.25, 0.0, 0.25),
+    ],
+)
+def test_more_than_the_request_is_used_only_up_to_a_limit_above_it(
+    request_cores: float, limit_cores: float, relied: float
+) -> None:
+    """Where none of its limits is known to the template, as a LimitRange's is not, the request is the most."""
+    learning = Learning(cpu_cores=request_cores, cpu_limit_cores=limit_cores)
+    learning.minutes(1)
+
+    assert learning.told["perReplica"] == pytest.approx(relied, rel=0.05)
+    assert learning.told["averageUtilization"] == round(100 * learning.told["perReplica"] / request_cores)
+    assert ("the most that is allowed" in learning.told["reason"]) == (relied < KNEE)
 
 
 def test_steps_under_another_limit_are_not_learned_from() -> None:
