@@ -122,7 +122,8 @@ def loop_table() -> None:
     """Means over seeds, each week's end beside the first week at the configured utilisation."""
     print(
         "\n| deviation | peak, cores | knee | relied on ÷ knee after week 1 | 2 | 6 "
-        "| steps too throttled, week 1 | 2 | 6 | replicas in week 6 ÷ week 1 |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+        "| steps too throttled, week 1 | 2 | 6 | replicas in week 6 ÷ week 1 |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for burstiness, peak in product(BURSTINESS, PEAKS):
         runs = [closed_loop(burstiness, peak, seed) for seed in range(LOOP_SEEDS)]
