@@ -544,7 +544,7 @@ def assembled_throttled(answer: Matrix, workload: str) -> ThrottledHistory:
 
 
 def _throttled_share(periods: FloatArray, throttled: FloatArray) -> FloatArray:
-    """Of each step, NaN where no periods were counted; where they were, nobody counted is none throttled."""
+    """Of each step, NaN where no periods were counted; where none of them is told to be throttled, none was."""
     return np.clip(np.nan_to_num(throttled) / np.where(periods > 0, periods, np.nan), 0.0, 1.0)
 
 
