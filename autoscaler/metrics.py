@@ -198,8 +198,8 @@ def _capacity_families(learned: Sequence[tuple[WorkloadReading, CapacityReading]
     gauges: tuple[tuple[str, str, Callable[[CapacityReading], float]], ...] = (
         (
             "foresize_capacity_relied_on",
-            "Demand that the workload's replicas carry within its latency SLO all but surely, as learned: the 2.5 % "
-            "quantile, by which replicas are chosen.",
+            "Demand that the workload's replicas carry all but surely within its latency SLO, or without being "
+            "throttled, as learned: the 2.5 % quantile, by which replicas are chosen.",
             lambda c: c.low,
         ),
         ("foresize_capacity_likeliest", "Demand that they likeliest carry, as learned.", lambda c: c.likeliest),

@@ -65,6 +65,10 @@ class ScalingSettings(Section):
     allows."""
     capacity_span: Duration = timedelta(days=7)
     """How much past what replicas carry is learned from, where it is to be learned."""
+    learned_utilisation: bool = False
+    """Whether, where demand is CPU and an object gives neither a latency nor a target, the utilisation up to which its
+    containers are hardly throttled is learned and takes the place of target_utilisation; nobody has measured yet what
+    that is worth in production."""
     stale_after: Duration = timedelta(minutes=15)
     """Observations older than this are no answer: the controller holds."""
     respect_others_for: AnyDuration = timedelta(minutes=10)

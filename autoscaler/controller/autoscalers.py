@@ -327,6 +327,14 @@ class PredictiveAutoscaler:
         return self.scales and not self.problem and is_load and is_late and not is_told
 
     @property
+    def may_learn_utilisation(self) -> bool:
+        """Whether nothing says how full replicas may be: demand is CPU usage, with neither latency nor target."""
+        is_told = self.target_value is not None or self.target_utilisation is not None
+        is_late = self.indicator is not None and self.indicator.kind is IndicatorKind.LATENCY
+        is_cpu = self.resource is Resource.CPU and not self.query
+        return self.scales and not self.problem and is_cpu and not is_late and not is_told
+
+    @property
     def steers(self) -> bool:
         """Whether it writes anything to its target."""
         return self.mode is Mode.AUTO and (self.scales or self.vertical.mode is VerticalMode.IN_PLACE)

@@ -1,8 +1,8 @@
 """Learns what replicas carry, about once an hour for each object that leaves it to be learned, beside the loop.
 
-A thread reads the past of load, Ready replicas and latency of a few objects at a time and fits it; cycles take the
-newest answers. So a metrics store that is slow or gone delays no replica: the last curve stays. Only a copy that leads
-learns; another one goes on from what stands in the status.
+A thread reads the past of a few objects at a time, load, Ready replicas and latency or throttling, and fits it; cycles
+take the newest answers. So a metrics store that is slow or gone delays no replica: the last curve stays. Only a copy
+that leads learns; another one goes on from what stands in the status.
 """
 
 import threading
@@ -17,6 +17,7 @@ import structlog
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.autoscalers import KIND, Indicator, Remembered
 from autoscaler.controller.learning import (
+    LatencyQueries,
     LearningAnswer,
     asks_of,
     is_late,
@@ -24,11 +25,15 @@ from autoscaler.controller.learning import (
     load_history,
     of_this_version,
     queries_of,
+    usage_evidence,
+    usage_history,
+    usage_knots,
 )
 from autoscaler.controller.policy import budget_rules
 from autoscaler.controller.ports import CapacitySource, ManagedWorkload
-from autoscaler.decisions.capacity_curve import LearnedCurve
+from autoscaler.decisions.capacity_curve import Knots, LearnedCurve
 from autoscaler.settings import ScalingSettings
+from models.capacity import LoadHistory
 from models.forecast import FloatArray
 from predictor.errors import PredictorError
 from predictor.serving.predictor import Forecasts
@@ -54,11 +59,12 @@ class _Question(NamedTuple):
     object_key: SeriesKey
     """In whose namespace its queries are held."""
     workload: str
-    indicator: Indicator
+    indicator: Indicator | None
+    """None where the utilisation to run at is asked about."""
     basis: str
     version: str
     level: float
-    """Share of requests that must be in time."""
+    """Share of requests that must be in time, or of CPU periods that must not be throttled."""
     demand: FloatArray
     """Of the last steps."""
     start_seconds: int
@@ -143,9 +149,10 @@ class CapacityWatch:
     ) -> _Question | None:
         """What to ask about an object now; None while it is not time, or versions change hands, or no load is known."""
         autoscaler, target, panel = workload.autoscaler, workload.target, forecasts.panel
-        if isinstance(target, Hold) or target.rollout or panel is None or autoscaler.indicator is None:
+        if isinstance(target, Hold) or target.rollout or panel is None:
             return None
-        basis, share = asks_of(autoscaler, budget_rules(autoscaler, self.settings)[0].level)
+        level = budget_rules(autoscaler, self.settings)[0].level
+        basis, share = asks_of(autoscaler, level, target.cpu_limit_cores)
         kept = remembered[autoscaler.uid].capacity if autoscaler.uid in remembered else None
         asked = self._next.get(autoscaler.uid)
         if asked is None and kept is not None:
@@ -162,7 +169,7 @@ class CapacityWatch:
             autoscaler.uid,
             SeriesKey(f"{autoscaler.namespace}/{KIND}/{autoscaler.name}", Resource.CUSTOM),
             target.name,
-            autoscaler.indicator,
+            autoscaler.indicator if autoscaler.learns_capacity else None,
             basis,
             target.version,
             share,
@@ -205,52 +212,72 @@ class CapacityWatch:
         job.done.set()
 
     def _answered(self, question: _Question, source: CapacitySource) -> LearningAnswer:
-        def answer(curve: LearnedCurve | Hold) -> LearningAnswer:
-            return LearningAnswer(question.now_seconds, question.basis, question.version, curve)
+        grid = {
+            "start_seconds": question.start_seconds,
+            "end_seconds": question.start_seconds + (len(question.demand) - 1) * question.step_seconds,
+            "step_seconds": question.step_seconds,
+        }
+        asked = self._latency_asked(question, source, grid["end_seconds"])
+        if isinstance(asked, Hold):
+            return LearningAnswer(question.now_seconds, question.basis, question.version, asked)
+        # The same history always teaches the same.
+        rng = np.random.default_rng(crc32(question.uid.encode()))
+        if asked is None:
+            throttled = source.fetch_throttled(question.workload, **grid)
+            ready = source.fetch_ready(question.workload, **grid)
+            history = usage_history(question.demand, ready, throttled, question.step_seconds)
+        else:
+            history = self._latency_history(question, source, asked, grid)
 
-        end = question.start_seconds + (len(question.demand) - 1) * question.step_seconds
+        def taught(seen: LoadHistory) -> Knots | Hold:
+            if asked is None:
+                return usage_knots(seen, question.level, rng)
+            return learned_knots(seen, asked.threshold_seconds, question.level, rng)
+
+        own = of_this_version(history)
+        by = history if own is None else own
+        knots, widened_at = taught(by), None
+        if isinstance(knots, Hold) and own is not None:
+            by, widened_at = history, question.now_seconds
+            knots = taught(by)
+        if isinstance(knots, Hold):
+            return LearningAnswer(question.now_seconds, question.basis, question.version, knots)
+        remark = "" if asked is None else asked.remark
+        evidence = usage_evidence(by, question.level) if asked is None else ""
+        terms = question.basis, question.version, remark, widened_at, evidence
+        curve = LearnedCurve(knots, question.now_seconds, *terms)
+        return LearningAnswer(question.now_seconds, question.basis, question.version, curve)
+
+    def _latency_asked(
+        self, question: _Question, source: CapacitySource, end_seconds: int
+    ) -> LatencyQueries | Hold | None:
+        """What to ask of the question's latency; None where it is about utilisation."""
+        indicator = question.indicator
+        if indicator is None:
+            return None
         bounds: tuple[str, ...] = ()
-        if question.indicator.histogram:
-            asked = {question.object_key: question.indicator.histogram}
-            read = source.fetch_bounds(asked, end_seconds=end, step_seconds=question.step_seconds)[question.object_key]
+        if indicator.histogram:
+            histograms = {question.object_key: indicator.histogram}
+            step = question.step_seconds
+            read = source.fetch_bounds(histograms, end_seconds=end_seconds, step_seconds=step)[question.object_key]
             if isinstance(read, PredictorError):
                 raise read
             bounds = read
-        asking = queries_of(question.indicator, bounds, self.window_seconds)
-        if isinstance(asking, Hold):
-            return answer(asking)
+        return queries_of(indicator, bounds, self.window_seconds)
 
+    @staticmethod
+    def _latency_history(
+        question: _Question, source: CapacitySource, asked: LatencyQueries, grid: Mapping[str, int]
+    ) -> LoadHistory:
         def values(query: str) -> FloatArray:
-            panel = source.fetch_values(
-                {question.object_key: query},
-                start_seconds=question.start_seconds,
-                end_seconds=end,
-                step_seconds=question.step_seconds,
-                within_seconds=PATIENCE_SECONDS,
-            )
+            panel = source.fetch_values({question.object_key: query}, **grid, within_seconds=PATIENCE_SECONDS)
             return _row(panel, question.object_key)
 
-        late, requests = values(asking.late), values(asking.requests) if asking.requests else None
-        if question.indicator.query:
-            late = is_late(late, asking.threshold_seconds)
-        ready = source.fetch_ready(
-            question.workload, start_seconds=question.start_seconds, end_seconds=end, step_seconds=question.step_seconds
-        )
-        history = load_history(question.demand, ready, late, requests, question.step_seconds)
-        # The same history always teaches the same.
-        rng = np.random.default_rng(crc32(question.uid.encode()))
-        own = of_this_version(history)
-        knots = learned_knots(history if own is None else own, asking.threshold_seconds, question.level, rng)
-        widened_at = None
-        if isinstance(knots, Hold) and own is not None:
-            knots, widened_at = (
-                learned_knots(history, asking.threshold_seconds, question.level, rng),
-                question.now_seconds,
-            )
-        if isinstance(knots, Hold):
-            return answer(knots)
-        terms = question.basis, question.version, asking.remark
-        return answer(LearnedCurve(knots, question.now_seconds, *terms, widened_at))
+        late, requests = values(asked.late), values(asked.requests) if asked.requests else None
+        if question.indicator is not None and question.indicator.query:
+            late = is_late(late, asked.threshold_seconds)
+        ready = source.fetch_ready(question.workload, **grid)
+        return load_history(question.demand, ready, late, requests, question.step_seconds)
 
 
 def _row(panel: UsagePanel, key: SeriesKey) -> FloatArray:

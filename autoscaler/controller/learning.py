@@ -17,27 +17,35 @@ import numpy as np
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode, replicas_text
 from autoscaler.controller.autoscalers import Indicator, PredictiveAutoscaler, as_time, seconds_of
 from autoscaler.controller.policy import NOT_LEARNED, WorkloadPolicy
+from autoscaler.controller.ports import TargetWorkload
 from autoscaler.decisions.capacity_curve import (
+    LEAST_UTILISATION,
     Knot,
     Knots,
     LearnedCurve,
     estimate,
     fewest_kept,
+    held_between,
     knots_of,
+    knots_of_usage,
     narrowed,
     of_other_version,
     relied_on,
     seen_range,
 )
-from models.capacity import LoadHistory, Refusal, learned_capacity
+from autoscaler.settings import ScalingSettings
+from models.capacity import LoadHistory, Refusal, learned_capacity, learned_usage
 from models.forecast import SECONDS_PER_DAY, FloatArray
 from predictor.usage.ready import ReadyHistory
+from predictor.usage.throttled import ThrottledHistory
 
 JsonObject = dict[str, Any]
 WAY_BACK_SECONDS = 14 * SECONDS_PER_DAY
 """Within this what a new version widened is taken back, where it teaches nothing by itself."""
 WAY_BACK_PARTS = 28
 """In so many steps: a little more load each half day."""
+SAME_LIMIT = 0.01
+"""Limits that differ by less, relative, are one."""
 DIGITS = 12
 """Of a fingerprint."""
 
@@ -62,6 +70,8 @@ class CapacityStanding:
     """As it is relied on: what another version widened comes back with time."""
     reason: str
     """How it came about, or why it is not newer, or why there is none."""
+    request_cores: float | None = None
+    """CPU request of a replica where what is learned is how much of it should be used; else None."""
 
 
 class LatencyQueries(NamedTuple):
@@ -158,6 +168,39 @@ def is_late(latency: FloatArray, threshold_seconds: float) -> FloatArray:
     return np.where(np.isnan(latency), np.nan, (latency > threshold_seconds).astype(np.float64))
 
 
+def usage_history(demand: FloatArray, ready: ReadyHistory, throttled: ThrottledHistory, step: float) -> LoadHistory:
+    """What was seen of a workload's CPU usage in successive steps, each array [steps]; late is what was throttled.
+
+    Steps under another limit than the newest one say nothing of it.
+    """
+    known = throttled.limit_cores[np.isfinite(throttled.limit_cores)]
+    is_other = np.abs(throttled.limit_cores - known[-1]) > SAME_LIMIT * known[-1] if len(known) else np.zeros(1, bool)
+    return load_history(demand, ready, np.where(is_other, np.nan, throttled.share), None, step)
+
+
+def usage_knots(history: LoadHistory, level: float, rng: np.random.Generator) -> Knots | Hold:
+    """What one replica can use before more of its CPU periods than a share 1 - `level` is throttled, or why that is
+    not known. Where other versions took part it is wider by what versions differ by."""
+    if not np.isfinite(history.late_share).any():
+        return _not_learned("no CPU periods of its containers are counted; without a CPU limit none is ever throttled")
+    each = history.load / history.replicas
+    learned = learned_usage(each, history.late_share, allowed=1 - level, rng=rng)
+    if isinstance(learned, Refusal):
+        return _not_learned(learned.reason)
+    knots = knots_of_usage(learned)
+    if knots is None:
+        return _not_learned("what is seen leaves it open whether they can use anything")
+    return knots if history.is_current is None or history.is_current.all() else of_other_version(knots)
+
+
+def usage_evidence(history: LoadHistory, level: float) -> str:
+    """What such a history holds, in words."""
+    is_known = np.isfinite(history.late_share) & (history.replicas >= 1) & (history.load > 0)
+    over = int((is_known & (history.late_share > 1 - level)).sum())
+    allowed = f"{100 * (1 - level):.3g} %"
+    return f"{is_known.sum()} steps, in {over} of which more than {allowed} of the CPU periods were throttled"
+
+
 def _not_learned(why: str) -> Hold:
     return Hold(Reason(ReasonCode.NOT_LEARNED, f"what replicas carry cannot be learned: {why}"))
 
@@ -193,7 +236,7 @@ def standing_capacity(
     if kept.widened_at_seconds is not None:
         parts = max(0.0, now_seconds - kept.widened_at_seconds) // (WAY_BACK_SECONDS / WAY_BACK_PARTS)
         relied = narrowed(kept.knots, min(1.0, parts / WAY_BACK_PARTS))
-    reason = f"learned at {as_time(kept.learned_at_seconds)} from {_seen(kept.knots)}"
+    reason = f"learned at {as_time(kept.learned_at_seconds)} from {kept.taught_by or _seen(kept.knots)}"
     if kept.widened_at_seconds is not None:
         since = as_time(kept.widened_at_seconds)
         reason += f" of another version, and wider for that since {since}, which comes back within two weeks"
@@ -201,9 +244,31 @@ def standing_capacity(
     return CapacityStanding(kept, relied, f"{reason}; not since: {refusal}" if refusal else reason)
 
 
+def standing_of(
+    autoscaler: PredictiveAutoscaler,
+    target: TargetWorkload,
+    policy: WorkloadPolicy,
+    *,
+    kept: LearnedCurve | None,
+    answer: LearningAnswer | None,
+    settings: ScalingSettings,
+    now_seconds: float,
+) -> CapacityStanding | None:
+    """What is relied on for an object; None where nothing is to be learned of it, or it has no CPU request to fill."""
+    if not learns(autoscaler, settings):
+        return None
+    basis, _ = asks_of(autoscaler, policy.level, target.cpu_limit_cores)
+    found = standing_capacity(kept, answer, basis, target.version, now_seconds)
+    if autoscaler.learns_capacity:
+        return found
+    return None if isinstance(policy.capacity, Hold) else _within_request(found, target, policy.capacity.per_replica)
+
+
 def with_capacity(policy: WorkloadPolicy, standing: CapacityStanding) -> WorkloadPolicy:
-    """The policy of an object whose capacity is learned."""
+    """The policy of an object whose capacity is learned; the configured utilisation stands where none is known."""
     knots = standing.knots
+    if knots is None and standing.request_cores is not None:
+        return replace(policy, capacity_source=f"{policy.capacity_source}, as {standing.reason}")
     if knots is None:
         return replace(policy, capacity=Hold(Reason(ReasonCode.NOT_LEARNED, standing.reason)))
     policy = replace(policy, capacity=relied_on(knots), capacity_source=f"the low end of what was {standing.reason}")
@@ -212,6 +277,27 @@ def with_capacity(policy: WorkloadPolicy, standing: CapacityStanding) -> Workloa
         return policy
     source = f"a learned capacity, as no fewer than {knots[0].replicas} were seen"
     return replace(policy, min_replicas=fewest, min_source=source)
+
+
+def _within_request(standing: CapacityStanding, target: TargetWorkload, configured_cores: float) -> CapacityStanding:
+    """What is relied on of a learned usage, told as a share of the CPU request.
+
+    From LEAST_UTILISATION of it, or what is configured where that is less, to all of it, or to the limit where that is
+    more: then what was seen may go beyond the request.
+    """
+    request = target.request_per_replica.cpu_cores
+    standing = replace(standing, request_cores=request)
+    if standing.knots is None:
+        return standing
+    least, most = min(LEAST_UTILISATION * request, configured_cores), max(request, target.cpu_limit_cores)
+    knots = held_between(standing.knots, least, most)
+    relied, learned = knots[0], standing.knots[0]
+    low, likeliest, high = (each / request for each in learned[1:])
+    reason = f"{standing.reason}; the knee is at {likeliest:.0%} of the CPU request ({low:.0%} to {high:.0%})"
+    if relied.low != learned.low:
+        bound = "least" if relied.low > learned.low else "most"
+        reason += f"; relied on is {relied.low / request:.0%}, the {bound} that is allowed"
+    return replace(standing, knots=knots, reason=reason)
 
 
 def _seen(knots: Knots) -> str:
@@ -227,12 +313,14 @@ def capacity_status(standing: CapacityStanding, replicas: int) -> JsonObject:
     if standing.curve is None or standing.knots is None:
         return {"reason": standing.reason}
     at = estimate(standing.knots, max(replicas, 1))
+    request = standing.request_cores
     return {
         "replicas": at.replicas,
         "perReplica": _short(at.low / at.replicas),
         "low": _short(at.low),
         "likeliest": _short(at.likeliest),
         "high": _short(at.high),
+        **({} if request is None else {"averageUtilization": round(100 * at.low / at.replicas / request)}),
         "learnedAt": as_time(standing.curve.learned_at_seconds),
         "reason": standing.reason,
     }
@@ -246,6 +334,7 @@ def recorded_curve(curve: LearnedCurve) -> JsonObject:
         "version": curve.version,
         "remark": curve.remark,
         **({} if curve.widened_at_seconds is None else {"widenedAt": as_time(curve.widened_at_seconds)}),
+        **({"taughtBy": curve.taught_by} if curve.taught_by else {}),
         "knots": [list(each) for each in curve.knots],
     }
 
@@ -266,12 +355,23 @@ def remembered_curve(kept: Mapping[str, Any] | None) -> LearnedCurve | None:
         str(kept.get("version", "")),
         str(kept.get("remark", "")),
         seconds_of(kept["widenedAt"]) if "widenedAt" in kept else None,
+        str(kept.get("taughtBy", "")),
     )
 
 
-def asks_of(autoscaler: PredictiveAutoscaler, level: float) -> tuple[str, float]:
-    """Fingerprint of an object's terms, and the share of requests (or, of a latency alone, steps) to be in time."""
+def learns(autoscaler: PredictiveAutoscaler, settings: ScalingSettings) -> bool:
+    """Whether anything is to be learned of an object: what its replicas carry, or how full they may be."""
+    return autoscaler.learns_capacity or (settings.learned_utilisation and autoscaler.may_learn_utilisation)
+
+
+def asks_of(autoscaler: PredictiveAutoscaler, level: float, cpu_limit_cores: float) -> tuple[str, float]:
+    """Fingerprint of an object's terms, and the share of requests (or, of a latency alone, steps) to be in time.
+
+    Of an object whose utilisation is learned, the share of CPU periods that must not be throttled, under this limit.
+    """
     indicator = autoscaler.indicator
+    if not autoscaler.learns_capacity:
+        return sha256(repr(("throttled", level, cpu_limit_cores)).encode()).hexdigest()[:DIGITS], level
     assert indicator is not None
     share = level if indicator.query else indicator.percentile / 100
     return basis_of(autoscaler.query, autoscaler.resource.value, indicator, level), share

@@ -23,6 +23,7 @@ from autoscaler.controller.budgeting import NOT_READ
 from autoscaler.controller.capacities import CapacityWatch
 from autoscaler.controller.demand import DemandWatch, Terms
 from autoscaler.controller.indicators import IndicatorWatch
+from autoscaler.controller.learning import learns
 from autoscaler.controller.planning import Plan, plan, steered_hpa, terms_of
 from autoscaler.controller.policy import levels_for
 from autoscaler.controller.ports import (
@@ -197,8 +198,8 @@ class Controller:
                 with self.metrics.timed("indicators"):
                     self.indicators.look(scaled, self.remembered, started)
             if self.capacities is not None and self.leadership.is_leader:
-                learns = (each for each in seen.workloads if each.autoscaler.learns_capacity)
-                learning = [each for each in learns if not unread_because(each.autoscaler, queries)]
+                asking = (each for each in seen.workloads if learns(each.autoscaler, self.settings))
+                learning = [each for each in asking if not unread_because(each.autoscaler, queries)]
                 self.capacities.look(learning, forecasts, self._past_of(learning, started), started)
             if self.clock() - seen.observed_at_seconds > FRESH_SECONDS:
                 # Forecasts may take long, and the snapshot has to be young when it is acted on.

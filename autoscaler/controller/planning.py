@@ -29,8 +29,7 @@ from autoscaler.controller.demand import DemandWatch, Terms, with_margin
 from autoscaler.controller.learning import (
     CapacityStanding,
     LearningAnswer,
-    asks_of,
-    standing_capacity,
+    standing_of,
     with_capacity,
 )
 from autoscaler.controller.policy import LEAST_PODS, WorkloadPolicy, policy_of
@@ -126,10 +125,16 @@ def plan(
     if hpa is not None and hpa.max_replicas < policy.max_replicas:
         ceiling = max(policy.min_replicas, hpa.max_replicas)
         policy = replace(policy, max_replicas=ceiling, max_source=hpa.shown)
-    learned: CapacityStanding | None = None
-    if autoscaler.learns_capacity:
-        basis, _ = asks_of(autoscaler, policy.level)
-        learned = standing_capacity(remembered.capacity, learning, basis, target.version, now_seconds)
+    learned = standing_of(
+        autoscaler,
+        target,
+        policy,
+        kept=remembered.capacity,
+        answer=learning,
+        settings=settings,
+        now_seconds=now_seconds,
+    )
+    if learned is not None:
         policy = with_capacity(policy, learned)
         remembered = replace(remembered, capacity=learned.curve)
     suspended = _suspended(autoscaler, clash, remembered, settings, now_seconds)

@@ -15,6 +15,7 @@ from predictor.serving.predictor import NO_QUERIES, Forecasts
 from predictor.usage.containers import ContainerUsage
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from predictor.usage.ready import ReadyHistory
+from predictor.usage.throttled import ThrottledHistory
 
 JsonObject = dict[str, Any]
 
@@ -40,6 +41,8 @@ class TargetWorkload:
     """`spec.replicas`."""
     ready_replicas: int
     request_per_replica: Resources = field(default_factory=Resources)
+    cpu_limit_cores: float = 0.0
+    """CPU limit of one replica, of those of its containers that have one; 0 where none has."""
     rollout: str = ""
     """What is in progress, in words; empty where nothing is."""
     ready_seconds: tuple[float, ...] = ()
@@ -201,6 +204,15 @@ class CapacitySource(IndicatorSource, Protocol):
 
     def fetch_ready(self, workload: str, *, start_seconds: int, end_seconds: int, step_seconds: int) -> ReadyHistory:
         """How many replicas of a workload were Ready, on the grid start, start+step, … up to end (inclusive).
+
+        Raises a PredictorError.
+        """
+        ...
+
+    def fetch_throttled(
+        self, workload: str, *, start_seconds: int, end_seconds: int, step_seconds: int
+    ) -> ThrottledHistory:
+        """How much of a workload's CPU time was throttled, and under which limit, on the same grid.
 
         Raises a PredictorError.
         """

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.cluster.capacity import Capacity
-from models.capacity import VERSION_SPREAD, LearnedCapacity
+from models.capacity import VERSION_SPREAD, LearnedCapacity, LearnedUsage
 from models.forecast import FloatArray
 
 MOST_KNOTS = 12
@@ -23,6 +23,9 @@ KEPT_SHARE = 0.8
 """Share of the fewest replicas seen that is kept at least: how few carry follows badly from how many do."""
 LEAST_SPREAD = 0.02
 """So much at least what is carried may be off, relative, as no queue is the one that is fitted."""
+LEAST_UTILISATION = 0.3
+"""Replicas are filled to so much of their CPU request at least, however early they are throttled: three times the
+replicas of the default target are the most that is spent on it, and beyond that a higher limit is the remedy."""
 NORMAL_LOW = 1.96
 """Standard deviations from the middle of a normal distribution to its 2.5 % quantile."""
 
@@ -62,6 +65,8 @@ class LearnedCurve(NamedTuple):
     """What a reader should know of it."""
     widened_at_seconds: float | None = None
     """Since when it stands for a version that did not teach it, and is wider for that; None: it taught it."""
+    taught_by: str = ""
+    """What it was learned from, in words; empty: from the replicas of its knots."""
 
 
 def seen_range(replicas: FloatArray) -> ReplicaRange | None:
@@ -84,6 +89,23 @@ def knots_of(learned: LearnedCapacity, seen: ReplicaRange) -> Knots | None:
         for each in spaced.tolist()
     )
     return knots if knots[-1].low > 0 else None
+
+
+def knots_of_usage(learned: LearnedUsage) -> Knots | None:
+    """What one replica uses before it is throttled too often, as any number of them, to six digits; None for nothing.
+
+    Each has its own limit, so that they carry in proportion to their number.
+    """
+    low, likeliest, high = (float(f"{each:.6g}") for each in (learned.low, learned.usage, learned.high))
+    return (Knot(1, low, likeliest, high),) if low > 0 else None
+
+
+def held_between(knots: Knots, least: float, most: float) -> Knots:
+    """The same, of which each replica carries no less and no more than that."""
+    return tuple(
+        Knot(n, *(min(max(amount, n * least), n * most) for amount in (low, likeliest, high)))
+        for n, low, likeliest, high in knots
+    )
 
 
 def of_other_version(knots: Knots) -> Knots:

@@ -216,6 +216,7 @@ def target_of(kind: str) -> Callable[[JsonObject], TargetWorkload | UncountedTar
             replicas=replicas,
             ready_replicas=int(status.get("readyReplicas") or 0),
             request_per_replica=_requests(template),
+            cpu_limit_cores=_cpu_limit(template),
             rollout=_rollout(status),
             version=_version(template),
             node_selector=tuple(sorted((str(k), str(v)) for k, v in (template.get("nodeSelector") or {}).items())),
@@ -256,12 +257,21 @@ def _rollout(status: Mapping[str, Any]) -> str:
     return f"a rollout is in progress: {newest} of {there} pods are of the new version; none are removed meanwhile"
 
 
-def _requests(pod: Mapping[str, Any]) -> Resources:
-    """What one pod requests: its containers, and the init containers that go on running beside them (sidecars)."""
+def _asked(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """`resources` of its containers, and of the init containers that go on running beside them (sidecars)."""
     sidecars = [c for c in pod.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    return [each.get("resources") or {} for each in [*(pod.get("containers") or ()), *sidecars]]
+
+
+def _cpu_limit(pod: Mapping[str, Any]) -> float:
+    """Cores that one pod may use, of those of its containers that have a limit."""
+    return sum(quantity(str((each.get("limits") or {}).get("cpu", "0"))) for each in _asked(pod))
+
+
+def _requests(pod: Mapping[str, Any]) -> Resources:
+    """What one pod requests."""
     total = Resources()
-    for container in [*(pod.get("containers") or ()), *sidecars]:
-        resources = container.get("resources") or {}
+    for resources in _asked(pod):
         # Extended resources cannot be overcommitted: their limit is their request.
         wanted = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
         total += Resources(

@@ -23,6 +23,7 @@ from predictor.sources.promql import (
     KILLED,
     KUBERNETES_RESOURCE,
     LARGEST,
+    LIMIT,
     MEAN,
     PERIODS,
     REPLICAS,
@@ -40,6 +41,7 @@ from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
 from predictor.usage.placed import GpuPast, NodeGpus, NodeUsage, Placed
 from predictor.usage.ready import ReadyHistory
+from predictor.usage.throttled import ThrottledHistory
 
 Answers = Mapping[str, Matrix]
 """Answers by the name of what was asked."""
@@ -532,6 +534,20 @@ def was_held_back(usage: FloatArray, at_maximum: BoolArray) -> BoolArray:
     return at_maximum & (usage > 0)
 
 
+def assembled_throttled(answer: Matrix, workload: str) -> ThrottledHistory:
+    """How much of the workload's CPU time was throttled, by the answer to `Queries.throttled`; others are left out."""
+    unknown = np.full(answer.points, np.nan)
+    periods, of_them, limit = (
+        _by_workload(answer, what=what).get(workload, unknown) for what in (PERIODS, THROTTLED, LIMIT)
+    )
+    return ThrottledHistory(_throttled_share(periods, of_them), limit)
+
+
+def _throttled_share(periods: FloatArray, throttled: FloatArray) -> FloatArray:
+    """Of each step, NaN where no periods were counted; where none of them is told to be throttled, none was."""
+    return np.clip(np.nan_to_num(throttled) / np.where(periods > 0, periods, np.nan), 0.0, 1.0)
+
+
 def _cut_off(
     answers: Answers, keys: tuple[SeriesKey, ...], usage: FloatArray, at_maximum: Mapping[str, BoolArray]
 ) -> FloatArray | None:
@@ -550,8 +566,7 @@ def _cut_off(
     for row, (workload, resource) in enumerate(keys):
         if resource is Resource.CPU and workload in periods:
             counted = periods[workload]
-            of_them = np.nan_to_num(throttled.get(workload, np.zeros_like(counted)))
-            found[row] = np.clip(of_them / np.where(counted > 0, counted, np.nan), 0.0, 1.0)
+            found[row] = _throttled_share(counted, throttled.get(workload, np.zeros_like(counted)))
         elif resource is Resource.MEMORY:
             seen = np.nan_to_num(killed[workload]) > 0 if workload in killed else np.zeros(usage.shape[1], np.bool_)
             found[row] = np.where(np.isnan(usage[row]), np.nan, seen)

@@ -21,6 +21,7 @@ from predictor.sources.assembly import (
     assembled_pools,
     assembled_queries,
     assembled_ready,
+    assembled_throttled,
     has_series,
     remarks,
 )
@@ -36,6 +37,7 @@ from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsageP
 from predictor.usage.placed import MeanPods, NodeGpus, NodeUsage, Placed
 from predictor.usage.ready import ReadyHistory
 from predictor.usage.table import checked_series
+from predictor.usage.throttled import ThrottledHistory
 
 DAY = 86_400
 COUNTED = frozenset({Resource.CPU, Resource.REQUESTS})
@@ -324,6 +326,17 @@ class PrometheusSource:
         grid = checked_grid(start_seconds, end_seconds, step_seconds)
         answers = self._ask({"ready": (self._queries(step_seconds).ready(workload), grid)}, None)
         return assembled_ready(answers["ready"], workload)
+
+    def fetch_throttled(
+        self, workload: str, *, start_seconds: int, end_seconds: int, step_seconds: int
+    ) -> ThrottledHistory:
+        """How much of a workload's CPU time was throttled, on the grid start, start+step, … up to end (inclusive).
+
+        Raises SourceUnavailable, SourceRefused or MalformedAnswer.
+        """
+        grid = checked_grid(start_seconds, end_seconds, step_seconds)
+        answers = self._ask({"throttled": (self._queries(step_seconds).throttled(workload), grid)}, None)
+        return assembled_throttled(answers["throttled"], workload)
 
     def _ask_each(
         self, asked: Mapping[SeriesKey, str], grid: Grid, within_seconds: float | None

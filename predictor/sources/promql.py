@@ -46,7 +46,8 @@ the sums, and by their owners' names in the look-up of owners. A pair of both th
 out afterwards. Of memory it is the highest working set within a step, as a peak between two steps kills too.
 
 **How many replicas were Ready** is counted by their pods, whatever kind the workload is, each step at its end, of one
-workload at a time and within its namespace alone; beside it stand the images that these pods ran.
+workload at a time and within its namespace alone; beside it stand the images that these pods ran. So is, where the
+utilisation to run at is learned, how much of a workload's CPU time was throttled.
 
 **Who is on a node** is read from `kube_pod_info`, over the same range as the usage.
 
@@ -87,6 +88,8 @@ METRICS: Mapping[Resource, tuple[str, ...]] = {
 PERIODS, THROTTLED, KILLED = "periods", "throttled", "killed"
 """What `what` says of the scheduler's periods a second, those of them that were throttled, and the pods of which a
 container was killed for want of memory. Where the metrics are absent there is no such series, and nothing fails."""
+LIMIT = "limit"
+"""What `what` says of limits."""
 REPLICAS, AT_MAXIMUM = "replicas", "at_maximum"
 """What `what` says of the replicas wanted, and of workloads that are held at their most replicas."""
 OWN_AT_MAXIMUM = "foresize_at_max_replicas"
@@ -211,7 +214,7 @@ class Queries:
         return self._by_workload(
             {
                 "request": self._container_resources("kube_pod_container_resource_requests"),
-                "limit": self._container_resources("kube_pod_container_resource_limits"),
+                LIMIT: self._container_resources("kube_pod_container_resource_limits"),
             },
             "resource",
         )
@@ -355,6 +358,20 @@ class Queries:
         owned = f"{each} * on (namespace, pod) group_left (owner_kind, owner_name) {self._owners(within, named)}"
         return f"sum by ({WORKLOAD}, container_image) ({owned})"
 
+    def throttled(self, workload: str) -> str:
+        """A workload's scheduler periods a second, those throttled, and its mean pod's CPU limit, by `what`."""
+        namespace, _, name = workload.split("/", 2)
+        within, named = f"namespace={quoted(namespace)}", _any_of([name])
+        owners = f"* on (namespace, pod) group_left (owner_kind, owner_name) {self._owners(within, named)}"
+        counted = " or ".join(
+            _set(f"({self._periods(f'container_cpu_cfs_{metric}_total', within)})", "what", what)
+            for what, metric in ((PERIODS, "periods"), (THROTTLED, "throttled_periods"))
+        )
+        limit = self._select("kube_pod_container_resource_limits", 'resource="cpu"', within)
+        limit = f"sum by (namespace, pod) (max by (namespace, pod, container) ({limit}))"
+        by = f"({WORKLOAD}, what)"
+        return f"sum by {by} (({counted}) {owners}) or avg by {by} ({_set(f'({limit})', 'what', LIMIT)} {owners})"
+
     def owners(self) -> str:
         """Value 1 for each workload that is itself owned, or part of an application, with the label `owner`."""
         owned = self._select("kube_deployment_owner", 'owner_kind!~"<none>|"')
@@ -404,9 +421,9 @@ class Queries:
         done = f"(max by (namespace, pod) ({phase}) == 1)"
         return f"sum by (namespace, pod, resource) ({each}) unless on (namespace, pod) {done}"
 
-    def _periods(self, metric: str) -> str:
+    def _periods(self, metric: str, *within: str) -> str:
         """The scheduler's periods a second of each pod's containers."""
-        counter = self._select(metric, 'container!=""', 'container!="POD"')
+        counter = self._select(metric, 'container!=""', 'container!="POD"', *within)
         each = f"max by (namespace, pod, container, id) (rate({counter}[{self.counter_range}]))"
         return f"sum by (namespace, pod) ({each})"
 

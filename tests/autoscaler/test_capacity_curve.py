@@ -12,13 +12,15 @@ from autoscaler.decisions.capacity_curve import (
     ReplicaRange,
     estimate,
     fewest_kept,
+    held_between,
     knots_of,
+    knots_of_usage,
     narrowed,
     of_other_version,
     relied_on,
     seen_range,
 )
-from models.capacity import LearnedCapacity
+from models.capacity import LearnedCapacity, LearnedUsage
 from models.queueing import largest_loads
 
 
@@ -72,6 +74,25 @@ def test_replicas_that_may_carry_nothing_are_no_capacity() -> None:
     nothing = LearnedCapacity(np.ones(3), np.zeros(3), np.ones(3), True, 1, 1.0, 1.0, 1.0)
 
     assert knots_of(nothing, ReplicaRange(1, 3)) is None
+
+
+def test_replicas_with_a_limit_each_carry_in_proportion() -> None:
+    """What one may use, times their number; a low end of nothing is no answer."""
+    knots = knots_of_usage(LearnedUsage(0.64, 0.6, 0.67))
+
+    assert knots is not None
+    assert [relied_on(knots).demand_at(n) for n in (1, 2, 50)] == pytest.approx([0.6, 1.2, 30.0])
+    assert fewest_kept(knots) == 1
+    assert knots_of_usage(LearnedUsage(0.64, 0.0, 0.67)) is None
+
+
+@pytest.mark.parametrize(("low", "relied"), [(0.1, 0.3), (0.6, 0.6), (1.5, 1.0)])
+def test_each_replica_carries_no_less_and_no_more_than_is_allowed(low: float, relied: float) -> None:
+    """Whatever was learned, for one replica as for many."""
+    one, four = held_between((Knot(1, low, low * 1.1, low * 1.2), Knot(4, 4 * low, 5 * low, 6 * low)), 0.3, 1.0)
+
+    assert (one.low, four.low) == pytest.approx((relied, 4 * relied))
+    assert one.low <= one.likeliest <= one.high <= 1.0
 
 
 def test_another_version_may_carry_a_quarter_less() -> None:

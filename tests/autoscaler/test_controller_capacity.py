@@ -34,6 +34,7 @@ from models.queueing import largest_loads, late_shares
 from predictor.errors import PredictorError, SourceUnavailable
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from predictor.usage.ready import ReadyHistory
+from predictor.usage.throttled import ThrottledHistory
 from tests.support.scaling import CART, DAYS, NOON_SECONDS, ScalingParts, a_target, an_autoscaler
 from tests.support.serving import START_SECONDS, STEP_SECONDS
 
@@ -103,6 +104,11 @@ class LatePast:
         first, last = ((each - START_SECONDS) // STEP_SECONDS for each in (start_seconds, end_seconds))
         is_current = np.arange(STEPS) >= (self.new_from or 0)
         return ReadyHistory(self.replicas[first : last + 1], is_current[first : last + 1])
+
+    def fetch_throttled(
+        self, workload: str, *, start_seconds: int, end_seconds: int, step_seconds: int
+    ) -> ThrottledHistory:
+        raise AssertionError("requests are not throttled")
 
 
 @dataclass

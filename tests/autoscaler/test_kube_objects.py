@@ -136,12 +136,13 @@ def test_a_pause_is_anything_but_a_no(wish: str, is_paused: bool) -> None:
 
 
 def test_a_pod_requests_what_its_containers_and_sidecars_do() -> None:
-    """Init containers that end do not count; a limit without a request is the request."""
-    sidecar = {"name": "mesh", "restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}}
+    """Init containers that end do not count; a limit without a request is the request. So are limits added up."""
+    asked = {"requests": {"cpu": "100m"}, "limits": {"cpu": "500m"}}
+    sidecar = {"name": "mesh", "restartPolicy": "Always", "resources": asked}
     pod = {
         "initContainers": [{"name": "migrate", "resources": {"requests": {"cpu": "8"}}}, sidecar],
         "containers": [
-            {"name": "app", "resources": {"requests": {"cpu": "1500m", "memory": "2Gi"}}},
+            {"name": "app", "resources": {"requests": {"cpu": "1500m", "memory": "2Gi"}, "limits": {"cpu": "3"}}},
             {"name": "gpu", "resources": {"limits": {"nvidia.com/gpu": "2", "memory": "1G"}}},
             {"name": "bare"},
         ],
@@ -154,6 +155,7 @@ def test_a_pod_requests_what_its_containers_and_sidecars_do() -> None:
     assert read.request_per_replica.cpu_cores == pytest.approx(1.6)
     assert read.request_per_replica.memory_bytes == 2 * 2**30 + 1e9
     assert read.request_per_replica.gpu_devices == 2
+    assert read.cpu_limit_cores == pytest.approx(3.5)
     assert (read.replicas, read.ready_replicas) == (1, 0)
 
 

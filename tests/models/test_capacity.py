@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from benchmarks.knee import a_past, counted, true_knee
 from benchmarks.queues import simulated
 from models.capacity import (
     LearnedCapacity,
@@ -281,6 +282,42 @@ def test_usage_at_which_throttling_begins_is_found() -> None:
     assert isinstance(found, LearnedUsage)
     assert found.usage == pytest.approx(0.7, rel=0.05)
     assert found.low <= found.usage <= found.high
+
+
+@pytest.mark.parametrize("allowed", [0.01, 0.05])
+@pytest.mark.parametrize("burstiness", [0.1, 0.3, 0.5])
+def test_the_knee_of_containers_under_a_limit_is_found(burstiness: float, allowed: float) -> None:
+    """A day of two to nine replicas: within 5 %, and the low end is below the truth by no more than that."""
+    rng = np.random.default_rng(2)
+    truth = true_knee(burstiness, allowed)
+    usage, replicas = a_past(1, truth, rng)
+
+    found = learned_usage(usage, counted(usage, replicas, burstiness, rng), allowed=allowed, rng=rng)
+
+    assert isinstance(found, LearnedUsage)
+    assert found.usage == pytest.approx(truth, rel=0.05)
+    assert 0.95 * truth <= found.low <= truth
+
+
+def test_usage_that_stays_below_the_knee_does_not_tell_where_it_is() -> None:
+    """Throttled in a thousandth of the periods at most, where a hundredth may be: up to which usage is told."""
+    rng = np.random.default_rng(3)
+    usage = rng.uniform(0.1, true_knee(0.3, 0.001), 500)
+    share = counted(usage, np.full(500, 4.0), 0.3, rng)
+
+    found = learned_usage(usage, share, allowed=0.01, rng=rng)
+
+    assert isinstance(found, Refusal)
+    assert "fewer are throttled than may be" in found.reason
+    assert found.at_least == pytest.approx(usage.max(), rel=0.05)
+
+
+def test_throttling_that_usage_does_not_explain_is_refused() -> None:
+    """A start, a collection of garbage: throttled now and then however little is used."""
+    rng = np.random.default_rng(4)
+    usage, share = rng.uniform(0.2, 0.9, 500), rng.beta(0.2, 30, 500)
+
+    assert isinstance(learned_usage(usage, share, allowed=0.01, rng=rng), Refusal)
 
 
 def test_without_throttling_usage_has_no_known_ceiling() -> None:

@@ -71,6 +71,17 @@ def the_series() -> list[RawSeries]:
         for name in names:
             labels = {"namespace": namespace, "replicaset": name, "owner_kind": "Deployment", "owner_name": "web"}
             series.append(a_series("kube_replicaset_owner", ALWAYS, **labels))
+    for namespace, pod, throttled in (("shop", "web-1-a", 1.0), ("shop", "web-1-b", 3.0), ("bank", "web-1-z", 10.0)):
+        there = within(0, 26) if namespace == "shop" else ALWAYS
+        of_pod = {"namespace": namespace, "pod": pod, "container": "app"}
+        for job in ("kubelet", "again"):
+            ids = {**of_pod, "id": f"/{pod}", "job": job}
+            for metric, per_second in (("periods", 10.0), ("throttled_periods", throttled)):
+                grown = 1000.0 + STEP * per_second * np.cumsum(ALWAYS)
+                series.append(a_series(f"container_cpu_cfs_{metric}_total", grown * there, **ids))
+        limit = np.where(np.arange(STEPS) < 12, 1.0, 2.0) if namespace == "shop" else 8.0 * ALWAYS
+        for resource, amount in (("cpu", limit), ("memory", 1e9 * ALWAYS)):
+            series.append(a_series("kube_pod_container_resource_limits", amount * there, **of_pod, resource=resource))
     for namespace, late in (("shop", 1.0), ("bank", 10.0)):
         for bound, in_time in (("0.1", 0.0), ("0.5", 10.0 - late), ("1.0", 10.0), ("+Inf", 10.0)):
             labels = {"namespace": namespace, "service": "web", "le": bound}
@@ -97,6 +108,20 @@ def test_ready_replicas_are_counted_with_the_version_that_runs_now(source: Prome
 
     assert seen.replicas.tolist() == [2.0] * 26 + [3.0] * 22
     assert seen.is_current.tolist() == [False] * 26 + [True] * 22
+
+
+def test_throttled_is_a_share_of_the_periods_of_all_its_pods_under_the_limit_of_one(source: PrometheusSource) -> None:
+    """A tenth of one and three of the other are a fifth; the limit is the mean pod's, and nobody else's."""
+    seen = source.fetch_throttled(WEB, **SPAN)
+
+    assert seen.share[2:24] == pytest.approx(0.2, rel=1e-6)
+    assert seen.limit_cores[:26].tolist() == [1.0] * 12 + [2.0] * 14
+    assert np.isnan(seen.share[28:]).all()
+    assert np.isnan(seen.limit_cores[28:]).all()
+    assert source.fetch_throttled("bank/Deployment/web", **SPAN).share[2:] == pytest.approx(1.0)
+    nobody = source.fetch_throttled("shop/StatefulSet/web", **SPAN)
+    assert np.isnan(nobody.share).all()
+    assert np.isnan(nobody.limit_cores).all()
 
 
 def test_each_kind_is_counted_by_its_pods(source: PrometheusSource) -> None:
