@@ -185,7 +185,7 @@ def simulate(
       foresize simulate --history usage.csv --fit --json replay.json
       foresize simulate --history usage.csv --slo-latency 0.3 --service-time 0.05
       foresize simulate --prometheus http://prometheus:9090 --requests --report replay.html
-      foresize simulate --history usage.parquet --from 2026-06-01 --to 2026-06-08 --sweep --jobs 4
+      foresize simulate --history usage.parquet --from 2026-06-01 --to 2026-06-08 --sweep
     """
     check_one_source(history, prometheus)
     if days is not None and begin is not None:

@@ -11,13 +11,13 @@ from pipelines.demo.exporters import RawSeries
 from pipelines.demo.local_prometheus import LocalPrometheus
 from predictor.sources.http import PrometheusEndpoint
 from predictor.sources.prometheus import PrometheusSource
+from predictor.usage.ready import ReadyTimes
 from tests.support.prometheus import STEP, a_prometheus, a_series
 
 pytestmark = pytest.mark.real
 
 STEPS = 26 * 12
 START = int(time.time()) // 86_400 * 86_400 - 2 * 86_400
-SPAN = {"start_seconds": START, "end_seconds": START + (STEPS - 1) * STEP, "step_seconds": STEP}
 WEB, DB = "shop/Deployment/web", "shop/StatefulSet/db"
 
 
@@ -66,14 +66,16 @@ def the_series() -> list[RawSeries]:
     ]
 
 
-def reading(running: LocalPrometheus) -> PrometheusSource:
-    return PrometheusSource(PrometheusEndpoint(url=running.url), scrape_interval_seconds=STEP)
+def read(running: LocalPrometheus, *workloads: str) -> ReadyTimes:
+    source = PrometheusSource(PrometheusEndpoint(url=running.url), scrape_interval_seconds=STEP)
+    end = START + (STEPS - 1) * STEP
+    return source.fetch_ready_times(workloads, start_seconds=START, end_seconds=end, step_seconds=STEP)
 
 
 def test_each_pod_counts_once_with_the_first_time_it_was_ready(tmp_path: Path) -> None:
     """Not when readiness came back after a failed probe or a restart, and not where nobody saw its beginning."""
     with a_prometheus(tmp_path, the_series(), start_seconds=START) as running:
-        times = reading(running).fetch_ready_times({WEB, DB, "shop/Deployment/nobody"}, **SPAN)
+        times = read(running, WEB, DB, "shop/Deployment/nobody")
 
     assert times.by_workload == {WEB: (30.0, 40.0, 65.0, 3_300.0), DB: (12.0, 19.0)}
     assert times.findings == ()
@@ -84,7 +86,7 @@ def test_an_older_kube_state_metrics_is_told_of(tmp_path: Path) -> None:
     older = [each for each in the_series() if each.metric != "kube_pod_status_ready_time"]
 
     with a_prometheus(tmp_path, older, start_seconds=START) as running:
-        times = reading(running).fetch_ready_times({WEB, DB}, **SPAN)
+        times = read(running, WEB, DB)
 
     assert times.by_workload == {}
     (told,) = map(str, times.findings)
