@@ -194,6 +194,8 @@ def simulate(
         raise click.UsageError(f"--from {begin} is not before --to {end}")
     if ready_seconds is not None and ready_spread:
         raise click.UsageError("--ready-seconds and --ready-spread exclude each other: the times given are the spread")
+    if ready_seconds is not None and pod_ready is not None:
+        raise click.UsageError("--ready-seconds and --pod-ready exclude each other: both say what pods take")
     if max_replicas is not None and min_replicas > max_replicas:
         raise click.UsageError(f"--min-replicas {min_replicas} is more than --max-replicas {max_replicas}")
     check_outputs({"--history": history}, {"--report": report, "--json": json_path})

@@ -500,6 +500,7 @@ def test_forecasts_reach_as_far_as_each_workloads_own_lead_time() -> None:
         (["--slo-latency", "0.1", "--service-time", "0.05"], "never done within 0.1 s, however many replicas"),
         (["--ready-seconds", "30,soon"], "is no list of seconds"),
         (["--ready-seconds", "30", "--ready-spread", "0.3"], "exclude each other"),
+        (["--ready-seconds", "30", "--pod-ready", "1m"], "--ready-seconds and --pod-ready exclude each other"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
