@@ -38,8 +38,6 @@ LONGEST_CURVE = 300
 """Replicas up to which a queue's curve is worked out; from there on each one more carries all it serves but .1 %."""
 ASSUMED_REPLICAS_AT_PEAK = 5
 """Where a history names no requests, one replica is taken to request this part of the highest past demand."""
-
-
 MOST_NAMED = 5
 """Workloads that one remark names."""
 
