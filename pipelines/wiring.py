@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from predictor.serving.ports import UsageSource
     from predictor.usage.node_pools import NodePools
     from predictor.usage.panel import SeriesKey, UsagePanel
+    from predictor.usage.ready import ReadyTimes
 
 
 def build_tracker(settings: "Settings") -> "MlflowTracker":
@@ -138,6 +139,25 @@ def fetch_pools(source: "UsageSource", start_seconds: int, end_seconds: int, ste
         return None
     pools = source.fetch_node_pools(start_seconds=start_seconds, end_seconds=end_seconds, step_seconds=step_seconds)
     return pools if pools.names else None
+
+
+def fetch_ready_times(source: "UsageSource", panel: "UsagePanel", told: "Told") -> "ReadyTimes | None":
+    """How long the pods of a history's workloads took to get Ready, or None where the source cannot know, as a file."""
+    from predictor.sources.prometheus import PrometheusSource
+    from predictor.usage.panel import Resource
+
+    if not isinstance(source, PrometheusSource):
+        return None
+    told("ready times", 0, 1)
+    times = source.fetch_ready_times(
+        {panel.keys[row].workload for row in panel.rows(Resource.CPU)},
+        start_seconds=panel.start_seconds,
+        end_seconds=panel.end_seconds,
+        step_seconds=panel.step_seconds,
+        progress=lambda done, total: told("ready times", done, total) if done < total else None,
+    )
+    told("ready times", 1, 1)
+    return times
 
 
 @dataclass(frozen=True)

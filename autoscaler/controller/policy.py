@@ -140,10 +140,15 @@ def lead_time(
         if last_seconds is not None:
             return min(last_seconds, longest), "measured earlier"
         return min(settings.lead_time.total_seconds(), longest), f"scaling.lead_time, as only {count} pods were seen"
-    slowest = sorted(ready_seconds)[ceil(LEAD_SHARE * count) - 1]
+    slowest = almost_all(ready_seconds)
     measured = slowest + interval
     source = f"{LEAD_SHARE:.0%} of {count} pods were Ready within {slowest:.0f} s, and {interval:.0f} s to decide"
     return (measured, source) if measured <= longest else (longest, f"scaling.longest_lead_time; {source}")
+
+
+def almost_all(ready_seconds: Sequence[float]) -> float:
+    """Within which time all but one pod in twenty were Ready, of at least one."""
+    return sorted(ready_seconds)[ceil(LEAD_SHARE * len(ready_seconds)) - 1]
 
 
 def rules_of(up: GivenRules, down: GivenRules, settings: ScalingSettings) -> ReplicaRules:

@@ -1,7 +1,7 @@
 """What a replay is set up with and what it finds: figures per policy and workload, and replicas over time."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from statistics import fmean
 
 import numpy as np
@@ -12,6 +12,8 @@ from models.forecast import FloatArray, IntArray
 from predictor.usage.panel import Resource
 
 SECONDS_PER_HOUR = 3600
+TICK_SECONDS = 15
+"""The HPA's sync period."""
 
 
 class ReplayError(ValueError):
@@ -24,8 +26,8 @@ class ReplaySettings:
 
     step_seconds: int
     """Spacing of the demand."""
-    tick_seconds: int = 15
-    """How often every policy decides (the HPA's sync period); divides the step."""
+    tick_seconds: int = TICK_SECONDS
+    """How often every policy decides; divides the step."""
     pod_ready_seconds: int = 60
     """From a scale-out to Ready pods; the median, where the times spread."""
     pod_ready_spread: float = 0.0
@@ -82,6 +84,8 @@ class ReplayWorkload:
     None: all that they can serve."""
     pod_ready_seconds: tuple[float, ...] = ()
     """Times its pods took to turn Ready, to draw from; empty: those of the replay's settings."""
+    lead_seconds: int | None = None
+    """How far ahead capacity is ordered for it; None: `pod_ready_seconds` of the replay's settings."""
 
     def __post_init__(self) -> None:
         if not (0 < self.request_per_replica < np.inf and 0 <= self.cores_per_replica < np.inf):
@@ -102,6 +106,10 @@ class ReplayWorkload:
                     f"{self.name}: by its SLO {count} replicas carry {promised:g}, but by their requests they serve at "
                     f"most {served:g}; state both in the unit of demand"
                 )
+
+    def own(self, settings: ReplaySettings) -> ReplaySettings:
+        """The settings as they hold for this workload."""
+        return settings if self.lead_seconds is None else replace(settings, pod_ready_seconds=self.lead_seconds)
 
     @property
     def within_slo(self) -> Capacity:

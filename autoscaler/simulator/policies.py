@@ -75,6 +75,7 @@ class ForesizePolicy:
     peaks: FloatArray
     level: float
     lead_seconds: float
+    """Of workloads without one of their own."""
     rules: ReplicaRules
     target_utilisation: float | None = None
     """Share of what replicas carry within the SLO that demand may be at its quantile; None: the workload's own."""
@@ -112,6 +113,7 @@ class ForesizeRun:
         self._rungs: dict[float, list[float]] = {level: each[row].tolist() for level, each in policy.rungs.items()}
         self._later: list[float] | None = None if policy.later is None else policy.later[row].tolist()
         self._budget: Budget | None = budget_after(NO_VIOLATIONS, (), policy.budget) if policy.budget else None
+        self._lead_seconds = policy.lead_seconds if workload.lead_seconds is None else workload.lead_seconds
         self._step_seconds = settings.step_seconds
         self._step = -1
         self._forecast: DemandForecast | Hold = _NO_PEAK
@@ -193,7 +195,7 @@ class ForesizeRun:
         if isnan(peak):
             return _NO_PEAK
         return DemandForecast(
-            peak, level, policy.lead_seconds, step * self._step_seconds, policy.forecaster, policy.model_version
+            peak, level, self._lead_seconds, step * self._step_seconds, policy.forecaster, policy.model_version
         )
 
 

@@ -49,8 +49,9 @@ def replay(
     total = (len(policies) + 1) * len(rows)
     for policy in policies:
         for row in rows:
-            run = policy.start(row, workloads[row], settings)
-            outcomes.append(_replayed(policy.name, run, workloads[row], settings, demand[row]))
+            own = workloads[row].own(settings)
+            run = policy.start(row, workloads[row], own)
+            outcomes.append(_replayed(policy.name, run, workloads[row], own, demand[row]))
             if progress:
                 progress(len(outcomes), total)
     for row in rows:

@@ -30,6 +30,7 @@ WIDEST_SPREAD = 5.0
 """One order in twenty then takes more than 3,000 times the median: beyond anything that pods do."""
 MOST_REPLICAS = 20_000
 LONGEST_READY_SECONDS = 86_400.0 * MOST_DAYS
+LONGEST_METRIC = timedelta(hours=1)
 
 
 @click.command()
@@ -47,16 +48,33 @@ LONGEST_READY_SECONDS = 86_400.0 * MOST_DAYS
     "--sla-percentile", type=float, metavar="P", help="Share of intervals in which demand must fit, in percent."
 )
 @click.option(
-    "--pod-ready", metavar="DURATION", default="2m", show_default=True, help="From a scale-out to Ready pods."
+    "--pod-ready",
+    metavar="DURATION",
+    help="From a scale-out to Ready pods, of every workload.  [default: with Prometheus what its pods took, where 5 "
+    "or more were seen to get Ready; else 2m]",
 )
 @click.option(
     "--ready-spread",
     type=FiniteRange(min=0, max=WIDEST_SPREAD),
     default=0.0,
-    help="Spread of its logarithm, such as 0.3.",
+    help="Spread of its logarithm, such as 0.3; with it nothing is learned from pods.",
 )
 @click.option(
     "--ready-seconds", metavar="LIST", help="Times that pods took, to draw from: 31,35,34,90. Not --pod-ready."
+)
+@click.option(
+    "--metric-window",
+    metavar="DURATION",
+    default="60s",
+    show_default=True,
+    help="Policies see usage as its mean over so long, 15s to 1h in whole 15s.",
+)
+@click.option(
+    "--metric-delay",
+    metavar="DURATION",
+    default="15s",
+    show_default=True,
+    help="How late they see it, 0s to 1h in whole 15s.",
 )
 @click.option(
     "--min-replicas",
@@ -104,7 +122,11 @@ LONGEST_READY_SECONDS = 86_400.0 * MOST_DAYS
     help="What containers request as well: beside the VPA, Autopilot and what they request now.",
 )
 @click.option("--sweep", is_flag=True, help="Every setting of every policy as well, compared at equal violations.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that replay.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Processes that fit and replay, and threads that forecast, at most.  [default: the number of cores]",
+)
 @click.option("--dask", metavar="ADDRESS", help="A Dask scheduler whose workers replay, such as tcp://10.0.0.5:8786.")
 @click.option("--fit", is_flag=True, help="Fit forecasters for this replay and never ask the registry.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report.")
@@ -124,9 +146,11 @@ def simulate(
     span: str | None,
     workloads: str | None,
     sla_percentile: float | None,
-    pod_ready: str,
+    pod_ready: str | None,
     ready_spread: float,
     ready_seconds: str | None,
+    metric_window: str,
+    metric_delay: str,
     min_replicas: int,
     max_replicas: int | None,
     slo_latency: float | None,
@@ -136,7 +160,7 @@ def simulate(
     violation_cost: float | None,
     policies: str | None,
     sweep: bool,
-    jobs: int,
+    jobs: int | None,
     dask: str | None,
     requests: bool,
     fit: bool,
@@ -161,7 +185,7 @@ def simulate(
       foresize simulate --history usage.csv --fit --json replay.json
       foresize simulate --history usage.csv --slo-latency 0.3 --service-time 0.05
       foresize simulate --prometheus http://prometheus:9090 --requests --report replay.html
-      foresize simulate --history usage.parquet --from 2026-06-01 --to 2026-06-08 --sweep --jobs 4
+      foresize simulate --history usage.parquet --from 2026-06-01 --to 2026-06-08 --sweep
     """
     check_one_source(history, prometheus)
     if days is not None and begin is not None:
@@ -170,6 +194,8 @@ def simulate(
         raise click.UsageError(f"--from {begin} is not before --to {end}")
     if ready_seconds is not None and ready_spread:
         raise click.UsageError("--ready-seconds and --ready-spread exclude each other: the times given are the spread")
+    if ready_seconds is not None and pod_ready is not None:
+        raise click.UsageError("--ready-seconds and --pod-ready exclude each other: both say what pods take")
     if max_replicas is not None and min_replicas > max_replicas:
         raise click.UsageError(f"--min-replicas {min_replicas} is more than --max-replicas {max_replicas}")
     check_outputs({"--history": history}, {"--report": report, "--json": json_path})
@@ -183,28 +209,28 @@ def simulate(
     )
     import json
 
+    from joblib import cpu_count
+
     from autoscaler.simulator.catalog import named
     from autoscaler.simulator.outcome import ReplayError
     from pipelines.flows import simulation_text, summary
     from pipelines.flows.simulate import Asked
     from pipelines.flows.simulate import simulate as run_replay
     from pipelines.report.page import write_page
-    from pipelines.wiring import build_training_store, fetch_history, fetch_pools
+    from pipelines.wiring import build_training_store, fetch_history, fetch_pools, fetch_ready_times
     from predictor.registry.folder import replace_file
-    from predictor.settings import parse_duration
     from predictor.wiring import build_source
 
-    try:
-        ready = parse_duration(pod_ready)
-    except ValueError as error:
-        raise click.BadParameter(f"--pod-ready: {error}") from None
+    is_learned = pod_ready is None and ready_seconds is None and not ready_spread
     asked = Asked(
         span=timedelta(days=days) if days else None,
         from_seconds=_utc_seconds(begin),
         to_seconds=_utc_seconds(end),
-        pod_ready=ready,
+        pod_ready=_duration("--pod-ready", pod_ready or "2m"),
         ready_spread=ready_spread,
         ready_seconds=_seconds(ready_seconds),
+        metric_window=_in_ticks("--metric-window", metric_window, least=1),
+        metric_delay=_in_ticks("--metric-delay", metric_delay, least=0),
         min_replicas=min_replicas,
         max_replicas=max_replicas,
         slo=_slo(slo_latency, service_time, slo_percentile),
@@ -213,7 +239,7 @@ def simulate(
         policies=tuple(names(policies) or ()),
         sweep=sweep,
         requests=requests,
-        jobs=jobs,
+        jobs=jobs or cpu_count(),
         dask=dask,
     )
     for name in asked.policies:
@@ -231,6 +257,7 @@ def simulate(
             pools,
             None if fit else build_training_store(settings),
             asked,
+            ready_times=fetch_ready_times(source, panel, told) if is_learned else None,
             told=told,
         )
     # Files first: who reads what is printed may have gone away.
@@ -266,6 +293,29 @@ def _costs(change: float | None, violation: float | None) -> "SwitchingCosts | N
     if change is None and violation is None:
         return None
     return SwitchingCosts(violation_hour=inf if violation is None else violation, change=change or 0.0)
+
+
+def _duration(option: str, given: str) -> timedelta:
+    from predictor.settings import parse_duration
+
+    try:
+        duration: timedelta = parse_duration(given)
+    except ValueError as error:
+        raise click.BadParameter(f"{option}: {error}") from None
+    return duration
+
+
+def _in_ticks(option: str, given: str, *, least: int) -> timedelta:
+    """A time that is a whole number of ticks, as nothing happens between two of them."""
+    from autoscaler.simulator.outcome import TICK_SECONDS
+
+    duration, tick = _duration(option, given), timedelta(seconds=TICK_SECONDS)
+    if duration % tick or not least * tick <= duration <= LONGEST_METRIC:
+        raise click.BadParameter(
+            f"{option}: {given} is not a multiple of {tick.seconds} s, at which policies decide, from "
+            f"{least * tick.seconds} s to {LONGEST_METRIC.total_seconds():.0f} s"
+        )
+    return duration
 
 
 def _seconds(given: str | None) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from pipelines.settings import Settings
 from pipelines.steps.choose import made_bundle
 from pipelines.steps.fit import Fitted, fitted
 from pipelines.steps.peaks import PeakParts, peak_parts
-from pipelines.steps.plan import Plan, Question, planned, question_of
+from pipelines.steps.plan import Mapped, Plan, Question, planned, question_of
 from pipelines.steps.split import inner_split, observed_times
 from predictor.serving.bundle import Bundle
 from predictor.usage.panel import Finding, UsagePanel
@@ -39,12 +39,15 @@ def plan_of_all(panel: UsagePanel, settings: Settings) -> Plan:
     return planned(panel, split, question, settings.training)
 
 
-def trained(plan: Plan, peaks: Sequence[Question], clock: StepClock) -> Trained:
-    """The model that a plan leads to, and of each question about a peak the part that answers it."""
+def trained(plan: Plan, peaks: Sequence[Question], clock: StepClock, mapped: Mapped = map) -> Trained:
+    """The model that a plan leads to, and of each question about a peak the part that answers it.
+
+    Cutoffs are rehearsed by `mapped`, which changes nothing but the time.
+    """
     with clock.step("fit") as progress:
         models = fitted(plan, progress)
     with clock.step("calibrate") as progress:
-        bundle = made_bundle(plan, models, progress)
+        bundle = made_bundle(plan, models, progress, mapped)
     with clock.step("peaks") as progress:
-        parts = peak_parts(plan, peaks, progress)
+        parts = peak_parts(plan, peaks, progress, mapped)
     return Trained(parts.joined_to(bundle), models, parts, (*plan.findings, *parts.findings))

@@ -1,6 +1,6 @@
 """A replay of many workloads spread over processes: the same outcomes as in one, however many there are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,10 +13,12 @@ from autoscaler.simulator.policies import Policy
 from autoscaler.simulator.replay import replay
 from models.forecast import FloatArray
 from pipelines.steps.plan import Mapped, untold
-from pipelines.steps.replay import ReplayPlan
+from pipelines.steps.replay import ReplayPlan, safe_peaks
 
 MOST_BLOCKS = 64
 """Demand and policies travel to the workers once a block."""
+MARGIN_WORKLOADS = 128
+"""Workloads whose margins are learned together: with fewer, what a step takes at all would count."""
 
 
 def replayed(
@@ -51,6 +53,32 @@ def _replayed_block(
     rows: Sequence[int],
 ) -> Replay:
     return replay(demand, workloads, policies, settings, rows=rows)
+
+
+def safe_peaks_in_blocks(
+    plan: ReplayPlan,
+    forecasts: Mapping[float, FloatArray],
+    levels: Sequence[float],
+    *,
+    mapped: Mapped = map,
+    progress: Callable[[int, int], None] = untold,
+) -> dict[float, FloatArray]:
+    """What `safe_peaks` answers, with blocks of workloads worked on by `mapped`; `progress` is told of workloads."""
+    total = len(plan.workloads)
+    blocks = [range(first, min(first + MARGIN_WORKLOADS, total)) for first in range(0, total, MARGIN_WORKLOADS)]
+    asked = ((plan.select(block), {level: each[block] for level, each in forecasts.items()}) for block in blocks)
+    parts: list[dict[float, FloatArray]] = []
+    for block, part in zip(blocks, mapped(partial(_safe_block, levels), asked), strict=True):
+        parts.append(part)
+        progress(block.stop, total)
+    return {level: np.concatenate([part[level] for part in parts]) for level in levels}
+
+
+def _safe_block(
+    levels: Sequence[float], asked: tuple[ReplayPlan, Mapping[float, FloatArray]]
+) -> dict[float, FloatArray]:
+    plan, forecasts = asked
+    return safe_peaks(plan, forecasts, levels)
 
 
 def tried(

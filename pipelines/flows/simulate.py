@@ -4,7 +4,7 @@ Nothing that is replayed was seen by the model. The registered champion is used 
 are fitted, chosen and calibrated on what lies before the replayed days.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import ceil
@@ -13,7 +13,7 @@ import numpy as np
 
 from autoscaler.controller.autoscalers import NO_RULES
 from autoscaler.controller.demand import SIGNAL_LEVELS
-from autoscaler.controller.policy import LEAD_SHARE, level_of, rules_of
+from autoscaler.controller.policy import almost_all, level_of, rules_of
 from autoscaler.decisions.break_even import BREAK_EVEN_LEVEL
 from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
@@ -26,10 +26,10 @@ from models.forecast import FloatArray
 from pipelines.flows.clock import StepClock, Told, utc_text
 from pipelines.flows.model import plan_of_all, trained
 from pipelines.flows.parallel import mapped_over
-from pipelines.flows.replays import replayed, tried
+from pipelines.flows.replays import replayed, safe_peaks_in_blocks, tried
 from pipelines.flows.request_replays import RequestReplay, replayed_requests
 from pipelines.settings import Settings
-from pipelines.steps.plan import Progress, peak_questions_of, question_of
+from pipelines.steps.plan import Mapped, Progress, peak_questions_of, question_of
 from pipelines.steps.prepare import prepared
 from pipelines.steps.replay import (
     FEWEST_REPLICAS,
@@ -39,7 +39,6 @@ from pipelines.steps.replay import (
     lead_peaks,
     pool_replays,
     replay_plan,
-    safe_peaks,
 )
 from pipelines.steps.split import observed_times
 from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable
@@ -47,6 +46,10 @@ from predictor.serving.bundle import Bundle
 from predictor.serving.ports import BundleStore, StoredBundle
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Severity, UsagePanel
+from predictor.usage.ready import ReadyTimes
+
+TICKS_PER_JOB = 500_000
+"""Of one policy on one workload: with fewer, starting another process costs more than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,10 @@ class Asked:
     """…and None: twice what the past needed, at least 20."""
     ready_seconds: tuple[float, ...] = ()
     """Times that pods really took, to draw from instead; orders are placed as far ahead as all but one in twenty."""
+    metric_window: timedelta = timedelta(seconds=60)
+    """Usage is seen as its mean over this window…"""
+    metric_delay: timedelta = timedelta(seconds=15)
+    """…which ended this long ago."""
     slo: LatencySlo | None = None
     """What a violation is; None: demand above what is Ready."""
     costs: SwitchingCosts | None = None
@@ -107,6 +114,7 @@ class Asked:
     requests: bool = False
     """What containers request is replayed as well."""
     jobs: int = 1
+    """Processes, at most, and threads that forecast; they change nothing but the time."""
     dask: str | None = None
 
     @property
@@ -114,7 +122,7 @@ class Asked:
         """How far ahead orders are placed."""
         if not self.ready_seconds:
             return ceil(self.pod_ready.total_seconds())
-        return ceil(sorted(self.ready_seconds)[ceil(LEAD_SHARE * len(self.ready_seconds)) - 1])
+        return ceil(almost_all(self.ready_seconds))
 
 
 def simulate(
@@ -124,12 +132,14 @@ def simulate(
     store: BundleStore | None,
     asked: Asked = Asked(),
     *,
+    ready_times: ReadyTimes | None = None,
     told: Told = lambda _step, _done, _total: None,
 ) -> SimulationReport:
     """Days of the panel replayed, the newest ones where nothing else is asked for.
 
-    `store` is where the champion is asked for; None never asks. Raises NothingToReplay, NotEnoughHistory,
-    UnknownWorkload, ReplayError for a policy that there is not, ClusterUnavailable.
+    `store` is where the champion is asked for; None never asks. `ready_times` are what pods of the workloads took to
+    get Ready; what is asked for stands in where they say nothing of a workload. Raises NothingToReplay,
+    NotEnoughHistory, UnknownWorkload, ReplayError for a policy that there is not, ClusterUnavailable.
     """
     clock = StepClock(told)
     if asked.dask is not None:
@@ -153,41 +163,37 @@ def simulate(
                 step_seconds=panel.step_seconds,
                 pod_ready_seconds=asked.lead_seconds,
                 pod_ready_spread=asked.ready_spread,
+                metric_window_seconds=int(asked.metric_window.total_seconds()),
+                metric_delay_seconds=int(asked.metric_delay.total_seconds()),
             ),
             slo=asked.slo,
             ready_seconds=asked.ready_seconds,
+            ready_times=ready_times,
             min_replicas=asked.min_replicas,
             max_replicas=asked.max_replicas,
         )
         given = _given(scaling, plan, entries)
-    bundle, model, remarks = _bundle(settings, panel, start, store, clock)
     level = given.level
     has_budget = given.relaxation is not None or BUDGETED in entries
     rungs = BudgetRules(level, scaling.error_budget_relaxation).rungs if has_budget else ()
     levels = tuple(sorted({level, *rungs, *(entries[FORESIZE].values if asked.sweep else ())}))
-    with clock.step("forecast") as progress:
-        asked_levels = sorted({*levels, *SIGNAL_LEVELS})
-        forecasts = lead_peaks(
-            bundle, panel, plan, levels=asked_levels, past_steps=question.past_steps, progress=progress
-        )
-    later, break_even = None, int(given.break_even_seconds)
-    if break_even > plan.settings.pod_ready_seconds:
-        with clock.step("forecast of the break-even window") as progress:
-            until_then = replace(plan, settings=replace(plan.settings, pod_ready_seconds=break_even))
-            later = lead_peaks(
-                bundle,
-                panel,
-                until_then,
-                levels=[BREAK_EVEN_LEVEL],
-                past_steps=question.past_steps,
-                progress=progress,
-            )[BREAK_EVEN_LEVEL]
-    with clock.step("margins") as progress:
-        peaks = safe_peaks(plan, forecasts, levels, progress=progress)
-    given = replace(given, peaks=peaks, model_version=model, later=later)
-    policies = [entry.make(given, None) for entry in entries.values()]
+    processes = _worthwhile(asked, plan, tuple(entries.values()))
     comparison = None
-    with mapped_over(asked.jobs, dask=asked.dask) as mapped:
+    with mapped_over(processes, dask=asked.dask) as mapped:
+        if processes > 1:
+            settings = settings.model_copy(update={"training": settings.training.model_copy(update={"threads": 1})})
+        bundle, model, remarks = _bundle(settings, panel, start, store, clock=clock, mapped=mapped)
+        bundle = bundle.over_threads(asked.jobs)
+        with clock.step("forecast") as progress:
+            asked_levels = sorted({*levels, *SIGNAL_LEVELS})
+            forecasts = lead_peaks(
+                bundle, panel, plan, levels=asked_levels, past_steps=question.past_steps, progress=progress
+            )
+        later = _later(bundle, panel, plan, int(given.break_even_seconds), past_steps=question.past_steps, clock=clock)
+        with clock.step("margins") as progress:
+            peaks = safe_peaks_in_blocks(plan, forecasts, levels, mapped=mapped, progress=progress)
+        given = replace(given, peaks=peaks, model_version=model, later=later)
+        policies = [entry.make(given, None) for entry in entries.values()]
         with clock.step("replay") as progress:
             made = replayed(plan.demand, plan.workloads, policies, plan.settings, mapped=mapped, progress=progress)
         if asked.costs is not None:
@@ -219,6 +225,42 @@ def simulate(
         seconds_by_step=clock.seconds,
         slo=asked.slo,
     )
+
+
+def _worthwhile(asked: Asked, plan: ReplayPlan, entries: Sequence[Entry]) -> int:
+    """No more processes than there is work for."""
+    runs = len(entries) + (sum(len(each.values) for each in entries) if asked.sweep else 0)
+    ticks = runs * len(plan.workloads) * plan.steps * plan.settings.ticks_per_step
+    return max(1, min(asked.jobs, ticks // TICKS_PER_JOB))
+
+
+def _later(
+    bundle: Bundle,
+    panel: UsagePanel,
+    plan: ReplayPlan,
+    break_even_seconds: int,
+    *,
+    past_steps: int,
+    clock: StepClock,
+) -> FloatArray | None:
+    """The median of the highest demand within the break-even window, [workloads, steps], as `Given.later` has it.
+
+    NaN for workloads whose lead time is as long, as it changes nothing for them.
+    """
+    leads = np.array([each.own(plan.settings).pod_ready_seconds for each in plan.workloads])
+    if (break_even_seconds <= leads).all():
+        return None
+    until_then = tuple(replace(each, lead_seconds=break_even_seconds) for each in plan.workloads)
+    with clock.step("forecast of the break-even window") as progress:
+        peaks = lead_peaks(
+            bundle,
+            panel,
+            replace(plan, workloads=until_then),
+            levels=[BREAK_EVEN_LEVEL],
+            past_steps=past_steps,
+            progress=progress,
+        )[BREAK_EVEN_LEVEL]
+    return np.where((break_even_seconds > leads)[:, None], peaks, np.nan)
 
 
 def _paying_outcomes(plan: ReplayPlan, costs: SwitchingCosts, progress: Progress) -> list[WorkloadOutcome]:
@@ -274,7 +316,13 @@ def _replayed_span(settings: Settings, panel: UsagePanel, asked: Asked) -> tuple
 
 
 def _bundle(
-    settings: Settings, panel: UsagePanel, start_seconds: int, store: BundleStore | None, clock: StepClock
+    settings: Settings,
+    panel: UsagePanel,
+    start_seconds: int,
+    store: BundleStore | None,
+    *,
+    clock: StepClock,
+    mapped: Mapped,
 ) -> tuple[Bundle, str, tuple[Finding, ...]]:
     """A bundle that has seen nothing of the replayed days, what it is called, and why it is this one."""
     remarks: tuple[Finding, ...] = ()
@@ -285,7 +333,7 @@ def _bundle(
             return found.bundle, f"{settings.registry.model_name} version {found.version}", ()
         remarks = (found,)
     past = panel.between(panel.start_seconds, start_seconds - panel.step_seconds)
-    made = trained(plan_of_all(past, settings), peak_questions_of(settings), clock)
+    made = trained(plan_of_all(past, settings), peak_questions_of(settings), clock, mapped)
     return made.bundle, "fitted for this replay", (*remarks, *made.findings)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from autoscaler.simulator.catalog import FORESIZE, HPA
 from autoscaler.simulator.oracle import ORACLE
-from autoscaler.simulator.outcome import PolicyTotals
+from autoscaler.simulator.outcome import PolicyTotals, ReplayWorkload
 from autoscaler.simulator.oversubscription import OversubscriptionReplay
 from autoscaler.simulator.switching import SWITCHING_ORACLE
 from pipelines.flows.clock import utc_text
@@ -136,8 +136,22 @@ def _others(report: SimulationReport) -> list[str]:
 
 
 def _readiness(report: SimulationReport) -> str:
+    learned = [each for each in report.plan.workloads if each.lead_seconds is not None]
+    if not learned:
+        return _stated_readiness(report)
+    times = np.concatenate([each.pod_ready_seconds for each in learned])
+    leads = [each.lead_seconds or 0 for each in learned]
+    text = (
+        f"pods ready after times that pods took: {times.size:,} pods of {len(learned):,} workloads, median "
+        f"{np.median(times):.0f} s, all but one in twenty of a workload's within {min(leads)} to {max(leads)} s"
+    )
+    others = len(report.plan.workloads) - len(learned)
+    return f"{text}; of {others:,} others {_stated_readiness(report)}" if others else text
+
+
+def _stated_readiness(report: SimulationReport) -> str:
     settings = report.plan.settings
-    if any(each.pod_ready_seconds for each in report.plan.workloads):
+    if any(each.pod_ready_seconds for each in report.plan.workloads if each.lead_seconds is None):
         return f"pods ready after the times given, all but one in twenty within {settings.pod_ready_seconds} s"
     spread = f", spread {settings.pod_ready_spread:g}" if settings.pod_ready_spread else ""
     return f"pods ready after {settings.pod_ready_seconds} s{spread}"
@@ -266,9 +280,15 @@ def _set_up_section(report: SimulationReport) -> PageSection:
             f"{each.within_slo.demand_at(1):.3g}",
             f"{each.min_replicas:,}",
             f"{each.max_replicas:,}",
+            "none" if (seen := _pods_seen(each)) is None else f"{seen:,}",
+            f"{each.own(settings).pod_ready_seconds:,}",
         )
         for each in report.plan.workloads
     ]
+    columns = (
+        "workload", "requested by a replica, cores", "carried by one within the SLO, cores", "fewest", "most",
+        "pods whose times are drawn", "ordered ahead, s",
+    )  # fmt: skip
     return PageSection(
         "How it was replayed",
         "The actuator and the metrics are the same for every policy.",
@@ -276,13 +296,18 @@ def _set_up_section(report: SimulationReport) -> PageSection:
             Table(("", ""), facts, "What holds for all"),
             Table(("policy", "knob", "set to"), policies, "How each policy is set up, but for a sweep"),
             Table(
-                ("workload", "requested by a replica, cores", "carried by one within the SLO, cores", "fewest", "most"),
+                columns,
                 workloads,
-                "What a replica stands for, and the bounds on replicas",
+                "What a replica stands for, the bounds on replicas, and how long one takes to get Ready",
             ),
             _elasticity_table(report),
         ),
     )
+
+
+def _pods_seen(workload: ReplayWorkload) -> int | None:
+    """How many of its pods were seen to get Ready; None where that was not learned."""
+    return None if workload.lead_seconds is None else len(workload.pod_ready_seconds)
 
 
 def _elasticity_table(report: SimulationReport) -> Table:
@@ -354,6 +379,8 @@ def json_values(report: SimulationReport) -> dict[str, Any]:
                 "request_per_replica": each.request_per_replica,
                 "min_replicas": each.min_replicas,
                 "max_replicas": each.max_replicas,
+                "pods_seen": _pods_seen(each),
+                "lead_seconds": each.own(report.plan.settings).pod_ready_seconds,
             }
             for each in report.plan.workloads
         ],

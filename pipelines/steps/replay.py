@@ -7,13 +7,14 @@ replayed days.
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.pools import WHOLE_POOL, pool_history
 from autoscaler.controller.demand import SIGNAL_LEVELS, SIGNAL_NAMES
+from autoscaler.controller.policy import LEAST_PODS, almost_all
 from autoscaler.decisions.capacity import exceeded_by, queue_capacity
 from autoscaler.settings import OversubscriptionSettings, ScalingSettings
 from autoscaler.simulator.outcome import ReplayError, ReplaySettings, ReplayWorkload
@@ -25,6 +26,7 @@ from pipelines.steps.plan import untold
 from predictor.serving.bundle import Bundle
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
+from predictor.usage.ready import ReadyTimes
 
 SCALABLE_KINDS = frozenset({"Deployment", "StatefulSet"})
 FEWEST_REPLICAS = 1
@@ -36,6 +38,8 @@ LONGEST_CURVE = 300
 """Replicas up to which a queue's curve is worked out; from there on each one more carries all it serves but .1 %."""
 ASSUMED_REPLICAS_AT_PEAK = 5
 """Where a history names no requests, one replica is taken to request this part of the highest past demand."""
+MOST_NAMED = 5
+"""Workloads that one remark names."""
 
 
 class NothingToReplay(NotEnoughHistory):
@@ -86,6 +90,16 @@ class ReplayPlan:
         """How many steps are replayed."""
         return int(self.demand.shape[1])
 
+    def select(self, rows: Sequence[int]) -> "ReplayPlan":
+        """Some of the workloads, in the order given."""
+        return replace(
+            self,
+            keys=tuple(self.keys[row] for row in rows),
+            workloads=tuple(self.workloads[row] for row in rows),
+            demand=self.demand[rows],
+            past=self.past[rows],
+        )
+
     @property
     def end_seconds(self) -> int:
         """When the last of them ends."""
@@ -101,6 +115,7 @@ def replay_plan(
     *,
     slo: LatencySlo | None = None,
     ready_seconds: tuple[float, ...] = (),
+    ready_times: ReadyTimes | None = None,
     min_replicas: int = FEWEST_REPLICAS,
     max_replicas: int | None = None,
 ) -> ReplayPlan:
@@ -109,8 +124,9 @@ def replay_plan(
     A replica's request is the workload's CPU request ÷ replicas, as last known before the start; where the history
     names none, a part of the highest demand before the start. Without `max_replicas` the ceiling is at least twice what
     the past needed, so that no policy is judged by a ceiling. `slo` says what is a violation, in place of demand above
-    what is Ready; `ready_seconds` are times that pods took, to draw from. What is left out is among the findings.
-    Raises NothingToReplay.
+    what is Ready; `ready_seconds` are times that pods took, to draw from. Where `ready_times` say of enough pods of a
+    workload what they took, its are drawn from those, and ordered so far ahead as all but one in twenty took. What is
+    left out is among the findings. Raises NothingToReplay.
     """
     kinds = {key.workload: key.workload.split("/")[1] for key in panel.keys if key.workload.count("/") == 2}
     past = panel.between(panel.start_seconds, start_seconds - panel.step_seconds)
@@ -119,6 +135,8 @@ def replay_plan(
     workloads: list[ReplayWorkload] = []
     rows: list[int] = []
     findings: list[Finding] = []
+    learned = _enough(ready_times)
+    longest = scaling.longest_lead_time.total_seconds()
     for row in panel.rows(Resource.CPU):
         key = panel.keys[row]
         kind = kinds.get(key.workload, "Deployment")
@@ -147,6 +165,7 @@ def replay_plan(
             continue
         carried = None if slo is None else slo.capacity(min(max(MOST_REPLICAS, math.ceil(at_peak)), LONGEST_CURVE))
         needed = math.ceil(at_peak) if carried is None else carried.replicas_for(at_peak)
+        own = learned.get(key.workload, ())
         keys.append(key)
         rows.append(int(row))
         workloads.append(
@@ -158,9 +177,12 @@ def replay_plan(
                 min_replicas=min_replicas,
                 max_replicas=max_replicas or max(MOST_REPLICAS, 2 * needed, min_replicas),
                 slo=None if carried is None else carried.scaled(request),
-                pod_ready_seconds=ready_seconds,
+                pod_ready_seconds=own or ready_seconds,
+                lead_seconds=math.ceil(min(almost_all(own), longest)) if own else None,
             )
         )
+    if ready_times is not None:
+        findings += [*ready_times.findings, *_not_learned(workloads, settings)]
     others = _other_resources(panel)
     if not keys or replayed.steps == 0:
         reasons = [*map(str, findings[:1]), *([f"it holds {others}"] if others else [])]
@@ -181,6 +203,25 @@ def replay_plan(
         settings,
         tuple(findings),
     )
+
+
+def _enough(ready_times: ReadyTimes | None) -> dict[str, tuple[float, ...]]:
+    """The times of those workloads of which as many pods were seen as the controller asks for."""
+    known = {} if ready_times is None else ready_times.by_workload
+    return {workload: times for workload, times in known.items() if len(times) >= LEAST_PODS}
+
+
+def _not_learned(workloads: Sequence[ReplayWorkload], settings: ReplaySettings) -> list[Finding]:
+    """For which workloads the replay's own time to Ready stands in."""
+    names = [each.name for each in workloads if each.lead_seconds is None]
+    if not names:
+        return []
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    text = (
+        f"{len(names):,} of {len(workloads):,} workloads: fewer than {LEAST_PODS} pods were seen to get Ready, so that "
+        f"{settings.pod_ready_seconds} s stand for what theirs take: {', '.join(names[:MOST_NAMED])}{more}"
+    )
+    return [Finding("", "", Severity.NOTE, text)]
 
 
 def _other_resources(panel: UsagePanel) -> str:
@@ -206,26 +247,42 @@ def lead_peaks(
 ) -> dict[float, FloatArray]:
     """By level: the forecast peak within the lead window that begins with each replayed step, [workloads, steps].
 
-    Made from samples of earlier steps only: that of the bundle's shortest peak that covers the window, beside the steps
-    and the shorter ones as in the controller; where it has none, the largest of the steps' own quantiles and of the
-    shorter peaks.
+    The window is each workload's own. Made from samples of earlier steps only: that of the bundle's shortest peak that
+    covers the window, beside the steps and the shorter ones as in the controller; where it has none, the largest of the
+    steps' own quantiles and of the shorter peaks.
     """
     rows = [panel.row(key) for key in plan.keys]
     history = panel.select(rows).history()
-    horizon = lead_steps(plan.settings)
-    shorter = [each.target for each in bundle.peaks if each.target.steps < horizon]
-    covering = [each.target for each in bundle.peaks[len(shorter) :][:1]]
-    targets = [bundle.target if covering else Target(horizon), *shorter, *covering]
+    alike: dict[_Window, list[int]] = {}
+    for row, workload in enumerate(plan.workloads):
+        alike.setdefault(_window(bundle, lead_steps(workload.own(plan.settings))), []).append(row)
     peaks = np.full((len(levels), len(plan.keys), plan.steps), np.nan)
     for step in range(plan.steps):
         cutoff = plan.start_seconds + (step - 1) * panel.step_seconds
         past = history.until(cutoff).last(past_steps)
         bundle = bundle.learned(plan.keys, past)
-        made = bundle.forecasts_history(plan.keys, past, targets, tuple(levels), kin=panel.kin)
-        counted = made[-1:] if covering else made
-        peaks[:, :, step] = np.max([each.forecast.values.max(axis=2) for each in counted], axis=0).T
+        for window, own in alike.items():
+            keys, seen = [plan.keys[row] for row in own], past.select(own)
+            made = bundle.forecasts_history(keys, seen, window.targets, tuple(levels), kin=panel.kin)
+            counted = made[-1:] if window.is_covered else made
+            peaks[:, own, step] = np.max([each.forecast.values.max(axis=2) for each in counted], axis=0).T
         progress(step + 1, plan.steps)
     return dict(zip(levels, peaks, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What is forecast of a lead window."""
+
+    targets: tuple[Target, ...]
+    is_covered: bool
+    """Whether the last of them is a peak of the whole window."""
+
+
+def _window(bundle: Bundle, horizon: int) -> _Window:
+    shorter = [each.target for each in bundle.peaks if each.target.steps < horizon]
+    covering = [each.target for each in bundle.peaks[len(shorter) :][:1]]
+    return _Window((bundle.target if covering else Target(horizon), *shorter, *covering), bool(covering))
 
 
 def safe_peaks(
@@ -245,14 +302,16 @@ def safe_peaks(
     `target_utilisation` is the share of what replicas carry within the SLO that they should carry; None: each
     workload's own. `learned_steps` is how much of the past is learned from; None: all of it.
     """
-    step_seconds, lead = plan.settings.step_seconds, lead_steps(plan.settings) - 1
+    step_seconds = plan.settings.step_seconds
+    leads = np.array([lead_steps(each.own(plan.settings)) - 1 for each in plan.workloads], dtype=np.int64)
     usage = np.concatenate([plan.past, plan.demand], axis=1)
     first, total = plan.past.shape[1], usage.shape[1]
     exceeded = np.stack(
         [_exceeded(row, each, target_utilisation) for row, each in zip(usage, plan.workloads, strict=True)]
     )
-    margins = DemandMargins(len(plan.workloads), SIGNAL_NAMES, step_seconds=step_seconds, longest_lead_steps=lead)
-    leads = np.full(len(plan.workloads), lead)
+    margins = DemandMargins(
+        len(plan.workloads), SIGNAL_NAMES, step_seconds=step_seconds, longest_lead_steps=int(leads.max())
+    )
     safe = {level: forecasts[level].copy() for level in levels}
     allowed = np.tile(1.0 - np.array([*safe]), (len(plan.workloads), 1))
     learned = 0 if learned_steps is None else max(0, first - learned_steps)

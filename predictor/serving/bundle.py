@@ -328,6 +328,10 @@ class Bundle:
 
         return np.concatenate(answered_in_blocks(answer, np.arange(len(rows)), self.threads))
 
+    def over_threads(self, threads: int) -> "Bundle":
+        """The same, forecasting and learning with so many threads, its peaks too."""
+        return replace(self, threads=threads, peaks=tuple(each.over_threads(threads) for each in self.peaks))
+
     def peak(self, target: Target) -> "Bundle":
         """The part of the bundle for a peak. Raises ForecastError where there is none."""
         for each in self.peaks:

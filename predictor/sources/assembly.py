@@ -7,7 +7,7 @@ workloads there are, whose a Service's requests are, in which pool most pods ran
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,6 +262,34 @@ def assembled_ready(answer: Matrix, workload: str) -> ReadyHistory:
             wanted = replicas if values[known[-1]] > 0 else np.zeros_like(replicas)
             is_current &= values == wanted
     return ReadyHistory(replicas, is_current)
+
+
+@dataclass
+class ReadyPods:
+    """Collects, one stretch of time after the other, how long pods of some workloads took to get Ready."""
+
+    workloads: Collection[str]
+    took: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    """By workload, name and uid of a pod: seconds, the least that was answered."""
+
+    def add(self, matrix: Matrix) -> None:
+        """An answer to `Queries.first_ready`."""
+        for labels, values in matrix.rows():
+            named = dict(labels)
+            workload = _workload(named)
+            if workload is None or workload not in self.workloads or np.isnan(values).all():
+                continue
+            pod = (workload, named.get("pod", ""), named.get("uid", ""))
+            # A kubelet's clock may be behind that of the API server.
+            seconds = max(0.0, float(np.nanmin(values)))
+            self.took[pod] = min(seconds, self.took.get(pod, seconds))
+
+    def by_workload(self) -> dict[str, tuple[float, ...]]:
+        """The times of each workload's pods, ascending."""
+        found: dict[str, list[float]] = {}
+        for (workload, _, _), seconds in self.took.items():
+            found.setdefault(workload, []).append(seconds)
+        return {workload: tuple(sorted(times)) for workload, times in sorted(found.items())}
 
 
 @dataclass

@@ -13,6 +13,7 @@ from predictor.sources.assembly import (
     Answers,
     Part,
     PlacedHistory,
+    ReadyPods,
     assembled_containers,
     assembled_gpus,
     assembled_node_usage,
@@ -30,12 +31,19 @@ from predictor.sources.discovery import MetricsFound, find_metrics
 from predictor.sources.held import held_to_namespace
 from predictor.sources.http import PrometheusClient, PrometheusEndpoint
 from predictor.sources.matrix import Matrix, joined_in_time
-from predictor.sources.promql import METRICS, PLACED_METRICS, POOL_METRICS, ClusterLabels, Queries
+from predictor.sources.promql import (
+    METRICS,
+    PLACED_METRICS,
+    POOL_METRICS,
+    READY_TIME_METRICS,
+    ClusterLabels,
+    Queries,
+)
 from predictor.usage.containers import ContainerUsage
 from predictor.usage.node_pools import NodePools
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
 from predictor.usage.placed import MeanPods, NodeGpus, NodeUsage, Placed
-from predictor.usage.ready import ReadyHistory
+from predictor.usage.ready import ReadyHistory, ReadyTimes
 from predictor.usage.table import checked_series
 from predictor.usage.throttled import ThrottledHistory
 
@@ -337,6 +345,42 @@ class PrometheusSource:
         grid = checked_grid(start_seconds, end_seconds, step_seconds)
         answers = self._ask({"throttled": (self._queries(step_seconds).throttled(workload), grid)}, None)
         return assembled_throttled(answers["throttled"], workload)
+
+    def fetch_ready_times(
+        self,
+        workloads: Collection[str],
+        *,
+        start_seconds: int,
+        end_seconds: int,
+        step_seconds: int,
+        progress: Progress | None = None,
+    ) -> ReadyTimes:
+        """How long pods of those workloads took to get Ready that were created in that time, one of each pod.
+
+        Asked hour by hour and read day after day, so that no more than a day of pods is in memory at a time. Where
+        kube-state-metrics does not show it, a finding says so. Raises SourceUnavailable, SourceRefused or
+        MalformedAnswer.
+        """
+        grid = checked_grid(start_seconds, end_seconds, step_seconds).coarse()
+        text = self._queries(grid.step_seconds).first_ready()
+        pods = ReadyPods(frozenset(workloads))
+        size = DAY // grid.step_seconds or 1
+        for first in range(0, grid.steps, size):
+            last = min(first + size, grid.steps) - 1
+            begin, end = (grid.start_seconds + step * grid.step_seconds for step in (first, last))
+            pods.add(self._ask({"first ready": (text, Grid(begin, end, grid.step_seconds))}, None)["first ready"])
+            if progress is not None:
+                progress(last + 1, grid.steps)
+        found = pods.by_workload()
+        try:
+            missing = () if found else self._found(READY_TIME_METRICS, grid).missing
+        except PredictorError:
+            missing = ()
+        said = (
+            f"Prometheus has no series of {', '.join(missing)}, which newer versions of kube-state-metrics show: how "
+            "long pods took to get Ready is not known"
+        )
+        return ReadyTimes(found, (Finding("", "", Severity.NOTE, said),) if missing else ())
 
     def _ask_each(
         self, asked: Mapping[SeriesKey, str], grid: Grid, within_seconds: float | None

@@ -49,6 +49,11 @@ out afterwards. Of memory it is the highest working set within a step, as a peak
 workload at a time and within its namespace alone; beside it stand the images that these pods ran. So is, where the
 utilisation to run at is learned, how much of a workload's CPU time was throttled.
 
+**How long pods took to get Ready** is asked of young pods, whose whole life lies within the range: the earliest
+`kube_pod_status_ready_time` of each, less its `kube_pod_created`. That metric is the last time at which a pod turned
+Ready, so that it moves when readiness comes back, after a restart or a failed probe; of a pod that is older than the
+range nobody could tell. A pod that takes longer than an hour and is deleted, or longer than two, is not told of.
+
 **Who is on a node** is read from `kube_pod_info`, over the same range as the usage.
 
 **How long tasks waited for CPU** on a node is the kernel's pressure stall information (PSI), "some": node-exporter's
@@ -116,6 +121,8 @@ HOST_OF_INSTANCE = r"\[?(.+?)\]?(:[0-9]+)?"
 PLACED_METRICS = ("container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "kube_pod_info")
 PRESSURE_METRICS = ("node_pressure_cpu_waiting_seconds_total", "container_pressure_cpu_waiting_seconds_total")
 """Either tells how long tasks waited for CPU."""
+READY_TIME_METRICS = ("kube_pod_created", "kube_pod_status_ready_time")
+"""What tells how long pods took to get Ready."""
 POOL_METRICS = ("kube_node_status_allocatable", "kube_node_info", "kube_node_labels")
 
 
@@ -371,6 +378,19 @@ class Queries:
         limit = f"sum by (namespace, pod) (max by (namespace, pod, container) ({limit}))"
         by = f"({WORKLOAD}, what)"
         return f"sum by {by} (({counted}) {owners}) or avg by {by} ({_set(f'({limit})', 'what', LIMIT)} {owners})"
+
+    def first_ready(self) -> str:
+        """Seconds from creation to being Ready for the first time of each pod younger than two steps, by `pod`, `uid`.
+
+        A pod is answered at one or two steps' ends; where it was not Ready at the first yet, the second knows better.
+        """
+        reach = 2 * self.step_seconds
+        pod = "(namespace, pod, uid)"
+        made, became_ready = (self._select(metric) for metric in READY_TIME_METRICS)
+        created = f"(max by {pod} (last_over_time({made}[{reach}s])) > time() - {reach})"
+        ready = f"min by {pod} (min_over_time({became_ready}[{reach}s]))"
+        took = f"({ready} - on {pod} {created})"
+        return f"{took} * on (namespace, pod) group_left (owner_kind, owner_name) {self._owners()}"
 
     def owners(self) -> str:
         """Value 1 for each workload that is itself owned, or part of an application, with the label `owner`."""

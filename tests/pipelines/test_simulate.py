@@ -20,6 +20,7 @@ from pipelines.settings import Settings, TrainingSettings
 from pipelines.steps.replay import LatencySlo, NothingToReplay, lead_steps, replay_plan
 from predictor.settings import HistorySettings
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
+from predictor.usage.ready import ReadyTimes
 from predictor.usage.table import table_from_panel
 
 STEP = 1800
@@ -28,6 +29,9 @@ SETTINGS = Settings(
     history=HistorySettings.model_validate({"step": "30m"}),
     training=TrainingSettings(forecasters=("seasonal_naive",), cutoffs=4),
 )
+
+
+WORKLOADS = tuple(f"shop/Deployment/w{i}" for i in range(3))
 
 
 def a_panel(*, with_requests: bool = True, kind: str = "Deployment") -> UsagePanel:
@@ -260,10 +264,16 @@ def test_the_command_replays_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_sweep_compares_every_setting_at_equal_violations_and_is_told_everywhere() -> None:
-    """The comparison's figures are in the text, the page and the JSON; what was not reached is null, not NaN."""
-    made = simulate(SETTINGS, a_panel(), None, None, Asked(sweep=True, span=timedelta(days=2)))
+    """The comparison's figures are in the text, the page and the JSON; what was not reached is null, not NaN.
+
+    They are the same over processes and threads as in one.
+    """
+    made = simulate(SETTINGS, a_panel(), None, None, Asked(sweep=True, span=timedelta(days=2), jobs=2))
+    alone = simulate(SETTINGS, a_panel(), None, None, Asked(sweep=True, span=timedelta(days=2)))
 
     assert made.comparison is not None
+    figures, same = json_values(made), json_values(alone)
+    assert figures | {"seconds": {}} == same | {"seconds": {}}
     settings_tried = {each.policy: [point.knob for point in each.points] for each in made.comparison.policies}
     assert settings_tried == {name: list(CATALOG[name].values) for name in (FORESIZE, HPA)}
     assert {each.workload for each in made.comparison.workloads} == {key.workload for key in made.plan.keys}
@@ -375,6 +385,9 @@ def test_what_is_replayed_can_be_named_by_its_time() -> None:
         (["--days", "2", "--step", "50m", "--policies", "aws_predictive"], "which steps of 3000 s split"),
         (["--days", "2", "--dask", "nowhere"], "no Dask scheduler answered"),
         (["--pod-ready", "soon"], "is not a duration"),
+        (["--metric-delay", "20s"], "--metric-delay: 20s is not a multiple of 15 s"),
+        (["--metric-window", "0s"], "from 15 s to 3600 s"),
+        (["--metric-delay", "2h"], "from 0 s to 3600 s"),
         (["--days", "400"], "cannot be replayed after a past"),
         (["--workloads", "nobody/*"], "nobody/*"),
     ],
@@ -432,6 +445,54 @@ def test_ready_times_and_the_oracle_that_pays_for_changes_are_asked_for(tmp_path
     assert paying["scale_actions"] < free["scale_actions"]
 
 
+def test_what_each_workloads_pods_took_is_drawn_from_and_ordered_by() -> None:
+    """Where five or more were seen; of the others what is asked for holds, and text, page and JSON say of whom.
+
+    The lead time is what all but one in twenty took, at most scaling.longest_lead_time, as in the controller.
+    """
+    took = {
+        "shop/Deployment/w0": (20.0,) * 19 + (45.0, 7_000.0),
+        "shop/Deployment/w1": (7_000.0,) * 5,
+        "shop/Deployment/w2": (9.0,) * 4,
+    }
+    asked = Asked(span=timedelta(days=1))
+
+    made = simulate(SETTINGS, a_panel(), None, None, asked, ready_times=ReadyTimes(took))
+    plain = simulate(SETTINGS, a_panel(), None, None, asked)
+
+    bounds = [(each["pods_seen"], each["lead_seconds"]) for each in json_values(made)["bounds"]]
+    assert bounds == [(21, 45), (5, 1800), (None, 120)]
+    assert [each.pod_ready_seconds for each in made.plan.workloads] == [took[WORKLOADS[0]], took[WORKLOADS[1]], ()]
+    text = "\n".join(text_lines(made))
+    assert (
+        "pods ready after times that pods took: 26 pods of 2 workloads, median 20 s, all but one in twenty of a "
+        "workload's within 45 to 1800 s; of 1 others pods ready after 120 s" in text
+    )
+    assert "<td>21</td><td>45</td>" in html(page(made))
+    said = "1 of 3 workloads: fewer than 5 pods were seen to get Ready, so that 120 s stand for what theirs take"
+    assert any(f"{said}: shop/Deployment/w2" in each.message for each in made.findings)
+    assert not any("pods were seen" in each.message for each in plain.findings)
+    for policy in made.replay.policies:
+        one, other = (each.replay.of(policy)[2] for each in (made, plain))
+        assert (one.core_hours, one.violation_minutes) == (other.core_hours, other.violation_minutes)
+    slower, quicker = (each.replay.of("oracle")[1] for each in (made, plain))
+    assert slower.core_hours > quicker.core_hours
+
+
+def test_forecasts_reach_as_far_as_each_workloads_own_lead_time() -> None:
+    """A slow one beside quick ones changes nothing for them, and is itself forecast for the longer window."""
+    scaling = SETTINGS.scaling.model_copy(update={"longest_lead_time": timedelta(hours=2)})
+    settings, asked = SETTINGS.model_copy(update={"scaling": scaling}), Asked(span=timedelta(days=1))
+
+    alone = simulate(settings, a_panel(), None, None, asked)
+    ahead = simulate(settings, a_panel(), None, None, replace(asked, pod_ready=timedelta(seconds=3_300)))
+    beside = simulate(settings, a_panel(), None, None, asked, ready_times=ReadyTimes({WORKLOADS[1]: (3_300.0,) * 5}))
+
+    assert np.array_equal(beside.peaks[[0, 2]], alone.peaks[[0, 2]])
+    assert np.array_equal(beside.peaks[1], ahead.peaks[1])
+    assert not np.array_equal(alone.peaks[1], ahead.peaks[1])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -439,6 +500,7 @@ def test_ready_times_and_the_oracle_that_pays_for_changes_are_asked_for(tmp_path
         (["--slo-latency", "0.1", "--service-time", "0.05"], "never done within 0.1 s, however many replicas"),
         (["--ready-seconds", "30,soon"], "is no list of seconds"),
         (["--ready-seconds", "30", "--ready-spread", "0.3"], "exclude each other"),
+        (["--ready-seconds", "30", "--pod-ready", "1m"], "--ready-seconds and --pod-ready exclude each other"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
