@@ -23,7 +23,7 @@ from predictor.usage.panel import Resource
 
 ROUNDING = 1e-9
 CHANGE_SHARE = 0.1
-"""A change of what is offered that is smaller, relative to it, waits …"""
+"""A rise of what is offered that is smaller, relative to it, waits …"""
 CHANGE_SECONDS = 300.0
 """… until it was last changed this long ago, as Koordinator does it."""
 
@@ -170,7 +170,7 @@ def offer(
     now = offered or 0.0
     if wanted == now:
         return None
-    is_small = now > 0 and abs(wanted - now) < CHANGE_SHARE * now
-    if is_small and not is_held and since_change_seconds < CHANGE_SECONDS:
+    is_small_rise = 0 < wanted - now < CHANGE_SHARE * now
+    if is_small_rise and not is_held and since_change_seconds < CHANGE_SECONDS:
         return None
     return wanted

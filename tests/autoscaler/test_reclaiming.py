@@ -162,13 +162,14 @@ def test_a_node_offers_what_may_be_sold_and_never_less_than_was() -> None:
     assert offered(9000, sold=0, is_held=True) is None
 
 
-def test_small_changes_wait_and_a_hold_does_not() -> None:
-    """A tenth of what is offered, or five minutes."""
+def test_small_rises_wait_and_neither_less_nor_a_hold_does() -> None:
+    """A tenth of what is offered, or five minutes; what may not be sold any more is taken back at once."""
     soon = {"offered": 9000, "since_change_seconds": 10.0}
 
     assert offered(9500, **soon) is None
     assert offered(9500, offered=9000, since_change_seconds=CHANGE_SECONDS) == 9500
     assert offered(12_000, **soon) == 12_000
+    assert offered(8900, **soon) == 8900
     assert offered(9500, sold=8900, is_held=True, **soon) == 8900
 
 
