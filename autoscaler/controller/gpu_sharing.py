@@ -18,7 +18,7 @@ from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.controller.autoscalers import Mode
 from autoscaler.controller.node_peaks import REFRESH_SECONDS, RETRY_SECONDS
 from autoscaler.controller.node_ports import GpuSource, NodeCluster
-from autoscaler.controller.node_status import as_conditions
+from autoscaler.controller.node_status import as_conditions, limited
 from autoscaler.controller.policies import NodeTerms, OversubscriptionPolicy, rivals_of, terms_of
 from autoscaler.decisions.gpu_sharing import GpuNode, Share, Sharing, hami_advice, sharing, told_share
 from models.forecast import LONGEST_PAST_SECONDS
@@ -54,6 +54,11 @@ class SharedNode:
     """What its label should say; None is nothing of ours."""
     conflict: str = ""
     """Why its label is left alone."""
+
+    @property
+    def reason(self) -> Reason:
+        """Why its devices have as many shares as they have."""
+        return Reason(ReasonCode.CONFLICT, self.conflict) if self.conflict else self.decision.reason
 
 
 @dataclass
@@ -208,9 +213,8 @@ def gpu_status(
     offered = sum(each.devices * _replicas(each.node) for each in mine)
     reasons: dict[ReasonCode, tuple[int, str]] = {}
     for each in sorted(mine, key=lambda one: one.node.name):
-        code = ReasonCode.CONFLICT if each.conflict else each.decision.reason.code
-        count, words = reasons.get(code, (0, f"{each.node.name}: {each.conflict or each.decision.reason.message}"))
-        reasons[code] = (count + 1, words)
+        count, words = reasons.get(each.reason.code, (0, f"{each.node.name}: {each.reason.message}"))
+        reasons[each.reason.code] = (count + 1, words)
     status: JsonObject = {
         "observedGeneration": policy.generation,
         "nodes": {
@@ -245,8 +249,8 @@ def _told(each: SharedNode) -> JsonObject:
         "node": each.node.name,
         "devices": each.devices,
         "replicas": each.decision.replicas,
-        "reason": (ReasonCode.CONFLICT if each.conflict else each.decision.reason.code).value,
-        "message": each.conflict or each.decision.reason.message,
+        "reason": each.reason.code.value,
+        "message": each.reason.message,
     }
     if each.decision.share is not None:
         advice = hami_advice(each.decision.share, each.device_bytes)
@@ -289,6 +293,7 @@ def _verdicts(
         "ReclaimingActive": (True, "PeaksPredicted", active)
         if known
         else (False, ReasonCode.NO_EVIDENCE.value, unknown),
+        "ReclaimingLimited": limited(each.reason.code for each in mine),
         "Conflict": conflict if others or rivals else (False, "NoConflict", "nothing else shares these nodes' GPUs"),
     }
 

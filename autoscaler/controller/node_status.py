@@ -83,13 +83,18 @@ class ResourceReading:
 
 
 def resource_readings(reading: PolicyReading) -> Iterable[ResourceReading]:
-    """Sums over the nodes; the peak is that of the nodes that have one."""
+    """Sums over the nodes; the peak is that of the nodes that have one, and what is reclaimable that of those on which
+    the guard has not stopped sales and whose usage is known: of the others no more than what was sold."""
     for resource, terms in reading.policy.terms.items():
-        shelves = [each.shelves[resource] for each in reading.nodes if resource in each.shelves]
+        nodes = [each for each in reading.nodes if resource in each.shelves]
+        shelves = [each.shelves[resource] for each in nodes]
         told = [each.shelf.peak.value for each in shelves if isinstance(each.shelf.peak, ToldPeak)]
         allocatable = sum(each.shelf.allocatable for each in shelves)
         requested = sum(each.shelf.requested for each in shelves)
-        reclaimable = sum(each.decision.amount for each in shelves)
+        reclaimable = sum(
+            shelf.shelf.sold if _is_held(each) else shelf.decision.amount
+            for each, shelf in zip(nodes, shelves, strict=True)
+        )
         oracle = [each.in_hindsight for each in shelves if each.in_hindsight is not None]
         record = reading.records.get(resource, BudgetRecord())
         yield ResourceReading(
@@ -163,6 +168,11 @@ def _is_suspended(reading: NodeReading) -> bool:
     return reading.guard.suspended_since_seconds is not None
 
 
+def _is_held(reading: NodeReading) -> bool:
+    """Whether it offers what it has sold, and no more."""
+    return reading.is_stale or _is_suspended(reading)
+
+
 def _resource(reading: PolicyReading, sums: ResourceReading, terms: Terms) -> JsonObject:
     record = reading.records.get(sums.resource, BudgetRecord())
     told: JsonObject = {
@@ -213,7 +223,7 @@ def amplification(reading: PolicyReading, resource: Resource) -> PoolRate:
 def _node_rate(reading: NodeReading, resource: Resource, *, sells: bool) -> PoolRate:
     shelf = reading.shelves[resource]
     reason = reason_of(reading, resource) or shelf.decision.reason
-    if reading.is_stale or _is_suspended(reading):
+    if _is_held(reading):
         return PoolRate(1.0, reason)
     if sells and not shelf.sells:
         return PoolRate(1.0, Reason(ReasonCode.CONFLICT, "another policy selects it that observes or sells otherwise"))
@@ -271,7 +281,12 @@ def _verdicts(reading: PolicyReading) -> dict[str, tuple[bool, str, str]]:
         "NodesSelected": (True, "NodesFound", f"{len(nodes)} nodes carry all labels of spec.nodeSelector"),
         "AbleToReclaim": _able(reading),
         "ReclaimingActive": _active(nodes),
-        "ReclaimingLimited": _limited(nodes),
+        "ReclaimingLimited": limited(
+            reason.code
+            for each in nodes
+            for resource in each.shelves
+            if (reason := reason_of(each, resource)) is not None
+        ),
         "Conflict": _conflict(reading.rivals),
     }
 
@@ -309,13 +324,9 @@ def _holds(reading: NodeReading) -> list[str]:
     ]
 
 
-def _limited(nodes: Sequence[NodeReading]) -> tuple[bool, str, str]:
-    counts = Counter(
-        reason.code
-        for each in nodes
-        for resource in each.shelves
-        if (reason := reason_of(each, resource)) is not None and reason.code is not ReasonCode.PREDICTED_PEAK
-    )
+def limited(codes: Iterable[ReasonCode]) -> tuple[bool, str, str]:
+    """Whether anything else than the predicted peak decides, from the reason of each node and resource."""
+    counts = Counter(code for code in codes if code is not ReasonCode.PREDICTED_PEAK)
     if not counts:
         return False, "PredictedPeak", "the predicted peak alone decides on every node"
     most = counts.most_common(1)[0][0]

@@ -10,7 +10,10 @@ from autoscaler.cluster.containers import Amounts
 from autoscaler.cluster.nodes import NodeState
 from autoscaler.controller.autoscalers import Mode
 from autoscaler.controller.node_budget import HORIZONS_KEPT, BudgetRecord, record_from
+from autoscaler.controller.node_status import NodeReading, PolicyReading, ShelfReading, policy_status
 from autoscaler.controller.policies import OversubscriptionPolicy, Terms, rivals_of, terms_of
+from autoscaler.decisions.node_guard import Guard
+from autoscaler.decisions.reclaiming import Shelf, ToldPeak, reclaimable
 from autoscaler.kube.nodes import node_of, node_pod_of, policy_of
 from predictor.usage.panel import Resource
 
@@ -39,6 +42,28 @@ def test_of_several_policies_the_strictest_of_each_term_holds() -> None:
     assert terms_of(NODE, (one, elsewhere))[Resource.CPU].sells
     assert rivals_of(one, (one, other, elsewhere), [NODE]) == {"other": 1}
     assert rivals_of(elsewhere, (one, other, elsewhere), [NODE]) == {}
+
+
+@pytest.mark.parametrize(
+    ("is_stale", "suspended_at", "reclaimed", "rate"),
+    [(False, None, 10.4, 1.65), (True, None, 4.0, 1.25), (False, START, 4.0, 1.25)],
+    ids=["measured and calm", "not measured", "suspended"],
+)
+def test_a_node_that_may_not_be_sold_on_counts_in_the_rate_with_what_was_sold_of_it(
+    is_stale: bool, suspended_at: float | None, reclaimed: float, rate: float
+) -> None:
+    """16 cores are requested of 16, of which 4 are used at the peak; 4 were sold."""
+    shelf = Shelf(
+        resource=Resource.CPU, allocatable=16.0, requested=16.0, newcomers=0.0, sold=4.0, peak=ToldPeak(4.0, 0.1, 20, 0)
+    )
+    decision = reclaimable(shelf, usable_share=0.9, max_rate=10.0)
+    node = NodeReading(NODE, {Resource.CPU: ShelfReading(shelf, decision, 4.0)}, is_stale, Guard(suspended_at))
+
+    status = policy_status(PolicyReading(a_policy("p", Terms(0.1, DAY, 10.0)), (node,), {}, {}), {}, START)
+
+    (cpu,) = status["resources"]
+    assert cpu["reclaimable"] == pytest.approx(reclaimed)
+    assert cpu["rate"] == pytest.approx(rate)
 
 
 def test_a_node_counts_once_in_a_horizon_however_often_it_was_violated() -> None:
