@@ -60,7 +60,14 @@ class Sharing:
 
 
 def told_share(node: GpuNode, *, violation_probability: float, horizon_steps: int) -> Share | Hold:
-    """What one share of a node takes at its peak within the horizon; a Hold where too little is known."""
+    """What one share of a node takes at its peak within the horizon; a Hold where too little is known.
+
+    What was measured last longer ago than a horizon says nothing of the next one.
+    """
+    for measured in (node.activity, node.fullest_bytes):
+        if np.isnan(measured[-horizon_steps:]).all() and not np.isnan(measured).all():
+            text = "its devices were not measured within the last horizon: is DCGM's exporter running there?"
+            return Hold(Reason(ReasonCode.NO_EVIDENCE, text))
     has_pods = node.shares >= 1
     shares = np.where(has_pods, node.shares, np.nan)
     activity = np.minimum(node.activity / shares, 1.0)

@@ -104,6 +104,23 @@ def test_without_evidence_nothing_is_shared(node: GpuNode) -> None:
     assert shared(share).replicas == 1
 
 
+def test_devices_that_are_not_measured_any_more_are_not_shared_further() -> None:
+    """For longer than a horizon, be it their time or their memory; a gap within it changes nothing."""
+
+    def silent(steps: int, *names: str) -> GpuNode:
+        node = a_node()
+        for name in names:
+            getattr(node, name)[-steps:] = np.nan
+        return node
+
+    assert told(silent(DAY - 2, "activity", "fullest_bytes")).activity > 0
+    for names in (("activity",), ("fullest_bytes",)):
+        share = told_share(silent(DAY, *names), violation_probability=0.05, horizon_steps=DAY)
+        assert isinstance(share, Hold)
+        assert "not measured within the last horizon" in share.reason.message
+        assert shared(share).replicas == 1
+
+
 def test_pods_that_have_shares_keep_them() -> None:
     """Five on two devices need three each, whatever is told."""
     decision = shared(Share(0.9, 70 * GIB), in_use=5)
