@@ -95,6 +95,27 @@ def test_a_node_whose_pods_changed_is_told_as_if_the_new_ones_had_always_been_th
     assert value(after, now=NOW + REFRESH_SECONDS) == pytest.approx(5.0, rel=0.05)
 
 
+def test_a_pod_that_moved_counts_in_full_where_it_came_and_still_where_it_was_until_peaks_are_told_anew() -> None:
+    """So that for a while it is counted twice and never not at all; then with its past where it is."""
+    teller = PeakTeller(Source(), STEP, is_patient=True)
+    stays, there = a_pod("a"), a_pod("c", node="n2")
+
+    def counted(second: float, *pods: NodePod) -> list[float]:
+        """At the first node, at the second, and what came since."""
+        told = teller.peaks({CPU: ["n1", "n2"]}, pods, NOW + second)
+        one, two = (told.peak(node, CPU, NOW + second) for node in ("n1", "n2"))
+        assert isinstance(one, ToldPeak)
+        assert isinstance(two, ToldPeak)
+        newcomers = in_full([pod for pod in pods if pod.uid not in told.counted], Resource.CPU)
+        assert isinstance(newcomers, float)
+        return [one.value, two.value, newcomers]
+
+    moved = (stays, a_pod("b-anew", node="n2"), there)
+    assert counted(0.0, stays, a_pod("b"), there) == pytest.approx([2.0, 1.0, 0.0], rel=0.05)
+    assert counted(60.0, *moved) == pytest.approx([2.0, 1.0, 2.0], rel=0.05)
+    assert counted(REFRESH_SECONDS, *moved) == pytest.approx([1.0, 2.0, 0.0], rel=0.05)
+
+
 def test_a_job_of_a_cron_job_has_the_cron_jobs_past() -> None:
     """A Job is new with each run; the metrics are the CronJob's."""
     source = Source()
