@@ -113,6 +113,7 @@ def test_a_policy_that_observes_says_into_how_many_shares_gpus_could_be_divided(
     cpu = lab.cpu()
     assert (cpu["name"], cpu["rate"], cpu["allocatable"], cpu["requested"], cpu["offered"]) == ("gpu", 3, 2, 2, 2)
     assert lab.condition("AbleToReclaim") == ("True", "Observe")
+    assert lab.condition("ReclaimingLimited") == ("True", "MaxRatio")
     assert label(lab) is None
 
 

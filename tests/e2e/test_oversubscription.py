@@ -397,6 +397,35 @@ def test_what_cannot_be_followed_is_refused_by_the_api(
         control_plane.apply(a_policy("refused", {"resources": [{"name": "cpu"} | terms]}))
 
 
+AS_KUBECTL_ASKS = "application/json;as=Table;v=v1;g=meta.k8s.io"
+
+
+def test_kubectl_get_osp_shows_rates_and_nodes_that_are_not_sold_and_wide_the_budget(
+    control_plane: ControlPlane,
+) -> None:
+    """What a policy has not said yet, or is not about, is left empty."""
+    control_plane.apply(CRDS[1])
+    control_plane.apply(a_policy("listed", {"resources": [{"name": "cpu"}], "nodeSelector": {"pool": "none"}}))
+    path = "/apis/foresize.io/v1alpha1/oversubscriptionpolicies/listed"
+    status = {
+        "nodes": {"selected": 9, "cold": 1, "stale": 2, "suspended": 3},
+        "resources": [{"name": "cpu", "rate": 1.25, "violations": {"budgetUsed": 0.5}}],
+    }
+    control_plane.api.patch(f"{path}/status", {"status": status})
+
+    table = control_plane.api.request("GET", path, accept=AS_KUBECTL_ASKS)
+    control_plane.api.delete(path)
+
+    (row,) = table["rows"]
+    columns = table["columnDefinitions"]
+    shown = {each["name"]: cell for each, cell in zip(columns, row["cells"], strict=True)}
+    assert (shown["Mode"], shown["Nodes"], shown["Cold"], shown["Stale"], shown["Suspended"]) == ("Observe", 9, 1, 2, 3)
+    assert float(shown["CPU"]) == 1.25
+    assert (shown["Memory"], shown["GPU"]) == (None, None)
+    assert float(shown["CPU Budget"]) == 0.5
+    assert {each["name"] for each in columns if each["priority"]} == {"CPU Budget", "Memory Budget", "Conflict"}
+
+
 def test_a_policy_observes_unless_it_says_otherwise(control_plane: ControlPlane) -> None:
     """With a day's horizon and one violation in a hundred."""
     control_plane.apply(CRDS[1])

@@ -90,10 +90,11 @@ class KubeApi:
         *,
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> JsonObject:
         """The decoded answer; raises ApiError for a status of 400 and above."""
         content = None if body is None else json.dumps(body).encode()
-        headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": content_type})
+        headers = {"Accept": accept} | ({} if body is None else {"Content-Type": content_type})
         response = self._client.request(method, path, params=params, content=content, headers=headers)
         try:
             answer: object = response.json()
