@@ -136,7 +136,8 @@ class OversubscriptionSettings(Section):
     guard_release: AnyDuration = timedelta(minutes=10)
     """How long a node must have been calm until it is sold again after the guard stepped in."""
     stale_after: Duration = timedelta(minutes=3)
-    """A node whose usage was not measured for so long offers what it has sold, and no more."""
+    """Nodes offer what they have sold, and no more, once Prometheus has not answered for so long; a node that is not in
+    its answer, as it was not measured within two scrapes, does so at once."""
 
 
 class WebhookSettings(Section):
