@@ -34,7 +34,7 @@ class BudgetRecord:
     start_seconds: float = 0.0
     """Of the present horizon; horizons begin at multiples of their length."""
     nodes: int = 0
-    """Most nodes in it of which a peak was told."""
+    """Most nodes in it of which a peak was told and usage was known at a time."""
     violated: frozenset[str] = frozenset()
     """Those of them where it was exceeded, or the guard stepped in."""
     worst: float = 0.0

@@ -271,7 +271,8 @@ class NodeControl:
         return _Looked(NodeReading(node, shelves, is_stale, step.guard), step, pods, exceeded)
 
     def _record(self, policies: Sequence[OversubscriptionPolicy], looked: Mapping[str, _Looked], now: float) -> None:
-        """Counts nodes of which a peak was told, and those where it was exceeded or the guard stepped in."""
+        """Counts nodes of which a peak was told, as far as their usage is known, and those where it was exceeded or the
+        guard stepped in."""
         records: dict[tuple[str, Resource], BudgetRecord] = {}
         for policy in policies:
             mine = [each for each in looked.values() if policy.selects(each.reading.node)]
@@ -279,7 +280,7 @@ class NodeControl:
                 told, violated, worst = [], [], 0.0
                 for each in mine:
                     shelf = each.reading.shelves[resource].shelf
-                    if isinstance(shelf.peak, ToldPeak):
+                    if isinstance(shelf.peak, ToldPeak) and not each.reading.is_stale:
                         told.append(each.reading.node.name)
                         if resource in each.exceeded or (each.guard.is_intervention and policy.sells):
                             violated.append(each.reading.node.name)

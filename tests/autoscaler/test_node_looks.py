@@ -1,25 +1,29 @@
 """When nodes are looked at: beside the loop, more seldom where nothing is sold, never by a copy that does not lead."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 from starlette.testclient import TestClient
 
 from autoscaler.api.app import STUCK_SECONDS, build_app
+from autoscaler.cluster.containers import Amounts
 from autoscaler.cluster.nodes import NodePod, NodeState
 from autoscaler.controller.autoscalers import Mode
 from autoscaler.controller.gpu_sharing import GpuSharing
 from autoscaler.controller.node_peaks import PeakTeller
-from autoscaler.controller.node_ports import NodeObservation
+from autoscaler.controller.node_ports import NodeObservation, PlacedSource
 from autoscaler.controller.nodes import NodeControl
-from autoscaler.controller.policies import OversubscriptionPolicy
+from autoscaler.controller.policies import OversubscriptionPolicy, Terms
 from autoscaler.errors import ClusterUnavailable
 from autoscaler.settings import OversubscriptionSettings
 from predictor.sources.http import PrometheusEndpoint
 from predictor.sources.prometheus import PrometheusSource
+from predictor.usage.panel import Resource
+from predictor.usage.placed import MeanPods, NodeUsage, Placed
 from tests.support.http_answers import unused_url
 from tests.support.kube_api import wait_until
 from tests.support.scaling import ScalingParts
@@ -57,14 +61,58 @@ class Policies:
         """Events are not kept."""
 
 
-def control_of(cluster: Policies, parts: ScalingParts | None = None) -> NodeControl:
+def control_of(cluster: Policies, parts: ScalingParts | None = None, placed: PlacedSource | None = None) -> NodeControl:
     """Beside a controller whose cycles are 30 s apart."""
     source = PrometheusSource(PrometheusEndpoint(url=unused_url()))
     controller = (parts or ScalingParts()).controller()
     settings = OversubscriptionSettings(guard_interval=timedelta(milliseconds=10))
-    return NodeControl(
-        cluster, source, settings, controller, PeakTeller(source, 300), GpuSharing(source, 300, settings.usable_share)
-    )
+    peaks = PeakTeller(placed or source, 300, is_patient=True)
+    gpus = GpuSharing(source, 300, settings.usable_share)
+    return NodeControl(cluster, placed or source, settings, controller, peaks, gpus)
+
+
+WEB = Placed("n1", "shop/Deployment/web")
+DAY = 86_400.0
+
+
+@dataclass
+class OneNode(Policies):
+    """A node with a pod that requests two of its four cores."""
+
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+    def observe_nodes(self) -> NodeObservation:
+        terms = {Resource.CPU: Terms(0.01, DAY, 1.5)}
+        policy = OversubscriptionPolicy(name="p", uid="p", generation=1, terms=terms, status=self.told)
+        node = NodeState(WEB.node, "n", allocatable=Amounts(4.0, None))
+        pod = NodePod("shop", "web-0", "w", WEB.node, WEB.workload, Amounts(2.0, None))
+        return NodeObservation((policy,), (node,), (pod,))
+
+    def set_policy_status(self, policy: OversubscriptionPolicy, status: Mapping[str, object]) -> None:
+        self.told = status
+
+
+@dataclass
+class OneCore:
+    """The pod has used one core for four weeks; whether it is measured now is said from without."""
+
+    is_measured: bool = True
+
+    def fetch_mean_pods(
+        self, names: Collection[Placed], *, start_seconds: int, end_seconds: int, step_seconds: int
+    ) -> MeanPods:
+        usage = np.ones((len(names), (end_seconds - start_seconds) // step_seconds + 1), np.float32)
+        return MeanPods(
+            tuple(names), start_seconds, step_seconds, {Resource.CPU: usage, Resource.MEMORY: usage * 2**30}
+        )
+
+    def fetch_node_usage(self, now_seconds: float) -> NodeUsage:
+        usage = {Resource.CPU: {WEB: 1.0}, Resource.MEMORY: {WEB: 2.0**30}}
+        pods = {each: {WEB: 1.0} for each in usage}
+        now = int(now_seconds)
+        if not self.is_measured:
+            return NodeUsage(now - 60, now, {each: {} for each in usage}, {each: {} for each in usage})
+        return NodeUsage(now - 60, now, usage, pods)
 
 
 def looks(control: NodeControl, outcome: str) -> float:
@@ -102,6 +150,25 @@ def test_a_copy_that_does_not_lead_looks_at_nothing() -> None:
     parts.leadership.is_leader = True
     control.look()
     assert (cluster.looks, cluster.statuses) == (1, ["Auto"])
+
+
+def test_a_node_that_nobody_measures_is_not_counted_as_watched() -> None:
+    """Though its peak is told from what it did before: a budget of violations that nobody could have seen is none."""
+    cluster, source = OneNode(), OneCore(is_measured=False)
+    parts = ScalingParts()
+    control = control_of(cluster, parts, source)
+
+    control.look()
+    assert cluster.told["nodes"] == {"selected": 1, "cold": 0, "stale": 1, "suspended": 0}
+    (cpu,) = cluster.told["resources"]
+    assert 1 <= cpu["predictedPeak"] < 1.1
+    assert (cpu["rate"], cpu["violations"]["nodeHorizons"]) == (1, 0)
+
+    source.is_measured = True
+    parts.clock.now += 1
+    control.look()
+    assert cluster.told["nodes"]["stale"] == 0
+    assert cluster.told["resources"][0]["violations"]["nodeHorizons"] == 1
 
 
 def test_looks_go_on_after_one_that_failed_and_one_that_broke() -> None:
