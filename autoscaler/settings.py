@@ -116,14 +116,15 @@ class VerticalSettings(Section):
 
 
 class OversubscriptionSettings(Section):
-    """How much more than a node pool's allocatable may be requested."""
+    """How much more than a node pool's allocatable may be requested; what OversubscriptionPolicies state is in each."""
 
     violation_probability: float = Field(default=0.01, gt=0, lt=0.5)
-    """Accepted probability that a pool's usage exceeds its allocatable at any step within the horizon."""
+    """Accepted probability that usage exceeds the predicted peak at any step within the horizon: in `foresize
+    oversubscribe` and pools' ratios, as each OversubscriptionPolicy states its own."""
     horizon: Duration = timedelta(days=1)
-    """The peak of usage over this span must fit."""
+    """The peak of usage over this span must fit, there as well."""
     max_ratio: float = Field(default=3.0, ge=1, le=10)
-    """No more than this, whatever is predicted."""
+    """No ratio of a pool is more than this, whatever is predicted; a policy has its `maxRate`."""
     resources: Annotated[tuple[Literal["cpu", "memory", "gpu"], ...], Listed] = ("cpu", "memory")
     """Resources for which a ratio is computed."""
     usable_share: float = Field(default=0.9, gt=0, le=1)
