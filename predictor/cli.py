@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from predictor.serving.predictor import Forecasts, ServedForecast
+    from predictor.serving.forecasts import Forecasts, ServedForecast
     from predictor.settings import PredictorSettings
 
 LoadSettings = Callable[[Mapping[tuple[str, ...], Any]], "PredictorSettings"]
@@ -64,7 +64,7 @@ def forecast(
     from datetime import timedelta
 
     from predictor.serving.bundle import NoForecast
-    from predictor.serving.predictor import Origin
+    from predictor.serving.forecasts import Origin
     from predictor.settings import duration_text
     from predictor.sources.files import FileSource
     from predictor.usage.panel import Resource

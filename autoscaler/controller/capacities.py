@@ -36,7 +36,7 @@ from autoscaler.settings import ScalingSettings
 from models.capacity import LoadHistory
 from models.forecast import FloatArray
 from predictor.errors import PredictorError
-from predictor.serving.predictor import Forecasts
+from predictor.serving.forecasts import Forecasts
 from predictor.usage.panel import Resource, SeriesKey, Severity, UsagePanel
 
 log = structlog.get_logger("autoscaler.capacities")

@@ -18,7 +18,7 @@ from autoscaler.decisions.capacity import exceeded_by
 from models.forecast import SECONDS_PER_DAY, BoolArray, FloatArray, ForecastError, IntArray
 from models.margins import Advised, DemandMargins
 from predictor.serving.bundle import NoForecast
-from predictor.serving.predictor import Forecasts
+from predictor.serving.forecasts import Forecasts
 from predictor.usage.panel import SeriesKey, UsagePanel
 
 SIGNAL_LEVELS = (0.5, 0.9, 0.98)

@@ -47,7 +47,7 @@ from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailabl
 from autoscaler.metrics import AutoscalerMetrics
 from autoscaler.settings import ScalingSettings
 from predictor.serving.bundle import NoForecast
-from predictor.serving.predictor import Forecasts
+from predictor.serving.forecasts import Forecasts
 from predictor.usage.panel import Resource, SeriesKey
 
 log = structlog.get_logger("autoscaler.controller")

@@ -41,7 +41,7 @@ from autoscaler.decisions.replicas import decide_replicas
 from autoscaler.settings import ScalingSettings
 from models.forecast import ForecastError
 from predictor.serving.bundle import NoForecast
-from predictor.serving.predictor import Forecasts, Origin, ServedForecast
+from predictor.serving.forecasts import Forecasts, Origin, ServedForecast
 from predictor.usage.panel import Resource, SeriesKey
 
 LONGEST_LAG_SECONDS = 120.0

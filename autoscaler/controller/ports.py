@@ -11,7 +11,8 @@ from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import PredictiveAutoscaler, Rival, TargetRef
 from autoscaler.decisions.resizes import PodResize
 from predictor.errors import PredictorError
-from predictor.serving.predictor import NO_QUERIES, Forecasts
+from predictor.serving.forecasts import Forecasts
+from predictor.serving.predictor import NO_QUERIES
 from predictor.usage.containers import ContainerUsage
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from predictor.usage.ready import ReadyHistory

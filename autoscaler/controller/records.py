@@ -14,7 +14,7 @@ from autoscaler.controller.sizing import Sizing, resize_text, sizing_status
 from autoscaler.controller.surviving import survival_json
 from autoscaler.decisions.capacity_curve import estimate
 from autoscaler.metrics import BudgetReading, CapacityReading, WorkloadReading
-from predictor.serving.predictor import ModelInUse
+from predictor.serving.forecasts import ModelInUse
 from predictor.usage.panel import Resource
 
 JsonObject = dict[str, Any]

@@ -15,7 +15,7 @@ from predictor.api.service import ForecastService
 from predictor.errors import UnknownWorkload
 from predictor.metrics import PredictorMetrics
 from predictor.serving.bundle import NoForecast
-from predictor.serving.predictor import Forecasts, ServedForecast
+from predictor.serving.forecasts import Forecasts, ServedForecast
 from predictor.usage.panel import Resource, SeriesKey
 
 UNITS = {

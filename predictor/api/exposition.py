@@ -13,7 +13,7 @@ from predictor import metrics
 from predictor.metrics import Family, Published, Sample
 from predictor.serving.accuracy import PER_LEVEL, AccuracyTracker, Scores
 from predictor.serving.bundle import NoForecast
-from predictor.serving.predictor import Forecasts, ObservedUsage, ServedForecast
+from predictor.serving.forecasts import Forecasts, ObservedUsage, ServedForecast
 from predictor.settings import duration_text
 from predictor.usage.panel import SeriesKey
 

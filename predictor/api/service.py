@@ -14,7 +14,8 @@ from predictor.api.exposition import published
 from predictor.metrics import DETAILED_SERIES, PredictorMetrics, Published
 from predictor.serving.accuracy import AccuracyError, AccuracyTracker
 from predictor.serving.bundle import NoForecast, PanelForecast
-from predictor.serving.predictor import Forecasts, Origin, Predictor
+from predictor.serving.forecasts import Forecasts, Origin
+from predictor.serving.predictor import Predictor
 
 log = structlog.get_logger("foresize.serve")
 

@@ -20,7 +20,7 @@ from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
 from models.forecast import FloatArray
 from pipelines.steps.replay import ReplayPlan, safe_peaks
 from predictor.serving.bundle import NoForecast
-from predictor.serving.predictor import Forecasts, ServedForecast
+from predictor.serving.forecasts import Forecasts, ServedForecast
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, a_panel, noon_rush
 from tests.support.serving import STEP_SECONDS, ManualClock

@@ -18,7 +18,8 @@ from pipelines.flows.train import train
 from predictor.errors import CorruptModel, InvalidUsage
 from predictor.registry.memory import MemoryBundleStore
 from predictor.serving.bundle import Bundle, SeriesForecast
-from predictor.serving.predictor import Predictor, ServedForecast
+from predictor.serving.forecasts import ServedForecast
+from predictor.serving.predictor import Predictor
 from predictor.settings import HistorySettings
 from predictor.sources.files import MemorySource
 from predictor.usage.kin import Kin

@@ -17,7 +17,8 @@ from pipelines.steps.score import bundle_backtest, bundle_backtests
 from predictor.registry.kept import KeptModel
 from predictor.registry.memory import MemoryBundleStore
 from predictor.serving.bundle import COMBINATION, Bundle, SeriesForecast, SeriesModel, Served
-from predictor.serving.predictor import Predictor, ServedForecast
+from predictor.serving.forecasts import ServedForecast
+from predictor.serving.predictor import Predictor
 from predictor.sources.files import MemorySource
 from predictor.usage.kin import Kin
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel

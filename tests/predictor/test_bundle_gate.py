@@ -18,7 +18,8 @@ from pipelines.steps.score import bundle_backtest
 from predictor.registry.kept import KeptModel
 from predictor.registry.memory import MemoryBundleStore
 from predictor.serving.bundle import Bundle, SeriesForecast
-from predictor.serving.predictor import Predictor, ServedForecast
+from predictor.serving.forecasts import ServedForecast
+from predictor.serving.predictor import Predictor
 from predictor.sources.files import MemorySource
 from predictor.usage.panel import Resource, UsagePanel
 from tests.support.bundles import LEVELS

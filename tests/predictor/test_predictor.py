@@ -12,8 +12,9 @@ from models.forecast import ForecastError
 from predictor.errors import CorruptModel, ModelNotFound, RegistryUnavailable, UnknownWorkload
 from predictor.registry.memory import MemoryBundleStore
 from predictor.serving.bundle import Bundle, NoForecast
+from predictor.serving.forecasts import Forecasts, ObservedUsage, Origin, ServedForecast
 from predictor.serving.ports import StoredBundle
-from predictor.serving.predictor import Forecasts, ObservedUsage, Origin, Predictor, ServedForecast
+from predictor.serving.predictor import Predictor
 from predictor.usage.panel import Finding, Resource, SeriesKey, Severity, UsagePanel
 from tests.support.scaling import CART, NOON_SECONDS, SwitchableSource, a_panel, noon_rush
 from tests.support.serving import LEVELS, START_SECONDS, STEP_SECONDS, a_store

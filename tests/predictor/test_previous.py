@@ -13,8 +13,9 @@ from predictor.registry.kept import KeptModel
 from predictor.registry.last_good import LastGoodStore
 from predictor.registry.memory import MemoryBundleStore
 from predictor.serving.bundle import Bundle
+from predictor.serving.forecasts import Forecasts, Origin, ServedForecast
 from predictor.serving.ports import StoredBundle, alias_before
-from predictor.serving.predictor import Forecasts, Origin, Predictor, ServedForecast
+from predictor.serving.predictor import Predictor
 from predictor.serving.previous import PreviousChampion, Work, beside
 from predictor.settings import PredictorSettings
 from predictor.sources.files import MemorySource
