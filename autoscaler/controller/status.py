@@ -24,7 +24,7 @@ from autoscaler.controller.autoscalers import (
 from autoscaler.controller.budgeting import budget_status
 from autoscaler.controller.learning import capacity_status, recorded_curve, remembered_curve
 from autoscaler.controller.planning import Plan, steered_hpa
-from autoscaler.controller.records import ActResult, Outcome
+from autoscaler.controller.records import ActResult, DecisionRecord, Outcome
 from autoscaler.controller.sizing import Sizing, recommendation_provided, sizing_essence, sizing_status
 from autoscaler.controller.surviving import CONDITION, survival_verdict
 from autoscaler.decisions.budget import NO_VIOLATIONS, BudgetMemory
@@ -373,14 +373,15 @@ def essence_of(status: Mapping[str, Any]) -> JsonObject:
     }
 
 
-def outline_of(plan: Plan, result: ActResult) -> tuple[object, ...] | None:
+def outline_of(record: DecisionRecord) -> tuple[object, ...] | None:
     """What the essence of a status follows from, beside the status before, without making it; None where only the
-    status itself tells.
+    status itself tells, as where containers are sized.
 
     Two equal outlines after one another have one essence: all else that a status says are figures and sentences.
     """
+    plan, result = record.plan, record.result
     target, decision, remembered = plan.workload.target, plan.decision, plan.remembered
-    if plan.policy is None or plan.learned is not None or isinstance(target, Hold):
+    if plan.policy is None or plan.learned is not None or record.sizing is not None or isinstance(target, Hold):
         return None
     if plan.autoscaler.survives is not None or plan.untold_from is not None or result.outcome is Outcome.APPLIED:
         return None

@@ -113,7 +113,7 @@ class Teller:
         for each in tellings:
             known = self._statuses.get(each.uid)
             if known is not None and each.matters is not _Importance.CHANGE:
-                self._statuses[each.uid] = known._replace(outline=_outline(each.record))
+                self._statuses[each.uid] = known._replace(outline=outline_of(each.record))
         waiting = [each for each in tellings if each.is_due(now_seconds)]
         waiting.sort(key=lambda each: (-int(each.matters), each.written_at_seconds))
         is_over = threading.Event()
@@ -129,7 +129,7 @@ class Teller:
                 return refusal
             if refusal is not None:
                 return None
-            outline = _outline(each.record)
+            outline = outline_of(each.record)
             self._statuses[each.uid] = _Written(each.status, each.essence, now_seconds, outline)
             self._untold.pop(each.uid, None)
             return self._published(each, may_write, now_seconds)
@@ -161,7 +161,7 @@ class Teller:
         known = self._statuses.get(uid)
         if known is None or known.outline is None or uid in self._untold:
             return False
-        return now_seconds - known.at_seconds < REFRESH_SECONDS and known.outline == _outline(record)
+        return now_seconds - known.at_seconds < REFRESH_SECONDS and known.outline == outline_of(record)
 
     def _telling(self, record: DecisionRecord, before: Remembered, now: float) -> _Telling:
         """What is to be said of an object, with what earlier cycles could not say any more."""
@@ -207,8 +207,3 @@ class Teller:
             self._metrics.dependency_up.labels("kubernetes").set(0)
             return problem
         return None
-
-
-def _outline(record: DecisionRecord) -> tuple[object, ...] | None:
-    """Of sized containers only the status tells."""
-    return None if record.sizing is not None else outline_of(record.plan, record.result)

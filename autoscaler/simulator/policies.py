@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import isnan, nan
 from typing import Protocol
 
+from autoscaler.cluster.commands import Decision
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import DemandForecast, ObservedDemand, RemovalLimit, WorkloadSnapshot
 from autoscaler.decisions.break_even import BREAK_EVEN_LEVEL, kept_for_later, strictest
@@ -120,6 +121,8 @@ class ForesizeRun:
         self._memory: ReplicaMemory = NO_MEMORY
         self._settled: tuple[object, ...] = ()
         self._last_seconds = 0.0
+        self.decision: Decision | None = None
+        """The last one; of ticks that saw the same as that one, too."""
 
     def replicas(self, tick: Tick) -> int:
         """What the controller would set the replicas to.
@@ -154,6 +157,7 @@ class ForesizeRun:
             removal=strictest(RemovalLimit(0, veto) if veto is not None else None, self._kept(tick)),
         )
         decision, self._memory = decide_replicas(snapshot, self._forecast, self._memory, rules, now)
+        self.decision = decision
         change = decision.desired - tick.replicas
         self._settled = ()
         if change:

@@ -11,7 +11,6 @@ from autoscaler.cluster.capacity import Capacity
 from autoscaler.cluster.reasons import Hold
 from autoscaler.cluster.resources import Resources
 from autoscaler.controller.autoscalers import NOTHING_REMEMBERED, Indicator, IndicatorKind
-from autoscaler.controller.capacities import CapacityWatch
 from autoscaler.controller.explanation import explanation
 from autoscaler.controller.learning import (
     LatencyQueries,
@@ -25,7 +24,6 @@ from autoscaler.controller.learning import (
     standing_capacity,
     with_capacity,
 )
-from autoscaler.controller.loop import Controller
 from autoscaler.controller.policy import policy_of
 from autoscaler.decisions.capacity_curve import Knot, LearnedCurve, relied_on
 from autoscaler.settings import ScalingSettings
@@ -35,6 +33,7 @@ from predictor.errors import PredictorError, SourceUnavailable
 from predictor.usage.panel import Resource, SeriesKey, UsagePanel
 from predictor.usage.ready import ReadyHistory
 from predictor.usage.throttled import ThrottledHistory
+from tests.support.learning import LearningController
 from tests.support.scaling import CART, DAYS, NOON_SECONDS, ScalingParts, a_target, an_autoscaler
 from tests.support.serving import START_SECONDS, STEP_SECONDS
 
@@ -112,7 +111,7 @@ class LatePast:
 
 
 @dataclass
-class Learning:
+class Learning(LearningController):
     """A workload whose capacity is learned."""
 
     spec: Mapping[str, Any] = field(default_factory=lambda: {"indicator": HISTOGRAM})
@@ -120,31 +119,14 @@ class Learning:
     replicas: int = 8
 
     def __post_init__(self) -> None:
-        self.parts = ScalingParts(
+        parts = ScalingParts(
             usage_by_workload={CART: self.past.load},
             autoscalers=(an_autoscaler(resource=Resource.REQUESTS, **self.spec),),
             targets=(a_target(replicas=self.replicas, version="one"),),
             settings=ScalingSettings(learned_margins=False),
             resource=Resource.REQUESTS,
         )
-        self.controller = self.another()
-
-    def another(self) -> Controller:
-        """One more copy of the controller, which knows nothing but what the cluster says."""
-        made = self.parts.controller()
-        made.capacities = CapacityWatch(self.past, self.parts.settings, 300, is_patient=True)
-        return made
-
-    def minutes(self, count: int) -> None:
-        """So many pass, a cycle each."""
-        for _ in range(count):
-            self.parts.clock.now += 60
-            self.controller.cycle()
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """What the status says of capacity."""
-        return dict(self.parts.status()["capacity"])
+        self.begin(parts, self.past)
 
 
 def test_replicas_are_chosen_by_what_was_learned_that_they_carry() -> None:

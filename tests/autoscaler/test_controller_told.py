@@ -26,21 +26,21 @@ HPA = Rival(RivalKind.HPA, "shop", "cart-hpa", REF, min_replicas=2, max_replicas
 UID = f"object of {CART}"
 
 
-def spec(**wishes: object) -> Callable[[ScalingParts], None]:
+def spec(**wishes: Any) -> Callable[[ScalingParts], None]:
     """The object is edited."""
 
     def edit(parts: ScalingParts) -> None:
         before = parts.cluster.autoscalers[UID]
-        parts.cluster.autoscalers[UID] = replace(before, generation=before.generation + 1, **wishes)  # type: ignore[arg-type]
+        parts.cluster.autoscalers[UID] = replace(before, generation=before.generation + 1, **wishes)
 
     return edit
 
 
-def target(**seen: object) -> Callable[[ScalingParts], None]:
+def target(**seen: Any) -> Callable[[ScalingParts], None]:
     """Its target is seen otherwise."""
 
     def change(parts: ScalingParts) -> None:
-        parts.cluster.targets[CART] = replace(parts.cluster.targets[CART], **seen)  # type: ignore[arg-type]
+        parts.cluster.targets[CART] = replace(parts.cluster.targets[CART], **seen)
 
     return change
 
@@ -263,7 +263,7 @@ def test_decisions_of_one_outline_have_one_essence() -> None:
 
     for first, second in combinations((lambda same: same, *VARIATIONS), 2):
         plan, result = second(first(base))
-        outline = outline_of(plan, result)
+        outline = outline_of(replace(record, plan=plan, result=result))
         if outline is not None:
             essences.setdefault(repr(outline), []).append(essence_of(status_of(plan, result, before, LATER)))
 

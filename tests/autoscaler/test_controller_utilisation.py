@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from autoscaler.controller.autoscalers import Indicator, IndicatorKind
-from autoscaler.controller.capacities import CapacityWatch
 from autoscaler.controller.explanation import explanation
 from autoscaler.controller.learning import usage_history
-from autoscaler.controller.loop import Controller
 from autoscaler.controller.records import DecisionRecord
 from autoscaler.settings import ScalingSettings
 from benchmarks.knee import counted, true_knee
@@ -22,6 +20,7 @@ from predictor.errors import PredictorError, SourceUnavailable
 from predictor.usage.panel import SeriesKey, UsagePanel
 from predictor.usage.ready import ReadyHistory
 from predictor.usage.throttled import ThrottledHistory
+from tests.support.learning import LearningController
 from tests.support.scaling import CART, DAYS, ScalingParts, a_target, an_autoscaler
 from tests.support.serving import START_SECONDS, STEP_SECONDS
 
@@ -88,7 +87,7 @@ class ThrottledPast:
 
 
 @dataclass
-class Learning:
+class Learning(LearningController):
     """A workload whose utilisation is learned."""
 
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -102,7 +101,7 @@ class Learning:
     """Utilisation."""
 
     def __post_init__(self) -> None:
-        self.parts = ScalingParts(
+        parts = ScalingParts(
             usage_by_workload={CART: self.past.usage},
             autoscalers=(an_autoscaler(**self.spec),),
             targets=(
@@ -116,24 +115,7 @@ class Learning:
                 scale_down_stabilisation=timedelta(0),
             ),
         )
-        self.controller = self.another()
-
-    def another(self) -> Controller:
-        """One more copy of the controller, which knows nothing but what the cluster says."""
-        made = self.parts.controller()
-        made.capacities = CapacityWatch(self.past, self.parts.settings, 300, is_patient=True)
-        return made
-
-    def minutes(self, count: int) -> None:
-        """So many pass, a cycle each."""
-        for _ in range(count):
-            self.parts.clock.now += 60
-            self.controller.cycle()
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """What the status says of capacity."""
-        return dict(self.parts.status()["capacity"])
+        self.begin(parts, self.past)
 
     @property
     def record(self) -> DecisionRecord:

@@ -14,7 +14,7 @@ from autoscaler.decisions.budget import BudgetRules
 from autoscaler.settings import ScalingSettings
 from autoscaler.simulator.outcome import ReplaySettings, ReplayWorkload
 from autoscaler.simulator.policies import ForesizePolicy, Tick
-from predictor.serving.predictor import ServedForecast
+from predictor.serving.forecasts import ServedForecast
 from predictor.usage.panel import Resource, SeriesKey
 from tests.support.scaling import CART, NOON_SECONDS, ScalingParts, noon_rush
 from tests.support.serving import STEP_SECONDS, ManualClock
@@ -36,7 +36,7 @@ def controlled(parts: ScalingParts) -> list[Decision]:
 
 @pytest.mark.parametrize("bursts", [False, True])
 def test_one_decision_log_replayed_through_both_is_identical(bursts: bool) -> None:
-    """At each step the same replicas: the log of a controller's five hours, fed to the replay's policy."""
+    """Replicas, every reason and the rung: the log of a controller's five hours, fed to the replay's policy."""
     usage = noon_rush(2.0, 5.6)
     if bursts:
         usage = usage * np.random.default_rng(3).choice([1.0, 1.0, 1.0, 1.9], usage.size)
@@ -54,10 +54,14 @@ def test_one_decision_log_replayed_through_both_is_identical(bursts: bool) -> No
         rules=rules_of(NO_RULES, NO_RULES, scaling),
     )
     run = policy.start(0, _workload(scaling), ReplaySettings(step_seconds=STEP_SECONDS))
-    replayed = [run.replicas(_seen(step, each)) for step, each in enumerate(log)]
+    replayed = []
+    for step, each in enumerate(log):
+        assert run.replicas(_seen(step, each)) == each.desired
+        assert run.decision is not None
+        replayed.append(run.decision)
 
-    assert replayed == [each.desired for each in log]
-    assert len({each.desired for each in log}) > 1
+    assert [_said(each) for each in replayed] == [_said(each) for each in log]
+    assert len({_said(each) for each in log}) > 3
     assert all(after.current == before.desired for before, after in pairwise(log))
 
 
@@ -103,6 +107,12 @@ def test_a_controller_that_tightens_is_replayed_to_the_replica() -> None:
     assert replayed == [each.plan.decision.desired for each in log]
     assert len({each.level for each in budgets}) > 2
     assert len(set(replayed)) > 2
+
+
+def _said(decision: Decision) -> tuple[object, ...]:
+    """What was decided and why; in words that differ with the time alone, it says the same."""
+    reasons = tuple(each.code for each in decision.reasons)
+    return decision.current, decision.desired, type(decision.outcome), decision.reason.code, reasons, decision.rung
 
 
 def _workload(scaling: ScalingSettings) -> ReplayWorkload:

@@ -18,7 +18,7 @@ def run_demo(folder: Path, environment: dict[str, str]) -> subprocess.CompletedP
     command = [str(FORESIZE), "demo", "--days", "14", "--seed", "3"]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("FORESIZE_")}
     return subprocess.run(
-        command, cwd=folder, env=variables | environment, capture_output=True, text=True, check=False, timeout=600
+        command, cwd=folder, env=variables | environment, capture_output=True, text=True, check=False, timeout=300
     )
 
 
@@ -32,7 +32,7 @@ def assert_whole(result: subprocess.CompletedProcess[str], folder: Path) -> None
 
 
 @pytest.mark.real
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_the_demo_runs_on_a_real_prometheus(tmp_path: Path) -> None:
     """History in a real Prometheus, a registered champion with one peak, a replay with node pools, and the report.
 
