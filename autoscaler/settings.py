@@ -121,6 +121,8 @@ class OversubscriptionSettings(Section):
     violation_probability: float = Field(default=0.01, gt=0, lt=0.5)
     """Accepted probability that usage exceeds the predicted peak at any step within the horizon: in `foresize
     oversubscribe` and pools' ratios, as each OversubscriptionPolicy states its own."""
+    memory_violation_probability: float = Field(default=0.001, gt=0, lt=0.5)
+    """The same of memory: who lacks CPU waits, who lacks memory is killed."""
     horizon: Duration = timedelta(days=1)
     """The peak of usage over this span must fit, there as well."""
     max_ratio: float = Field(default=3.0, ge=1, le=10)
@@ -139,6 +141,10 @@ class OversubscriptionSettings(Section):
     stale_after: Duration = timedelta(minutes=3)
     """Nodes offer what they have sold, and no more, once Prometheus has not answered for so long; a node that is not in
     its answer, as it was not measured within two scrapes, does so at once."""
+
+    def probability_of(self, resource: str) -> float:
+        """With which usage of a resource may exceed the predicted peak."""
+        return self.memory_violation_probability if resource == "memory" else self.violation_probability
 
 
 class WebhookSettings(Section):

@@ -12,6 +12,8 @@ from predictor.usage.panel import Resource
 POLICY_KIND = "OversubscriptionPolicy"
 FLOOR = Amounts(0.01, 32 * 2**20)
 """No request is lowered below this, where a policy does not say."""
+VIOLATION_PROBABILITY = {Resource.CPU: 0.01, Resource.MEMORY: 0.001, Resource.GPU: 0.01}
+"""Where a policy does not say: who lacks CPU waits, who lacks memory is killed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def pool_readings(panel: UsagePanel, pools: NodePools, settings: Oversubscriptio
             peak = node_peak_quantile(
                 ran.usage,
                 ran.limits,
-                level=1.0 - settings.violation_probability,
+                level=1.0 - settings.probability_of(resource),
                 horizon_steps=horizon_steps,
                 requests=requests,
             )

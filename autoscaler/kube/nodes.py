@@ -16,7 +16,7 @@ from autoscaler.cluster.nodes import RECLAIMED, UNITS_PER_BASE_UNIT, Actuator, G
 from autoscaler.controller.autoscalers import API_VERSION, PAUSED_ANNOTATION, Mode, as_micro_time, seconds_of
 from autoscaler.controller.gpu_sharing import GPU_CONFIG_LABEL
 from autoscaler.controller.node_ports import NodeObservation
-from autoscaler.controller.policies import FLOOR, POLICY_KIND, OversubscriptionPolicy, Terms
+from autoscaler.controller.policies import FLOOR, POLICY_KIND, VIOLATION_PROBABILITY, OversubscriptionPolicy, Terms
 from autoscaler.controller.quantities import quantity
 from autoscaler.decisions.amplification import first_request
 from autoscaler.errors import ClusterRefused, ClusterUnavailable
@@ -157,17 +157,17 @@ def policy_of(item: JsonObject) -> OversubscriptionPolicy:
             floor=Amounts(*(given if given is not None else own for given, own in zip(least, FLOOR, strict=True))),
             gpu_strategy=GpuStrategy((actuator.get("gpu") or {}).get("strategy", GpuStrategy.TIME_SLICING)),
             selector=frozenset((str(k), str(v)) for k, v in (spec.get("nodeSelector") or {}).items()),
-            terms={
-                Resource(each["name"]): Terms(
-                    float(each["violationProbability"]), _duration(str(each["horizon"])), float(each["maxRate"])
-                )
-                for each in spec["resources"]
-            },
+            terms={Resource(each["name"]): _terms_of(each) for each in spec["resources"]},
             mode=Mode(spec.get("mode", Mode.OBSERVE)),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__} "
         return OversubscriptionPolicy(**identity, problem=f"spec cannot be followed: {kind}{error}; apply it again")
+
+
+def _terms_of(each: Mapping[str, Any]) -> Terms:
+    probability = each.get("violationProbability", VIOLATION_PROBABILITY[Resource(each["name"])])
+    return Terms(float(probability), _duration(str(each["horizon"])), float(each["maxRate"]))
 
 
 def node_of(item: JsonObject) -> NodeState:

@@ -11,7 +11,10 @@ from pipelines.cli.common import HISTORY, LoadSettings, bad_input, check_outputs
 @click.option("--history", type=HISTORY, required=True, help="Usage table (Parquet or CSV).")
 @click.option("--placement", type=HISTORY, help="Table (Parquet or CSV) with the columns workload and node.")
 @click.option(
-    "--violation-probability", type=float, metavar="P", help="Share of decisions that usage may exceed, such as 0.01."
+    "--violation-probability",
+    type=float,
+    metavar="P",
+    help="Share of decisions that usage may exceed, of every resource; without it 0.01, and 0.001 of memory.",
 )
 @click.option("--step", metavar="DURATION", help="Spacing of samples, such as 5m.")
 @click.option("--span", metavar="DURATION", help="How much past is read, such as 35d.")
@@ -51,6 +54,7 @@ def oversubscribe(
     settings = load(
         {
             ("oversubscription", "violation_probability"): violation_probability,
+            ("oversubscription", "memory_violation_probability"): violation_probability,
             ("history", "step"): step,
             ("history", "span"): span,
         }

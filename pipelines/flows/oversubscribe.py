@@ -85,7 +85,8 @@ class PackingReport:
 class OversubscriptionReport:
     """What came of it."""
 
-    violation_probability: float
+    violation_probabilities: Mapping[Resource, float]
+    """What was accepted of each resource that was asked for."""
     horizon_seconds: int
     decided_at_seconds: int
     nodes: tuple[NodeDecision, ...]
@@ -137,7 +138,7 @@ def oversubscribe(
                 decided_at=range(first, panel.steps + 1, every),
                 past_steps=LONGEST_PAST_SECONDS // panel.step_seconds,
             )
-            ours = foresize_peaks(replay, asked.violation_probability)
+            ours = foresize_peaks(replay, asked.probability_of(resource))
         for row, node in enumerate(replay.nodes):
             past, limits = replay.pasts[row][-1], float(replay.limits[row, -1])
             if np.isnan(limits):
@@ -155,7 +156,7 @@ def oversubscribe(
             with clock.step(f"pack {resource.value}") as progress:
                 waiting = _in_drawn_order(nodes, resource, panel.step_seconds)
                 try:
-                    packings[resource] = _packing(waiting, horizon, asked.violation_probability, progress)
+                    packings[resource] = _packing(waiting, horizon, asked.probability_of(resource), progress)
                 except ReplayError as why:
                     findings.append(_note("", resource, f"not packed: {why}"))
     if not decisions:
@@ -164,7 +165,7 @@ def oversubscribe(
             f"{' or '.join(asked.resources)}, with a limit, capacity or request of each workload"
         )
     return OversubscriptionReport(
-        asked.violation_probability,
+        {each: asked.probability_of(each) for each in map(Resource, asked.resources)},
         horizon * panel.step_seconds,
         panel.end_seconds,
         tuple(sorted(decisions, key=lambda each: -each.freed / each.limits if each.limits > 0 else 0.0)),

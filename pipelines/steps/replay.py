@@ -354,7 +354,7 @@ def pool_replays(
             replays.append(
                 replay_oversubscription(
                     history,
-                    level=1.0 - settings.violation_probability,
+                    level=1.0 - settings.probability_of(resource),
                     horizon_steps=horizon_steps,
                     held_out=held_out,
                     max_ratio=settings.max_ratio,

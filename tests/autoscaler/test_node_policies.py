@@ -219,6 +219,17 @@ def test_a_spec_that_cannot_be_followed_says_why_and_selects_nothing(horizon: st
     assert not policy.selects(NODE)
 
 
+def test_memory_is_told_more_carefully_than_cpu_where_a_policy_does_not_say() -> None:
+    resources = [{"name": name, "horizon": "24h", "maxRate": 1.5} for name in ("cpu", "memory")]
+
+    policy = policy_of({"metadata": {"name": "p", "uid": "u"}, "spec": {"resources": resources}})
+
+    assert {each: terms.violation_probability for each, terms in policy.terms.items()} == {
+        Resource.CPU: 0.01,
+        Resource.MEMORY: 0.001,
+    }
+
+
 def test_a_policy_is_read_as_it_is_written() -> None:
     resources = [{"name": "cpu", "violationProbability": 0.01, "horizon": "1h30m", "maxRate": 1.5}]
     metadata = {"name": "p", "uid": "u", "annotations": {"foresize.io/paused": "yes"}}

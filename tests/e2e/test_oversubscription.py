@@ -427,7 +427,7 @@ def test_kubectl_get_osp_shows_rates_and_nodes_that_are_not_sold_and_wide_the_bu
 
 
 def test_a_policy_observes_unless_it_says_otherwise(control_plane: ControlPlane) -> None:
-    """With a day's horizon and one violation in a hundred."""
+    """With a day's horizon; how probable a violation may be depends on the resource, so that no default is written."""
     control_plane.apply(CRDS[1])
 
     taken = control_plane.apply(a_policy("taken", {"resources": [{"name": "cpu"}], "nodeSelector": {"pool": "none"}}))
@@ -435,6 +435,4 @@ def test_a_policy_observes_unless_it_says_otherwise(control_plane: ControlPlane)
 
     assert taken["spec"]["mode"] == "Observe"
     assert taken["spec"]["actuator"] == {"type": "ExtendedResources"}
-    assert taken["spec"]["resources"] == [
-        {"name": "cpu", "violationProbability": 0.01, "horizon": "24h", "maxRate": 1.5}
-    ]
+    assert taken["spec"]["resources"] == [{"name": "cpu", "horizon": "24h", "maxRate": 1.5}]

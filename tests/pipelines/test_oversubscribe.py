@@ -210,8 +210,18 @@ def test_the_command_reads_files_and_writes_what_it_is_asked_for(
     assert result.exit_code == 0, result.output
     assert "node-1 cpu" in result.output
     assert "5.00%" in result.output
-    assert json.loads(Path("r.json").read_text())["violation_probability"] == 0.05
+    assert json.loads(Path("r.json").read_text())["violation_probability"] == {"cpu": 0.05, "memory": 0.05}
     assert "node-1 cpu" in Path("r.html").read_text()
+
+
+def test_memory_is_told_more_carefully_where_no_probability_is_stated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the report says how carefully."""
+    result = run(tmp_path, monkeypatch, "--no-packing", "--json", "r.json")
+
+    assert "1.00% (cpu) and 0.10% (memory) of nodes should exceed the peak" in result.output
+    assert json.loads(Path("r.json").read_text())["violation_probability"] == {"cpu": 0.01, "memory": 0.001}
 
 
 @pytest.mark.parametrize(
