@@ -107,6 +107,8 @@ class ReasonCode(StrEnum):
     """A policy's rate was not told lately, or not for the spec that it has now."""
     NOT_OVERSOLD = "NotOversold"
     """Nothing of the resource may be sold a second time now."""
+    SOLD_OUT = "SoldOut"
+    """No node has as much of what was reclaimed unsold as a pod would ask for."""
     REQUESTS_NOTHING = "RequestsNothing"
     """A pod requests nothing that could be lowered, or no more than the floor."""
     GUARANTEED_POD = "GuaranteedPod"

@@ -26,6 +26,7 @@ def rates_of(
             each.actuator,
             {resource: _rate(each, resource, now_seconds, stale_after_seconds) for resource in each.terms},
             each.floor,
+            {resource: float(_told(each, resource).get("largestUnsold") or 0.0) for resource in each.terms},
         )
         for each in policies
         if not each.problem
@@ -41,9 +42,7 @@ def _rate(policy: OversubscriptionPolicy, resource: Resource, now: float, stale_
     stale = _stale(policy, now, stale_after)
     if stale:
         return Hold(Reason(ReasonCode.STALE_RATE, stale))
-    told: Mapping[str, Any] = next(
-        (r for r in policy.status.get("resources") or () if r.get("name") == resource.value), {}
-    )
+    told = _told(policy, resource)
     if policy.actuator is Actuator.EXTENDED_RESOURCES:
         is_offered = float(told.get("offered") or 0.0) > 0
         return 1.0 if is_offered else Hold(Reason(ReasonCode.NOT_OVERSOLD, "its nodes offer nothing now"))
@@ -52,6 +51,10 @@ def _rate(policy: OversubscriptionPolicy, resource: Resource, now: float, stale_
         return Hold(Reason(ReasonCode.STALE_RATE, "its status has no amplification.rate"))
     rate = min(float(told_rate), policy.terms[resource].max_rate, HIGHEST_RATE)
     return rate if rate > 1 else Hold(Reason(ReasonCode.NOT_OVERSOLD, "its rate is 1: nothing is oversold"))
+
+
+def _told(policy: OversubscriptionPolicy, resource: Resource) -> Mapping[str, Any]:
+    return next((r for r in policy.status.get("resources") or () if r.get("name") == resource.value), {})
 
 
 def _stale(policy: OversubscriptionPolicy, now: float, stale_after: float) -> str:

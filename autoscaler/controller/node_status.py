@@ -75,6 +75,8 @@ class ResourceReading:
     reclaimable: float
     offered: float
     sold: float
+    largest_unsold: float
+    """Most that one node, Ready and not cordoned, offers beyond what pods there ask for."""
     violations: int
     budget: float
     budget_used: float
@@ -107,6 +109,14 @@ def resource_readings(reading: PolicyReading) -> Iterable[ResourceReading]:
             reclaimable,
             sum(each.offered for each in shelves),
             sum(each.shelf.sold for each in shelves),
+            max(
+                (
+                    max(shelf.offered - shelf.shelf.sold, 0.0)
+                    for each, shelf in zip(nodes, shelves, strict=True)
+                    if each.node.takes_pods
+                ),
+                default=0.0,
+            ),
             record.violations,
             record.budget(terms.violation_probability),
             record.used_share(terms.violation_probability),
@@ -152,6 +162,7 @@ def _essence(status: Mapping[str, Any]) -> JsonObject:
                 r.get("name"),
                 r.get("offered"),
                 r.get("sold"),
+                r.get("largestUnsold"),
                 (r.get("violations") or {}).get("count"),
                 (r.get("amplification") or {}).get("rate"),
             )
@@ -185,6 +196,7 @@ def _resource(reading: PolicyReading, sums: ResourceReading, terms: Terms) -> Js
         "reclaimable": _short(sums.reclaimable),
         "offered": _short(sums.offered),
         "sold": _short(sums.sold),
+        "largestUnsold": _short(sums.largest_unsold),
         "reasons": _reasons(reading.nodes, sums.resource),
         "violations": {
             "count": sums.violations,

@@ -10,12 +10,12 @@ Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import ceil, floor
 
 from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
-from autoscaler.cluster.nodes import Actuator, in_whole_units
+from autoscaler.cluster.nodes import Actuator, in_whole_units, shown
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.decisions.reclaiming import Reclaimable, Shelf, oversubscription_rate
 from predictor.usage.panel import Resource
@@ -91,6 +91,8 @@ class PolicyRates:
     """Of each resource that it is about: by what requests may be divided (amplification), or 1 and more where reclaimed
     resources are sold; a Hold where nothing is."""
     floor: Amounts = NO_AMOUNTS
+    unsold: Mapping[Resource, float] = field(default_factory=dict)
+    """Of each resource of which reclaimed amounts are sold: the most that one node has unsold, in its base unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +194,10 @@ def _amplifies(policy: PolicyRates) -> bool:
     return policy.actuator is Actuator.REQUEST_AMPLIFICATION
 
 
-def seller_for(placement: Placement, policies: Sequence[PolicyRates], resource: Resource) -> str | Hold:
-    """The policy that sells reclaimed amounts of the resource on nodes that a pod may go to; a Hold where none does.
+def seller_for(placement: Placement, policies: Sequence[PolicyRates], resource: Resource, wanted: float) -> str | Hold:
+    """The policy of which a node that a pod may go to has as much of the reclaimed resource unsold as is wanted.
 
-    The scheduler sees to it that the pod goes only where they are offered.
+    A Hold where none has: the pod would wait for it. The scheduler sees to it that the pod goes only where it is.
     """
     about = [each for each in policies if resource in each.rates and each.actuator is Actuator.EXTENDED_RESOURCES]
     alternatives = _alternatives(placement, frozenset(key for each in about for key, _ in each.selector))
@@ -205,10 +207,14 @@ def seller_for(placement: Placement, policies: Sequence[PolicyRates], resource: 
     reason = Reason(ReasonCode.NO_POLICY, f"{resource.value}: {text}")
     for each in about:
         if any(alternative.is_possible(each.selector) for alternative in alternatives):
-            rate = each.rates[resource]
-            if not isinstance(rate, Hold):
+            rate, unsold = each.rates[resource], each.unsold.get(resource, 0.0)
+            if isinstance(rate, Hold):
+                reason = Reason(rate.reason.code, f"{resource.value}: {each.name}: {rate.reason.message}")
+            elif wanted > unsold * (1 + ROUNDING):
+                amounts = f"{shown(resource, wanted)} are wanted, and no node has more than {shown(resource, unsold)}"
+                reason = Reason(ReasonCode.SOLD_OUT, f"{resource.value}: {each.name}: {amounts} unsold")
+            else:
                 return each.name
-            reason = Reason(rate.reason.code, f"{resource.value}: {each.name}: {rate.reason.message}")
     return Hold(reason)
 
 
@@ -222,6 +228,8 @@ class NewContainer:
     name: str
     requests: Amounts = NO_AMOUNTS
     limits: Amounts = NO_AMOUNTS
+    is_first: bool = False
+    """Whether it ends before the others begin, so that it needs room by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +334,9 @@ def translated(pod: NewPod, policies: Sequence[PolicyRates], rules: NamespaceRul
             text = f"{resource.value}: a LimitRange or ResourceQuota of the namespace asks for ordinary requests"
             held.append(Reason(ReasonCode.NAMESPACE_RULES, text))
             continue
-        seller = seller_for(pod.placement, policies, resource)
+        together = sum(wanted[each.name] or 0.0 for each in pod.containers if not each.is_first)
+        alone = max((wanted[each.name] or 0.0 for each in pod.containers if each.is_first), default=0.0)
+        seller = seller_for(pod.placement, policies, resource, max(together, alone))
         if isinstance(seller, Hold):
             held.append(seller.reason)
             continue

@@ -89,13 +89,19 @@ def reviewed(
 def new_pod_of(pod: Mapping[str, Any]) -> NewPod:
     """What decides the pod's requests."""
     spec, annotations = pod["spec"], (pod.get("metadata") or {}).get("annotations") or {}
-    containers = [each for name in CONTAINER_LISTS for each in spec.get(name) or ()]
-    asked = [{**(r.get("limits") or {}), **(r.get("requests") or {})} for r in map(_resources, containers)]
+    containers = [(part, each) for part in CONTAINER_LISTS for each in spec.get(part) or ()]
+    given = [_resources(each) for _, each in containers]
+    asked = [{**(r.get("limits") or {}), **(r.get("requests") or {})} for r in given]
     return NewPod(
         placement=_placement(spec),
         containers=tuple(
-            NewContainer(str(each["name"]), amounts_of(r.get("requests")), amounts_of(r.get("limits")))
-            for each, r in zip(containers, map(_resources, containers), strict=True)
+            NewContainer(
+                str(each["name"]),
+                amounts_of(r.get("requests")),
+                amounts_of(r.get("limits")),
+                is_first=part == "initContainers" and each.get("restartPolicy") != "Always",
+            )
+            for (part, each), r in zip(containers, given, strict=True)
         ),
         is_changed=ORIGINAL_ANNOTATION in annotations or any(set(RECLAIMED.values()) & each.keys() for each in asked),
         requests_as_a_whole=bool(spec.get("resources")),

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -294,7 +295,13 @@ def test_a_rate_is_what_the_status_says_and_no_more_than_the_spec_allows() -> No
 
 def test_a_pod_asks_for_reclaimed_resources_only_where_they_are_sold() -> None:
     """CPU by a policy that sells some; memory stays, as nobody sells any."""
-    seller = PolicyRates("s", frozenset({("pool", "general")}), Actuator.EXTENDED_RESOURCES, {Resource.CPU: 1.0})
+    seller = PolicyRates(
+        "s",
+        frozenset({("pool", "general")}),
+        Actuator.EXTENDED_RESOURCES,
+        {Resource.CPU: 1.0},
+        unsold={Resource.CPU: 2.0},
+    )
     pod = a_pod(1.5, GIB, limits=Amounts(3.0, 2 * GIB), placement=Placement())
 
     assert changed(translated(pod, [seller], NamespaceRules())) == {"app": Amounts(1.5, None)}
@@ -303,9 +310,41 @@ def test_a_pod_asks_for_reclaimed_resources_only_where_they_are_sold() -> None:
     assert why(translated(elsewhere, [seller], NamespaceRules())) is ReasonCode.NO_POLICY
 
 
+def test_a_pod_that_no_node_has_enough_unsold_for_stays_ordinary_and_does_not_wait() -> None:
+    """Containers that run at the same time need room together, one that runs first by itself."""
+
+    def with_room(cores: float) -> PolicyRates:
+        return PolicyRates(
+            "s", frozenset(), Actuator.EXTENDED_RESOURCES, {Resource.CPU: 1.0}, unsold={Resource.CPU: cores}
+        )
+
+    app, sidecar = NewContainer("app", Amounts(1.5, None)), NewContainer("sidecar", Amounts(0.5, None))
+    first = NewContainer("first", Amounts(3.0, None), is_first=True)
+
+    def found(*containers: NewContainer, room: float) -> Changed | Hold:
+        return translated(replace(a_pod(), containers=containers), [with_room(room)], NamespaceRules())
+
+    assert why(found(app, sidecar, room=1.9)) is ReasonCode.SOLD_OUT
+    assert changed(found(app, sidecar, room=2.0)) == {"app": Amounts(1.5, None), "sidecar": Amounts(0.5, None)}
+    assert why(found(app, first, room=2.9)) is ReasonCode.SOLD_OUT
+    assert set(changed(found(app, first, room=3.0))) == {"app", "first"}
+
+
+def test_how_much_is_unsold_is_read_from_the_status() -> None:
+    """One that does not say has nothing."""
+    spec = an_object(actuator={"type": "ExtendedResources"})
+    said = {"name": "cpu", "offered": 4, "sold": 1, "largestUnsold": 1.5}
+
+    (telling,) = rates_of([policy_of(told(spec, resources=[said]))], NOW, 300.0)
+    (silent,) = rates_of([policy_of(told(spec, resources=[{"name": "cpu", "offered": 4}]))], NOW, 300.0)
+
+    assert telling.unsold == {Resource.CPU: 1.5}
+    assert silent.unsold == {Resource.CPU: 0.0}
+
+
 def test_a_namespace_that_asks_for_ordinary_requests_gets_them() -> None:
     """Else its quota or LimitRange would refuse the pod."""
-    seller = PolicyRates("s", frozenset(), Actuator.EXTENDED_RESOURCES, {Resource.CPU: 1.0})
+    seller = PolicyRates("s", frozenset(), Actuator.EXTENDED_RESOURCES, {Resource.CPU: 1.0}, unsold={Resource.CPU: 2.0})
     quota = quota_of({"metadata": {"namespace": "shop"}, "spec": {"hard": {"requests.cpu": "10", "pods": "5"}}})
 
     assert why(translated(a_pod(), [seller], rules_of("shop", [quota]))) is ReasonCode.NAMESPACE_RULES
@@ -356,7 +395,7 @@ def test_the_patch_sets_requests_and_keeps_what_they_were() -> None:
 
 
 def test_a_pod_that_asks_for_reclaimed_resources_has_no_ordinary_ones_of_the_kind() -> None:
-    seller = PolicyRates("s", frozenset(), Actuator.EXTENDED_RESOURCES, {Resource.CPU: 1.0})
+    seller = PolicyRates("s", frozenset(), Actuator.EXTENDED_RESOURCES, {Resource.CPU: 1.0}, unsold={Resource.CPU: 2.0})
 
     found = admitted(a_manifest(), Rule.RECLAIM, [seller], NamespaceRules())
 

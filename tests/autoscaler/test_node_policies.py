@@ -66,6 +66,21 @@ def test_a_node_that_may_not_be_sold_on_counts_in_the_rate_with_what_was_sold_of
     assert cpu["rate"] == pytest.approx(rate)
 
 
+def test_the_status_says_how_much_the_roomiest_node_that_takes_pods_has_unsold() -> None:
+    """Five on the node that is cordoned, two on one that has sold four of six, none where less is offered than sold."""
+    readings = []
+    for name, offered, sold, takes_pods in (("a", 6.0, 4.0, True), ("b", 5.0, 0.0, False), ("c", 1.0, 2.0, True)):
+        peak = ToldPeak(4.0, 0.1, 20, 0)
+        shelf = Shelf(resource=Resource.CPU, allocatable=16.0, requested=8.0, newcomers=0.0, sold=sold, peak=peak)
+        reading = ShelfReading(shelf, reclaimable(shelf, usable_share=0.9, max_rate=10.0), offered)
+        node = NODE._replace(name=name, takes_pods=takes_pods)
+        readings.append(NodeReading(node, {Resource.CPU: reading}, is_stale=False, guard=Guard()))
+
+    status = policy_status(PolicyReading(a_policy("p", Terms(0.1, DAY, 10.0)), tuple(readings), {}, {}), {}, START)
+
+    assert status["resources"][0]["largestUnsold"] == 2.0
+
+
 def test_a_node_counts_once_in_a_horizon_however_often_it_was_violated() -> None:
     record = BudgetRecord()
     for second in range(3):

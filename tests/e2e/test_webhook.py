@@ -126,7 +126,15 @@ def test_pods_with_the_label_ask_for_reclaimed_resources_where_they_are_sold(web
     wait_until(webhook.trusted, 60, "a trusted certificate")
     assert requests(webhook.pod("none-sold", resources, labels)) == {"cpu": "1500m", "memory": "1Gi"}
 
-    webhook.tell(policy, offered=4)
+    webhook.tell(policy, offered=4, sold=4, largestUnsold=0)
+    wait_until(
+        lambda: (
+            not is_changed(webhook.pod(f"late-{time.monotonic_ns()}", resources, labels)) and "SoldOut" in webhook.log()
+        ),
+        30,
+        "a pod that starts as an ordinary one where all is sold",
+    )
+    webhook.tell(policy, offered=4, sold=0, largestUnsold=2)
     wanted = {"foresize.io/reclaimed-cpu": "1500", "memory": "1Gi"}
     wait_until(
         lambda: requests(webhook.pod(f"sold-{time.monotonic_ns()}", resources, labels)) == wanted,
