@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from autoscaler.controller.autoscalers import PredictiveAutoscaler
     from autoscaler.controller.ports import ManagedWorkload
     from pipelines.settings import Settings
+    from predictor.sources.http import PrometheusClient
 
 DEADLINE_SECONDS = 12.0
 """Longest any area may take."""
@@ -291,6 +292,7 @@ def prometheus_checks(settings: "Settings", now_seconds: float) -> Checks:
         newest = client.range(f"max(count_over_time({series}[10m]))", start_seconds=now, points=1, step_seconds=60)
         if newest.values.size and newest.values[0, 0] > 1:
             yield _scrape_interval(600 / float(newest.values[0, 0]), settings)
+        yield _clocks(client, settings, now)
         span = settings.history.span.days + 1
         past = client.range(f"group({series})", start_seconds=now - span * 86_400, points=span + 1, step_seconds=86_400)
     finally:
@@ -728,6 +730,27 @@ def _scrape_interval(seconds: float, settings: "Settings") -> Check:
             "prometheus", "WARN", text, f"set prometheus.scrape_interval to {seconds:.0f}s, or rates have gaps"
         )
     return Check("prometheus", "OK", text)
+
+
+def _clocks(client: "PrometheusClient", settings: "Settings", now: int) -> Check:
+    """Whether samples are later than now; what is earlier by as much is seen as a node that is not measured."""
+    from predictor.sources.promql import Queries
+    from predictor.wiring import cluster_labels
+
+    scrape = int(settings.prometheus.scrape_interval.total_seconds())
+    text = Queries(cluster_labels(settings), scrape, scrape).clocks_ahead()
+    answer = client.range(text, start_seconds=now, points=1, step_seconds=60)
+    found = sorted((-float(values[-1]), dict(labels).get("node", "")) for labels, values in answer.rows())
+    late = [(node, -seconds) for seconds, node in found if -seconds > 2 * scrape]
+    if not late:
+        return Check("prometheus", "OK", "no node's clock is ahead of this machine's by more than two scrapes")
+    node, seconds = late[0]
+    return Check(
+        "prometheus",
+        "WARN",
+        f"the clock of {node} is {seconds:.0f} s or more ahead of this machine's, of {len(late)} nodes by two scrapes",
+        "keep clocks in step by NTP; where it is all nodes, this machine's is behind. Nothing is sold on such nodes",
+    )
 
 
 def _history_length(settings: "Settings", is_there: list[bool]) -> Check:

@@ -45,6 +45,8 @@ class NodeReading:
     is_stale: bool
     """Whether its usage was not measured lately."""
     guard: Guard
+    clock_ahead: float = 0.0
+    """By how many seconds its clock is ahead, where it is stale for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +264,10 @@ def reason_of(reading: NodeReading, resource: Resource) -> Reason | None:
         cause = reading.guard.reason
         return Reason(cause.code, f"{words}: {cause.message}") if cause else Reason(ReasonCode.NODE_FULL, words)
     if reading.is_stale:
-        text = "its usage was not measured lately: it offers what it has sold, and no more"
-        return Reason(ReasonCode.STALE_NODE, text)
+        why = "its usage was not measured lately"
+        if reading.clock_ahead:
+            why = f"its clock is {reading.clock_ahead:.0f} s or more ahead of the controller's, so its usage is old"
+        return Reason(ReasonCode.STALE_NODE, f"{why}: it offers what it has sold, and no more")
     return reading.shelves[resource].decision.reason
 
 

@@ -218,6 +218,8 @@ class NodeControl:
         usage = self._usage
         if usage is None or node in usage.partial or Resource.MEMORY not in self._used.get(node, {}):
             return False
+        if usage.ahead_by(node):
+            return False
         return now - usage.measured_at_seconds <= self.settings.stale_after.total_seconds()
 
     def _looked(
@@ -268,7 +270,8 @@ class NodeControl:
                 release_seconds=self.settings.guard_release.total_seconds(),
                 now_seconds=now,
             )
-        return _Looked(NodeReading(node, shelves, is_stale, step.guard), step, pods, exceeded)
+        ahead = usage.ahead_by(node.name) if is_stale and usage is not None else 0.0
+        return _Looked(NodeReading(node, shelves, is_stale, step.guard, ahead), step, pods, exceeded)
 
     def _record(self, policies: Sequence[OversubscriptionPolicy], looked: Mapping[str, _Looked], now: float) -> None:
         """Counts nodes of which a peak was told, as far as their usage is known, and those where it was exceeded or the

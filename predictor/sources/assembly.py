@@ -331,11 +331,11 @@ def _mean_pods_anywhere(
     return {workload: each / np.where(count > 0, count, np.nan) for workload, (each, count) in sums.items()}
 
 
-def assembled_node_usage(matrix: Matrix, pressure: Matrix, since_seconds: int, measured_at_seconds: int) -> NodeUsage:
-    """The newest points of the answers to `Queries.placed` and `cpu_pressure_of_nodes`, which are about that time."""
+def assembled_node_usage(answers: Mapping[str, Matrix], since_seconds: int, measured_at_seconds: int) -> NodeUsage:
+    """The newest points of the answers to `placed`, `cpu pressure` and `clocks ahead`, which are about that time."""
 
     def newest(what: str) -> dict[Placed, float]:
-        rows = _by_placed(matrix, what)
+        rows = _by_placed(answers["placed"], what)
         return {name: float(values[-1]) for name, values in rows.items() if not np.isnan(values[-1])}
 
     running, missing = Counter[str](), Counter[str]()
@@ -348,14 +348,15 @@ def assembled_node_usage(matrix: Matrix, pressure: Matrix, since_seconds: int, m
         {each: newest(each.value) for each in PLACED},
         {each: newest(pods_of(each)) for each in PLACED},
         frozenset(node for node, count in missing.items() if count > MAX_UNMEASURED_FRACTION * running[node]),
-        _newest_by_node(pressure),
+        # A rate that is extrapolated may be a little above 1.
+        {node: min(share, 1.0) for node, share in _newest_by_node(answers["cpu pressure"]).items()},
+        _newest_by_node(answers["clocks ahead"]),
     )
 
 
 def _newest_by_node(matrix: Matrix) -> dict[str, float]:
     newest = {dict(labels).get("node", ""): float(values[-1]) for labels, values in matrix.rows()}
-    # A rate that is extrapolated may be a little above 1.
-    return {node: min(value, 1.0) for node, value in newest.items() if node and not np.isnan(value)}
+    return {node: value for node, value in newest.items() if node and not np.isnan(value)}
 
 
 def assembled_gpus(matrix: Matrix, *, start_seconds: int, step_seconds: int) -> NodeGpus:

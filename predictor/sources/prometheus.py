@@ -248,9 +248,13 @@ class PrometheusSource:
         step = 2 * self._scrape_interval_seconds
         end = int(now_seconds) - step
         queries, grid = self._queries(step), Grid(end, end, step)
-        asked = {"placed": (queries.placed(), grid), "cpu pressure": (queries.cpu_pressure_of_nodes(), grid)}
-        answers = self._ask(asked, None)
-        return assembled_node_usage(answers["placed"], answers["cpu pressure"], end, end + step)
+        texts = {
+            "placed": queries.placed(),
+            "cpu pressure": queries.cpu_pressure_of_nodes(),
+            "clocks ahead": queries.clocks_ahead(),
+        }
+        answers = self._ask({name: (text, grid) for name, text in texts.items()}, None)
+        return assembled_node_usage(answers, end, end + step)
 
     def fetch_gpus(self, *, start_seconds: int, end_seconds: int, step_seconds: int) -> NodeGpus:
         """How busy and full the GPUs of nodes were; none where DCGM's exporter is not scraped.

@@ -56,6 +56,9 @@ range nobody could tell. A pod that takes longer than an hour and is deleted, or
 
 **Who is on a node** is read from `kube_pod_info`, over the same range as the usage.
 
+**Whether a node's clock is ahead** is told by samples that are later than the time asked about, which needs negative
+offsets (Prometheus 2.33 and newer).
+
 **How long tasks waited for CPU** on a node is the kernel's pressure stall information (PSI), "some": node-exporter's
 `node_pressure_cpu_waiting_seconds_total`, or that of the root cgroup from kubelets with the feature KubeletPSI (on by
 default from Kubernetes 1.34). Of both the larger, as they count the same. The node is the label `node` where a scrape
@@ -279,6 +282,18 @@ class Queries:
         by_host = f"max by (subject_host) ({each})"
         by_address = f"{_copy(by_host, 'internal_ip', 'subject_host')} * on (internal_ip) group_left (node) {named}"
         return f"max by (node) ({by_address} or {_copy(by_host, 'node', 'subject_host')})"
+
+    def clocks_ahead(self) -> str:
+        """By how many seconds the newest sample of a node's containers is later than now, by `node`; none as a rule.
+
+        cAdvisor's samples carry the time of their node. Nothing later than five minutes from now is found.
+        """
+        later = f"{self._select('container_cpu_usage_seconds_total')} offset -5m"
+        newest = f"max by (namespace, pod) (timestamp({later}))"
+        node = (
+            f"topk by (namespace, pod) (1, max by (namespace, pod, node) ({self._select('kube_pod_info', NAMED_NODE)}))"
+        )
+        return f"max by (node) ({newest} * on (namespace, pod) group_left (node) {node}) - time()"
 
     def requests(self) -> str:
         """Requests per second to each Service, under the labels `subject_namespace` and `subject_service`."""

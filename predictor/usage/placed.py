@@ -64,3 +64,11 @@ class NodeUsage:
     """Nodes of which too many running pods were not measured."""
     cpu_pressure: Mapping[str, float] = field(default_factory=dict)
     """By node, the share of that time in which some task waited for a CPU; a node without it was not measured so."""
+    clock_ahead: Mapping[str, float] = field(default_factory=dict)
+    """By node, by how many seconds its newest samples are later than the time asked about; a node without it has none.
+    Its clock is ahead, or the asker's behind, and what was read as its newest usage is as much older."""
+
+    def ahead_by(self, node: str) -> float:
+        """By how many seconds its clock is ahead, where that is more than the time that usage is the mean of; or 0."""
+        ahead = self.clock_ahead.get(node, 0.0)
+        return ahead if ahead > self.measured_at_seconds - self.since_seconds else 0.0

@@ -97,6 +97,7 @@ class OneCore:
     """The pod has used one core for four weeks; whether it is measured now is said from without."""
 
     is_measured: bool = True
+    clock_ahead: float = 0.0
 
     def fetch_mean_pods(
         self, names: Collection[Placed], *, start_seconds: int, end_seconds: int, step_seconds: int
@@ -112,7 +113,7 @@ class OneCore:
         now = int(now_seconds)
         if not self.is_measured:
             return NodeUsage(now - 60, now, {each: {} for each in usage}, {each: {} for each in usage})
-        return NodeUsage(now - 60, now, usage, pods)
+        return NodeUsage(now - 60, now, usage, pods, clock_ahead={WEB.node: self.clock_ahead})
 
 
 def looks(control: NodeControl, outcome: str) -> float:
@@ -169,6 +170,24 @@ def test_a_node_that_nobody_measures_is_not_counted_as_watched() -> None:
     control.look()
     assert cluster.told["nodes"]["stale"] == 0
     assert cluster.told["resources"][0]["violations"]["nodeHorizons"] == 1
+
+
+def test_a_node_whose_clock_is_ahead_is_stale_and_says_by_how_much() -> None:
+    """As what is read of it is older than it seems; up to the time that usage is the mean of it is not."""
+    cluster, source = OneNode(), OneCore(clock_ahead=61.0)
+    parts = ScalingParts()
+    control = control_of(cluster, parts, source)
+
+    control.look()
+    assert cluster.told["nodes"]["stale"] == 1
+    (reason,) = cluster.told["resources"][0]["reasons"]
+    assert reason["reason"] == "StaleNodeMetrics"
+    assert "its clock is 61 s or more ahead of the controller's" in reason["message"]
+
+    source.clock_ahead = 60.0
+    parts.clock.now += 1
+    control.look()
+    assert cluster.told["nodes"]["stale"] == 0
 
 
 def test_looks_go_on_after_one_that_failed_and_one_that_broke() -> None:

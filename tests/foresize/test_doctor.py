@@ -41,7 +41,10 @@ def silent_address() -> Iterator[str]:
 
 
 class Prometheus(BaseHTTPRequestHandler):
-    """Knows the metrics of kubelet and kube-state-metrics, but not kube_replicaset_owner; two days of past."""
+    """Knows the metrics of kubelet and kube-state-metrics, but not kube_replicaset_owner; two days of past.
+
+    The clock of one node is two and a half minutes ahead.
+    """
 
     def do_GET(self) -> None:
         names = ["container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "kube_pod_owner"]
@@ -50,6 +53,10 @@ class Prometheus(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         form = self.rfile.read(int(self.headers["Content-Length"])).decode()
         start, end = (int(form.split(f"{name}=")[1].split("&")[0]) for name in ("start", "end"))
+        if "offset+-5m" in form:
+            found = {"metric": {"node": "n7"}, "values": [[start, "150"]]}
+            self._answer({"resultType": "matrix", "result": [found]})
+            return
         is_count = "count_over_time" in form
         times = [start] if is_count else range(max(start, int(NOW) - 2 * 86_400), end + 1, 86_400)
         values = [[moment, "20" if is_count else "1"] for moment in times]
@@ -103,6 +110,21 @@ def test_scrape_interval_and_reach_of_history_are_told(prometheus_url: str) -> N
 
     assert any(c.status == "OK" and "scraped about every 30 s" in c.message for c in checks)
     assert any(c.status == "WARN" and "reaches back 2 days; history.span is 35 days" in c.message for c in checks)
+
+
+def test_a_node_whose_clock_is_ahead_is_named(prometheus_url: str) -> None:
+    """Where it is more than two scrapes."""
+    said = {}
+    for interval in ("60s", "90s"):
+        chosen: dict[tuple[str, ...], Any] = {("prometheus", "url"): prometheus_url}
+        chosen |= {("prometheus", "scrape_interval"): interval}
+        checks = doctor_module.prometheus_checks(load_settings(None, {}, chosen), NOW)
+        said[interval] = next(check for check in checks if "clock" in check.message)
+
+    assert said["60s"].status == "WARN"
+    assert "the clock of n7 is 150 s or more ahead of this machine's" in said["60s"].message
+    assert "NTP" in said["60s"].advice
+    assert said["90s"].status == "OK"
 
 
 def test_nothing_configured_is_a_list_of_things_to_do(tmp_path: Path) -> None:

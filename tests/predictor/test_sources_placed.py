@@ -14,7 +14,7 @@ from predictor.sources.http import PrometheusEndpoint
 from predictor.sources.prometheus import PrometheusSource
 from predictor.usage.panel import Resource
 from predictor.usage.placed import MeanPods, Placed
-from tests.support.prometheus import STEP, a_counter, a_pod, a_prometheus, a_series
+from tests.support.prometheus import SCRAPED_AFTER, STEP, a_counter, a_pod, a_prometheus, a_series
 
 STEPS = 288 + 12
 NOW = int(time.time()) // STEP * STEP
@@ -137,6 +137,19 @@ def test_a_clock_that_is_ahead_of_prometheus_sees_nodes_that_are_not_measured(so
 
     assert ahead.usage[Resource.CPU] == {}
     assert ahead.usage[Resource.MEMORY] == {}
+
+
+@pytest.mark.real
+def test_a_clock_that_is_behind_a_nodes_sees_by_how_much_and_one_in_step_sees_nothing(source: PrometheusSource) -> None:
+    """What is read of such a node is older than it seems; within the time that usage is the mean of it is no matter."""
+    behind = source.fetch_node_usage(float(NOW - STEP))
+    often = PrometheusSource(source.endpoint, scrape_interval_seconds=60).fetch_node_usage(float(NOW - STEP))
+
+    assert source.fetch_node_usage(float(NOW)).clock_ahead == {}
+    assert behind.clock_ahead == pytest.approx({"n1": SCRAPED_AFTER, "n2": SCRAPED_AFTER})
+    assert behind.ahead_by("n1") == 0.0
+    assert often.ahead_by("n1") == pytest.approx(SCRAPED_AFTER)
+    assert often.ahead_by("n3") == 0.0
 
 
 @pytest.mark.real
