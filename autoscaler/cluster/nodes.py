@@ -71,6 +71,15 @@ class NodePod(NamedTuple):
         return self.reclaimed.of(resource) is None
 
 
+class KubeletEviction(NamedTuple):
+    """A pod that a kubelet ended, or did not take in, as its node was short of memory."""
+
+    node: str
+    pod: str
+    """`namespace/name`."""
+    at_seconds: float
+
+
 class NodeState(NamedTuple):
     """A node."""
 

@@ -93,6 +93,8 @@ class ReasonCode(StrEnum):
     """More of a node is used than is usable: no more is sold on it, and pods that opted in go."""
     NODE_PRESSURE = "NodePressure"
     """A node is short of memory by its own word."""
+    KUBELET_EVICTION = "KubeletEviction"
+    """A kubelet has just ended a pod, as the node was short of memory."""
     CPU_PRESSURE = "CPUPressure"
     """Tasks of a node wait for CPU for too much of the time, though less of it is used than is usable."""
     STALE_NODE = "StaleNodeMetrics"

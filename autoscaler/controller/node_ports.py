@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from autoscaler.cluster.nodes import NodePod, NodeState
+from autoscaler.cluster.nodes import KubeletEviction, NodePod, NodeState
 from autoscaler.controller.policies import OversubscriptionPolicy
 from predictor.usage.panel import Resource
 from predictor.usage.placed import MeanPods, NodeGpus, NodeUsage, Placed
@@ -17,6 +17,8 @@ class NodeObservation:
     policies: tuple[OversubscriptionPolicy, ...]
     nodes: tuple[NodeState, ...]
     pods: tuple[NodePod, ...]
+    evictions: tuple[KubeletEviction, ...] = ()
+    """Of pods that are still known."""
 
 
 class NodeCluster(Protocol):

@@ -148,6 +148,7 @@ class NodeControl:
         by_node: dict[str, list[NodePod]] = {}
         for pod in seen.pods:
             by_node.setdefault(pod.node, []).append(pod)
+        evicted = self._lately_evicted(seen, now)
         terms = {node.name: terms_of(node, seen.policies) for node in seen.nodes}
         guards = self._known_guards(seen, now)
         looked: dict[str, _Looked] = {}
@@ -165,6 +166,7 @@ class NodeControl:
                         terms[node.name],
                         pods,
                         guard=guard,
+                        evicted=evicted.get(node.name, ""),
                         peaks=peaks,
                         sold_shares=self._sold_shares(node, seen.policies),
                         now=now,
@@ -204,6 +206,12 @@ class NodeControl:
         names = {str(name) for policy in seen.policies for name in policy.status.get("suspendedNodes") or ()}
         return {name: Guard(suspended_since_seconds=now) for name in names}
 
+    def _lately_evicted(self, seen: NodeObservation, now: float) -> dict[str, str]:
+        """Whom the kubelets ended last, by node, within the time that a node must have been calm to be sold again."""
+        release = self.settings.guard_release.total_seconds()
+        lately = (each for each in seen.evictions if now - each.at_seconds < release)
+        return {each.node: each.pod for each in sorted(lately, key=lambda eviction: eviction.at_seconds)}
+
     def _measure(self, now: float) -> None:
         """Reads what is used now; the last reading stays where that fails, and grows old."""
         try:
@@ -229,6 +237,7 @@ class NodeControl:
         pods: tuple[NodePod, ...],
         *,
         guard: Guard,
+        evicted: str,
         peaks: NodePeaks,
         sold_shares: Mapping[Resource, float],
         now: float,
@@ -260,6 +269,7 @@ class NodeControl:
                 node.has_memory_pressure,
                 None if usage is None else usage.cpu_pressure.get(node.name),
                 self.settings.cpu_pressure,
+                evicted,
             )
             step = guarded(
                 guard,

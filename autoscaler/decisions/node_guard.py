@@ -53,11 +53,16 @@ class NodeUse:
     """Share of that time in which some task waited for a CPU; None where nobody measures it."""
     allowed_cpu_pressure: float = 1.0
     """More of it is too much."""
+    kubelet_evicted: str = ""
+    """Whom the kubelet ended lately, as the node was short of memory; empty where nobody."""
 
     def excess(self) -> Reason | None:
         """Why the node is too full; None where it is not."""
         if self.has_memory_pressure:
             return Reason(ReasonCode.NODE_PRESSURE, "the node reports MemoryPressure")
+        if self.kubelet_evicted:
+            text = f"the kubelet has evicted {self.kubelet_evicted}, as the node was short of memory"
+            return Reason(ReasonCode.KUBELET_EVICTION, text)
         for resource, used in self.usage.items():
             usable = self.usable.get(resource, float("inf"))
             if used >= usable:
@@ -81,7 +86,11 @@ class NodeUse:
 
     def is_calm(self) -> bool:
         """Whether it is so far from being too full that it may be sold again."""
-        if self.has_memory_pressure or self._waits_more_than(CALM_SHARE * self.allowed_cpu_pressure):
+        if (
+            self.has_memory_pressure
+            or self.kubelet_evicted
+            or self._waits_more_than(CALM_SHARE * self.allowed_cpu_pressure)
+        ):
             return False
         return all(used < CALM_SHARE * self.usable.get(each, float("inf")) for each, used in self.usage.items())
 

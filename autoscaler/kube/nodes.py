@@ -12,7 +12,15 @@ from random import Random
 from typing import Any
 
 from autoscaler.cluster.containers import NO_AMOUNTS, SIZED, Amounts
-from autoscaler.cluster.nodes import RECLAIMED, UNITS_PER_BASE_UNIT, Actuator, GpuStrategy, NodePod, NodeState
+from autoscaler.cluster.nodes import (
+    RECLAIMED,
+    UNITS_PER_BASE_UNIT,
+    Actuator,
+    GpuStrategy,
+    KubeletEviction,
+    NodePod,
+    NodeState,
+)
 from autoscaler.controller.autoscalers import API_VERSION, PAUSED_ANNOTATION, Mode, as_micro_time, seconds_of
 from autoscaler.controller.gpu_sharing import GPU_CONFIG_LABEL
 from autoscaler.controller.node_ports import NodeObservation
@@ -39,6 +47,9 @@ SYNC_SECONDS = 30.0
 OLDEST_SECONDS = 100.0
 """As of the objects that are scaled; see autoscaler/kube/cluster.py."""
 DURATION_WRITTEN = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+EVICTED = "Evicted"
+SHORT_OF_MEMORY = ("low on resource: memory", "MemoryPressure")
+"""How a kubelet says in the status of a pod that it ended, or did not take in, what its node was short of."""
 DONE = frozenset({"Succeeded", "Failed"})
 
 
@@ -67,8 +78,13 @@ class KubeNodes:
         if self._watched[POLICIES].is_absent and NODES not in self._watched:
             return NodeObservation((), (), ())
         nodes = tuple(self._current(NODES, node_of).values())
-        pods = tuple(self._current(PODS, node_pod_of).values()) if policies else ()
-        return NodeObservation(tuple(sorted(policies, key=lambda each: each.name)), nodes, pods)
+        found = tuple(self._current(PODS, pod_or_eviction_of).values()) if policies else ()
+        return NodeObservation(
+            tuple(sorted(policies, key=lambda each: each.name)),
+            nodes,
+            tuple(each for each in found if isinstance(each, NodePod)),
+            tuple(each for each in found if isinstance(each, KubeletEviction)),
+        )
 
     def set_offer(self, node: NodeState, offer: Mapping[Resource, int | None]) -> None:
         """Patches the node's status: capacity, and allocatable, which a kubelet would only bring up to date later."""
@@ -184,6 +200,17 @@ def node_of(item: JsonObject) -> NodeState:
         has_memory_pressure=conditions.get("MemoryPressure") == "True",
         takes_pods=conditions.get("Ready") == "True" and not (item.get("spec") or {}).get("unschedulable"),
     )
+
+
+def pod_or_eviction_of(item: JsonObject) -> NodePod | KubeletEviction | None:
+    """The pod, where it is on a node and not done, or how the kubelet ended it for want of memory."""
+    metadata, status = item["metadata"], item.get("status") or {}
+    node, said = item["spec"].get("nodeName"), str(status.get("message", ""))
+    if not node or status.get("reason") != EVICTED or not any(words in said for words in SHORT_OF_MEMORY):
+        return node_pod_of(item)
+    times = [each.get("lastTransitionTime") for each in status.get("conditions") or ()]
+    last = max((seconds_of(each) for each in times if each), default=seconds_of(metadata["creationTimestamp"]))
+    return KubeletEviction(str(node), f"{metadata['namespace']}/{metadata['name']}", last)
 
 
 def node_pod_of(item: JsonObject) -> NodePod | None:

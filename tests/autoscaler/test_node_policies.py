@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.cluster.containers import Amounts
-from autoscaler.cluster.nodes import NodeState
-from autoscaler.controller.autoscalers import Mode
+from autoscaler.cluster.nodes import KubeletEviction, NodeState
+from autoscaler.controller.autoscalers import Mode, seconds_of
 from autoscaler.controller.node_budget import HORIZONS_KEPT, BudgetRecord, record_from
 from autoscaler.controller.node_status import NodeReading, PolicyReading, ShelfReading, policy_status
 from autoscaler.controller.policies import OversubscriptionPolicy, Terms, rivals_of, terms_of
 from autoscaler.decisions.node_guard import Guard
 from autoscaler.decisions.reclaiming import Shelf, ToldPeak, reclaimable
-from autoscaler.kube.nodes import node_of, node_pod_of, policy_of
+from autoscaler.kube.nodes import node_of, node_pod_of, pod_or_eviction_of, policy_of
 from predictor.usage.panel import Resource
 
 DAY = 86_400.0
@@ -209,6 +209,34 @@ def test_pods_that_are_done_or_nowhere_are_of_no_interest() -> None:
 
     assert node_pod_of(done) is None
     assert node_pod_of(a_pod(nodeName=None)) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. ",
+        "The node had condition: [MemoryPressure]. ",
+    ],
+    ids=["ended", "not taken in"],
+)
+def test_a_pod_that_its_kubelet_evicted_for_want_of_memory_says_when(said: str) -> None:
+    ended = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": "2026-01-02T00:00:10Z"}
+    ready = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-02T00:00:00Z"}
+    status = {"phase": "Failed", "reason": "Evicted", "message": said, "conditions": [ended, ready]}
+
+    found = pod_or_eviction_of(a_pod() | {"status": status})
+    early = pod_or_eviction_of(a_pod() | {"status": status | {"conditions": []}})
+
+    assert found == KubeletEviction("n1", "shop/web-0", seconds_of("2026-01-02T00:00:10Z"))
+    assert early == KubeletEviction("n1", "shop/web-0", seconds_of("2026-01-01T00:00:00Z"))
+
+
+def test_other_pods_are_read_as_they_are_and_other_evictions_are_no_sign() -> None:
+    """A full disk says nothing of what was sold."""
+    disk = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: ephemeral-storage. "}
+
+    assert pod_or_eviction_of(a_pod()) == node_pod_of(a_pod())
+    assert pod_or_eviction_of(a_pod() | {"status": disk}) is None
 
 
 def test_a_node_is_read_with_what_it_offers() -> None:

@@ -270,6 +270,25 @@ def test_one_pod_at_a_time_goes_from_a_node_short_of_memory() -> None:
     assert decision.guard.reason.code is ReasonCode.NODE_PRESSURE
 
 
+def test_a_node_whose_kubelet_evicts_is_no_longer_sold_and_nobody_else_goes_for_that() -> None:
+    """Until it has been calm for as long as after anything else; what is used too much beside it still has to go."""
+    seen = replace(use(2.0), kubelet_evicted="batch/big")
+    stopped = decide(UNGUARDED, seen)
+
+    assert stopped.is_intervention
+    assert stopped.guard.reason is not None
+    assert stopped.guard.reason.code is ReasonCode.KUBELET_EVICTION
+    assert "batch/big" in stopped.guard.reason.message
+    later = replace(seen, since_seconds=NOW + 30, measured_at_seconds=NOW + 60)
+    assert decide(stopped.guard, later, NOW + 60).evict == ()
+    assert [
+        each.name for each in decide(stopped.guard, replace(later, usage={Resource.CPU: 14.5}), NOW + 60).evict
+    ] == ["young"]
+    calm = decide(stopped.guard, use(2.0, NOW + 700), NOW + 700)
+    assert not calm.has_resumed
+    assert decide(calm.guard, use(2.0, NOW + 1300), NOW + 1300).has_resumed
+
+
 def pressed(cores: float, pressure: float | None, at: float = NOW) -> NodeUse:
     """A node of which 14 cores are usable, and 40 % pressure is allowed."""
     return replace(use(cores, at), cpu_pressure=pressure, allowed_cpu_pressure=0.4)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,34 @@ def test_a_node_short_of_memory_is_not_sold_on_and_loses_the_cheapest_pod(shop: 
 
     shop.until(lambda: shop.condition("ReclaimingLimited") == ("True", "NodePressure"), "a status that says so")
     assert shop.events()[0][0] == "NodeSuspended"
+
+
+def test_a_node_whose_kubelet_evicts_for_want_of_memory_is_not_sold_on_and_says_so(shop: Shop) -> None:
+    """Whatever its usage looks like; the pods that are left stay."""
+    shop.policy()
+    shop.until(shop.offered, "an offer")
+    shop.batch("big", "cheap")
+    shop.batch("dear", "dear")
+    shop.until(lambda: shop.running() == ["big", "dear", "web-0"], "two batch pods")
+
+    # The kubelet's clock is a little ahead: there is more time to see it before it is long ago.
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 10))
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "lastTransitionTime": at}
+    status = {
+        "phase": "Failed",
+        "reason": "Evicted",
+        "message": "The node was low on resource: memory. Threshold quantity: 100Mi, available: 80Mi. ",
+        "conditions": [target],
+    }
+    shop.plane.api.patch(f"/api/v1/namespaces/{shop.namespace}/pods/big/status", {"status": status})
+
+    shop.until(lambda: shop.condition("ReclaimingLimited") == ("True", "KubeletEviction"), "a status that says so")
+    (suspended, *_) = shop.events()
+    assert suspended[0] == "NodeSuspended"
+    assert f"the kubelet has evicted {shop.namespace}/big" in suspended[1]
+    assert shop.cpu()["offered"] == shop.cpu()["sold"]
+    assert {"dear", "web-0"} <= set(shop.running())
+    shop.until(lambda: shop.status()["nodes"]["suspended"] == 0, "a node that is sold again")
 
 
 def test_the_guard_does_not_wait_for_the_next_cycle_and_a_copy_that_lost_the_lease_evicts_nobody(shop: Shop) -> None:
