@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 export OMP_WAIT_POLICY ?= passive
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup prometheus controlplane demo check test lock bench-forecast bench-recipe bench-peaks bench-speed bench-controller bench-window bench-scaling bench-oversubscription bench-vertical docs package slim clean
+.PHONY: help setup prometheus controlplane demo check test lock bench-forecast bench-recipe bench-peaks bench-speed bench-controller bench-window bench-scaling bench-oversubscription bench-packing bench-nodes bench-knee bench-vertical docs package slim clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -71,6 +71,15 @@ bench-scaling: setup ## foresize, its peers and the oracle replayed on public tr
 
 bench-oversubscription: setup ## what may be oversold of nodes, and how often it was too much: make bench-oversubscription TRACES=folder
 	$(BIN)/python -m benchmarks.oversubscription $(TRACES) $(WHICH)
+
+bench-packing: setup ## what could be hosted where placement goes by each method: make bench-packing TRACES=folder
+	$(BIN)/python -m benchmarks.packing $(TRACES) $(WHICH)
+
+bench-nodes: setup ## how long it takes to tell the peaks of 1,000 nodes, and to score a candidate
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.nodes
+
+bench-knee: setup ## how near the learned knee of throttling comes to a made-up one
+	$(BIN)/python -m benchmarks.knee
 
 bench-vertical: setup ## requests of containers beside the VPA and Autopilot on public traces: make bench-vertical TRACES=folder
 	$(BIN)/python -m benchmarks.vertical $(TRACES) $(WHICH)

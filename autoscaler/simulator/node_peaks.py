@@ -166,13 +166,19 @@ class PeakOutcome:
     """Mean of (Σ limits − foretold) ÷ Σ limits."""
 
 
-def judged(foretold: FloatArray, replay: PeakReplay, columns: slice | BoolArray | None = None) -> PeakOutcome:
-    """How what was foretold, [nodes, decisions], fared over the decisions of some columns, or all.
+def judged(
+    foretold: FloatArray,
+    replay: PeakReplay,
+    columns: slice | BoolArray | None = None,
+    *,
+    rows: slice | BoolArray | None = None,
+) -> PeakOutcome:
+    """How what was foretold, [nodes, decisions], fared over the decisions of some columns and nodes, or all.
 
     Raises ReplayError where none of them can be judged.
     """
-    at = slice(None) if columns is None else columns
-    foretold, actual, limits = foretold[:, at], replay.actual[:, at], replay.limits[:, at]
+    at, of = slice(None) if columns is None else columns, slice(None) if rows is None else rows
+    foretold, actual, limits = (each[of][:, at] for each in (foretold, replay.actual, replay.limits))
     known = ~np.isnan(actual) & ~np.isnan(foretold)
     if not known.any():
         raise ReplayError("no decision can be judged: nothing was measured after any of them")

@@ -16,6 +16,7 @@ from pipelines.cli.common import HISTORY, LoadSettings, bad_input, check_outputs
     metavar="P",
     help="Share of decisions that usage may exceed, of every resource; without it 0.01, and 0.001 of memory.",
 )
+@click.option("--horizon", metavar="DURATION", help="How far ahead the peak is foretold; without it 24h.")
 @click.option("--step", metavar="DURATION", help="Spacing of samples, such as 5m.")
 @click.option("--span", metavar="DURATION", help="How much past is read, such as 35d.")
 @click.option(
@@ -32,6 +33,7 @@ def oversubscribe(
     history: Path,
     placement: Path | None,
     violation_probability: float | None,
+    horizon: str | None,
     step: str | None,
     span: str | None,
     packing: bool,
@@ -40,7 +42,7 @@ def oversubscribe(
 ) -> None:
     """Say how much of its limits each node will not use within a day, and how often that would have been wrong.
 
-    Needs no cluster and changes nothing. The peak of a node is that of the sum of what runs there now, each workload
+    Needs no cluster and changes nothing. With --placement the nodes of each pool are added up as well. The peak of a node is that of the sum of what runs there now, each workload
     capped at its limit (else its capacity or request). Without --placement a node pool stands for a node, and without
     the column node_pool everything is on one. Then workloads, at most 300 that are drawn, are packed onto nodes with
     too little room by first, best and worst fit: how much is hosted, and how often usage exceeds capacity.
@@ -55,6 +57,7 @@ def oversubscribe(
         {
             ("oversubscription", "violation_probability"): violation_probability,
             ("oversubscription", "memory_violation_probability"): violation_probability,
+            ("oversubscription", "horizon"): horizon,
             ("history", "step"): step,
             ("history", "span"): span,
         }

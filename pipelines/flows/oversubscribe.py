@@ -1,12 +1,20 @@
 """What each node may be oversold by now, and how that would have gone on the past: the same decisions, replayed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from autoscaler.simulator.node_peaks import NodeHistory, PeakOutcome, foresize_peaks, judged, replay_node_peaks
+from autoscaler.simulator.node_peaks import (
+    NodeHistory,
+    PeakOutcome,
+    PeakReplay,
+    foresize_peaks,
+    judged,
+    replay_node_peaks,
+)
 from autoscaler.simulator.outcome import ReplayError
 from autoscaler.simulator.packing import (
     MEAN_LIMITS,
@@ -21,12 +29,12 @@ from autoscaler.simulator.packing import (
     packed,
 )
 from autoscaler.simulator.peers.node_peaks import PEERS
-from models.forecast import LONGEST_PAST_SECONDS
+from models.forecast import LONGEST_PAST_SECONDS, FloatArray
 from models.node_peak import LEAST_BLOCKS, NoPeak
 from pipelines.errors import NotEnoughHistory
 from pipelines.flows.clock import StepClock, Told
 from pipelines.settings import Settings
-from pipelines.steps.nodes import nodes_of
+from pipelines.steps.nodes import ONE_NODE, nodes_of
 from pipelines.steps.plan import Progress
 from pipelines.steps.prepare import prepared
 from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
@@ -69,6 +77,25 @@ class NodeDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolSum:
+    """What is told of all nodes of one pool, in the resource's base unit."""
+
+    node_pool: str
+    resource: Resource
+    nodes: int
+    limits: float
+    peak: float
+    """Sum of the nodes' peaks: they need not come at the same time, and each node has to hold its own."""
+    past: PeakOutcome | None
+    """How foresize would have fared there; None where the past is too short."""
+
+    @property
+    def freed(self) -> float:
+        """What may be given to others."""
+        return self.limits - self.peak
+
+
+@dataclass(frozen=True, slots=True)
 class PackingReport:
     """What could have been hosted where each method said what is free."""
 
@@ -91,6 +118,8 @@ class OversubscriptionReport:
     decided_at_seconds: int
     nodes: tuple[NodeDecision, ...]
     """Those that may be oversold by most of their limits first."""
+    pools: tuple[PoolSum, ...]
+    """By node pool, where a placement says which nodes there are; else a pool is a node."""
     replays: Mapping[Resource, Mapping[str, PeakOutcome]]
     """How each method would have fared on the past; without a resource whose past is too short."""
     packings: Mapping[Resource, PackingReport]
@@ -123,6 +152,7 @@ def oversubscribe(
     decisions: list[NodeDecision] = []
     replays: dict[Resource, dict[str, PeakOutcome]] = {}
     packings: dict[Resource, PackingReport] = {}
+    pools: list[PoolSum] = []
     for resource in (Resource(name) for name in asked.resources):
         nodes, left_out = nodes_of(panel, placement, resource)
         findings += left_out
@@ -152,6 +182,9 @@ def oversubscribe(
         except ReplayError:
             few = f"{panel.steps // horizon} horizons of history are too few to replay any: read more"
             findings.append(_note("", resource, few))
+        if placement is not None:
+            told_now = [each for each in decisions if each.resource is resource]
+            pools += _by_pool(told_now, _pools_of(panel, placement), replay, ours)
         if with_packing:
             with clock.step(f"pack {resource.value}") as progress:
                 waiting = _in_drawn_order(nodes, resource, panel.step_seconds)
@@ -169,10 +202,33 @@ def oversubscribe(
         horizon * panel.step_seconds,
         panel.end_seconds,
         tuple(sorted(decisions, key=lambda each: -each.freed / each.limits if each.limits > 0 else 0.0)),
+        tuple(pools),
         replays,
         packings,
         tuple(findings),
     )
+
+
+def _pools_of(panel: UsagePanel, placement: Mapping[str, str]) -> dict[str, str]:
+    """The node pool of each node: that of most of its workloads, or the only one of a history that names none."""
+    counts: dict[str, Counter[str]] = {}
+    for workload, node in sorted(placement.items()):
+        counts.setdefault(node, Counter())[panel.node_pool.get(workload, ONE_NODE)] += 1
+    return {node: count.most_common(1)[0][0] for node, count in counts.items()}
+
+
+def _by_pool(
+    decisions: Sequence[NodeDecision], pool_of: Mapping[str, str], replay: PeakReplay, foretold: FloatArray
+) -> Iterator[PoolSum]:
+    for pool in sorted({pool_of[each.node] for each in decisions}):
+        mine = [each for each in decisions if pool_of[each.node] == pool]
+        rows = np.array([pool_of[node] == pool for node in replay.nodes])
+        try:
+            past = judged(foretold, replay, rows=rows)
+        except ReplayError:
+            past = None
+        limits, peak = sum(each.limits for each in mine), sum(each.peak for each in mine)
+        yield PoolSum(pool, mine[0].resource, len(mine), limits, peak, past)
 
 
 def _in_drawn_order(nodes: Sequence[NodeHistory], resource: Resource, step_seconds: int) -> Arrivals:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autoscaler.simulator.packing import Fit
-from pipelines.flows.oversubscribe import FORESIZE, NodeDecision, OversubscriptionReport, PackingReport
+from pipelines.flows.oversubscribe import FORESIZE, NodeDecision, OversubscriptionReport, PackingReport, PoolSum
 from pipelines.flows.pictures import UNITS
 from pipelines.flows.simulation_text import table_lines
 from pipelines.report.page import Headline, Page, PageSection, Table
@@ -32,6 +32,8 @@ def text_lines(report: OversubscriptionReport) -> list[str]:
     lines = [_sentence(report), "", *table_lines(_node_table(report, SHOWN_NODES))]
     if rest > 0:
         lines.append(f"… and {rest} more (--json or --report has all)")
+    if report.pools:
+        lines += ["", *table_lines(_pool_table(report))]
     for resource in report.replays:
         lines += ["", *table_lines(_replay_table(report, resource))]
     for resource, packing in report.packings.items():
@@ -54,7 +56,10 @@ def page(report: OversubscriptionReport) -> Page:
         )
     sections = [
         PageSection(
-            "Now", _sentence(report), [_node_table(report, len(report.nodes))], notes=[str(f) for f in report.findings]
+            "Now",
+            _sentence(report),
+            [*([_pool_table(report)] if report.pools else []), _node_table(report, len(report.nodes))],
+            notes=[str(f) for f in report.findings],
         ),
         PageSection(
             "On the past",
@@ -82,6 +87,7 @@ def json_values(report: OversubscriptionReport) -> dict[str, Any]:
         "horizon_seconds": report.horizon_seconds,
         "decided_at_seconds": report.decided_at_seconds,
         "nodes": [asdict(each) | {"resource": each.resource.value, "freed": each.freed} for each in report.nodes],
+        "pools": [asdict(each) | {"resource": each.resource.value, "freed": each.freed} for each in report.pools],
         "replay": {
             resource.value: {name: asdict(outcome) for name, outcome in methods.items()}
             for resource, methods in report.replays.items()
@@ -113,15 +119,29 @@ def _sentence(report: OversubscriptionReport) -> str:
 
 
 def _node_table(report: OversubscriptionReport, most: int) -> Table:
-    rows = [(f"{each.node} {each.resource.value}", *_amounts(each)) for each in report.nodes[:most]]
+    rows = [(f"{each.node} {each.resource.value}", *_amounts(each), each.reason) for each in report.nodes[:most]]
     return Table(("node", "limits", "peak", "freed", "of limits", "remark"), rows, "Each node, the emptiest first")
 
 
-def _amounts(each: NodeDecision) -> tuple[str, ...]:
+def _pool_table(report: OversubscriptionReport) -> Table:
+    rows = [
+        (
+            f"{each.node_pool} {each.resource.value}",
+            str(each.nodes),
+            *_amounts(each),
+            *(("", "") if each.past is None else (f"{each.past.violation_share:.2%}", f"{each.past.severity:.1%}")),
+        )
+        for each in report.pools
+    ]
+    columns = ("node pool", "nodes", "limits", "peaks", "freed", "of limits", "violated on the past", "severity")
+    return Table(columns, rows, "Each node pool, the sums of its nodes")
+
+
+def _amounts(each: NodeDecision | PoolSum) -> tuple[str, ...]:
     unit, scale = UNITS[each.resource]
     share = each.freed / each.limits if each.limits > 0 else 0.0
     shown = (f"{amount / scale:,.4g} {unit}" for amount in (each.limits, each.peak, each.freed))
-    return (*shown, f"{share:.1%}", each.reason)
+    return (*shown, f"{share:.1%}")
 
 
 def _replay_table(report: OversubscriptionReport, resource: Resource) -> Table:

@@ -56,6 +56,27 @@ def test_every_node_is_decided_on_and_the_past_says_how_that_went() -> None:
     assert methods[FORESIZE].decisions == 2 * (6 * 8 + 1)
 
 
+def test_each_pool_is_the_sum_of_its_nodes_where_a_placement_says_which_they_are() -> None:
+    """With how foresize would have fared there; without a placement a pool is a node, and is told as one."""
+    panel = replace(a_panel(), node_pool={name: f"pool-{PLACEMENT[name][-1]}" for name in WORKLOADS})
+
+    made, of_one = oversubscribe(Settings(), panel, PLACEMENT), oversubscribe(Settings(), a_panel(), PLACEMENT)
+    by_node = {each.node: each for each in made.nodes}
+
+    assert [(each.node_pool, each.nodes, each.limits) for each in made.pools] == [("pool-0", 1, 8), ("pool-1", 1, 8)]
+    assert [each.freed for each in made.pools] == [by_node["node-0"].freed, by_node["node-1"].freed]
+    assert (
+        sum(each.past.decisions for each in made.pools if each.past) == made.replays[Resource.CPU][FORESIZE].decisions
+    )
+    (pool,) = of_one.pools
+    assert (pool.node_pool, pool.nodes, pool.limits) == ("all", 2, 16)
+    assert pool.freed == pytest.approx(sum(each.freed for each in of_one.nodes))
+    assert f"{pool.freed:,.4g} cores" in "\n".join(text_lines(of_one))
+    assert f"{pool.freed:,.4g} cores" in html(page(of_one))
+    assert json_values(of_one)["pools"][0]["freed"] == pool.freed
+    assert oversubscribe(Settings(), panel, None).pools == ()
+
+
 def test_a_higher_probability_frees_more() -> None:
     """On every node."""
     panel = a_panel()
@@ -218,8 +239,9 @@ def test_memory_is_told_more_carefully_where_no_probability_is_stated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the report says how carefully."""
-    result = run(tmp_path, monkeypatch, "--no-packing", "--json", "r.json")
+    result = run(tmp_path, monkeypatch, "--no-packing", "--horizon", "12h", "--json", "r.json")
 
+    assert "UTC for the next 12 h" in result.output
     assert "1.00% (cpu) and 0.10% (memory) of nodes should exceed the peak" in result.output
     assert json.loads(Path("r.json").read_text())["violation_probability"] == {"cpu": 0.01, "memory": 0.001}
 
@@ -228,6 +250,7 @@ def test_memory_is_told_more_carefully_where_no_probability_is_stated(
     ("options", "message"),
     [
         (["--violation-probability", "2"], "oversubscription.violation_probability"),
+        (["--horizon", "soon"], "oversubscription.horizon"),
         (["--placement", "usage.parquet"], "no column 'node'"),
         (["--placement", "twice.csv"], "'a' is on more than one node"),
         (["--placement", "nodes.csv", "--json", "nodes.csv"], "same file"),
