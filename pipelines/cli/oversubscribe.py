@@ -42,10 +42,11 @@ def oversubscribe(
 ) -> None:
     """Say how much of its limits each node will not use within a day, and how often that would have been wrong.
 
-    Needs no cluster and changes nothing. With --placement the nodes of each pool are added up as well. The peak of a node is that of the sum of what runs there now, each workload
+    Needs no cluster and changes nothing. The peak of a node is that of the sum of what runs there now, each workload
     capped at its limit (else its capacity or request). Without --placement a node pool stands for a node, and without
-    the column node_pool everything is on one. Then workloads, at most 300 that are drawn, are packed onto nodes with
-    too little room by first, best and worst fit: how much is hosted, and how often usage exceeds capacity.
+    the column node_pool everything is on one; with it the nodes of each pool are added up as well. Then workloads, at
+    most 300 that are drawn, are packed onto nodes with too little room by first, best and worst fit: how much is
+    hosted, and how often usage exceeds capacity.
 
     \b
     Examples:
