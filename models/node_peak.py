@@ -272,23 +272,25 @@ def _sums(usage: FloatArray, limits: FloatArray, horizon_steps: int, requests: F
         return NoPeak(f"{tasks} tasks with {blocks} past horizons of usage, need {LEAST_BLOCKS}: nothing is oversold")
     bounds = np.where(np.isnan(limits), np.inf, limits).astype(usage.dtype, copy=False)
     recent = usage[:, -blocks * horizon_steps :]
-    # A NaN anywhere makes the sum NaN: one pass where all is known, as it mostly is.
-    gappy = np.flatnonzero(np.isnan(usage.sum(axis=1)))
-    is_cold = np.zeros(tasks, dtype=np.bool_)
-    is_cold[gappy] = np.count_nonzero(~np.isnan(usage[gappy]), axis=1) < COLD_SAMPLES
+    is_gappy = _is_gappy(usage)
+    is_cold = _is_cold(usage, is_gappy)
     reserved = bounds if requests is None else np.where(np.isfinite(bounds), bounds, requests)
     if not np.isfinite(reserved[is_cold]).all():
         return NoPeak("a cold task has neither limit nor request: nothing is oversold")
     warm = np.flatnonzero(~is_cold)
     if warm.size == 0:
         return NoPeak(f"all {tasks} tasks are cold, with fewer than {COLD_SAMPLES} samples: nothing is oversold")
-    known = _as_if_always_there(recent[warm], horizon_steps) if gappy.size else recent
-    totals = capped_totals(known, np.broadcast_to(bounds[warm, None], known.shape), horizon_steps)
+    known = recent if len(warm) == tasks else recent[warm]
+    highest = np.fmax.reduce(known.reshape(len(known), blocks, -1), axis=2) if is_gappy.any() else None
+    if highest is not None:
+        known, highest = _as_if_always_there(known, highest)
+    caps = np.broadcast_to(bounds[warm, None], known.shape)
+    totals = _totals(known, caps, horizon_steps, is_gappy[warm], highest)
     seen = np.count_nonzero(~np.isnan(totals), axis=1) >= horizon_steps * SEEN_SHARE
     watched = int(np.count_nonzero(seen))
     if watched < LEAST_BLOCKS:
         return NoPeak(f"{watched} past horizons with samples, need {LEAST_BLOCKS}: nothing is oversold")
-    own = np.minimum(np.nan_to_num(np.fmax.reduce(known, axis=1)), bounds[warm])
+    own = np.minimum(np.nan_to_num(np.fmax.reduce(known if highest is None else highest, axis=1)), bounds[warm])
     return _Sums(
         totals=totals,
         is_watched=seen,
@@ -299,20 +301,37 @@ def _sums(usage: FloatArray, limits: FloatArray, horizon_steps: int, requests: F
     )
 
 
-def _as_if_always_there(usage: FloatArray, horizon_steps: int) -> FloatArray:
-    """Tasks' usage [tasks, steps], with horizons in which others were watched filled by the task's own other ones."""
-    by_block = usage.reshape(len(usage), -1, horizon_steps)
-    is_seen = ~np.isnan(np.fmax.reduce(by_block, axis=2))
+def _is_gappy(usage: FloatArray) -> BoolArray:
+    """Which tasks miss a sample, [tasks]: a NaN anywhere makes the sum NaN, which is one pass."""
+    return np.asarray(np.isnan(usage.sum(axis=1)))
+
+
+def _is_cold(usage: FloatArray, is_gappy: BoolArray) -> BoolArray:
+    """Which tasks have fewer than 24 samples, [tasks]; nearly all that miss some show as many in their last 48."""
+    is_cold = np.zeros(len(usage), dtype=np.bool_)
+    for steps in (2 * COLD_SAMPLES, usage.shape[1]):
+        unsure = np.flatnonzero(is_cold if steps > 2 * COLD_SAMPLES else is_gappy)
+        is_cold[unsure] = np.count_nonzero(~np.isnan(usage[unsure, -steps:]), axis=1) < COLD_SAMPLES
+    return is_cold
+
+
+def _as_if_always_there(usage: FloatArray, highest: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Tasks' usage [tasks, steps], with horizons in which others were watched filled by the task's own other ones; and
+    their highest of each horizon, [tasks, blocks]."""
+    is_seen = ~np.isnan(highest)
     lacking = np.flatnonzero((~is_seen & is_seen.any(axis=0)).any(axis=1))
     if lacking.size == 0:
-        return usage
-    filled = by_block.copy()
+        return usage, highest
+    filled = usage.reshape(*highest.shape, -1).copy()
+    highest = highest.copy()
     for task in lacking:
         donors = np.flatnonzero(is_seen[task])
         missing = np.flatnonzero(~is_seen[task] & is_seen.any(axis=0))
         if donors.size:
-            filled[task, missing] = by_block[task, donors[missing % donors.size]]
-    return filled.reshape(usage.shape)
+            chosen = donors[missing % donors.size]
+            filled[task, missing] = filled[task, chosen]
+            highest[task, missing] = highest[task, chosen]
+    return filled.reshape(usage.shape), highest
 
 
 def capped_totals(usage: FloatArray, limits: FloatArray, horizon_steps: int) -> FloatArray:
@@ -321,14 +340,21 @@ def capped_totals(usage: FloatArray, limits: FloatArray, horizon_steps: int) -> 
     Where other tasks have a sample, a missing one counts as the task's highest of the block, or its highest ever where
     it has none in the block, so that a gap never looks like idle time. Where no task has one nobody was watching: NaN.
     """
+    return _totals(usage, limits, horizon_steps, _is_gappy(usage), None)
+
+
+def _totals(
+    usage: FloatArray, limits: FloatArray, horizon_steps: int, is_gappy: BoolArray, of_blocks: FloatArray | None
+) -> FloatArray:
+    """`capped_totals`; which tasks may miss samples, and each one's highest of each block where it is known already."""
     tasks, steps = usage.shape
     blocks = steps // horizon_steps
-    gappy = np.flatnonzero(np.isnan(usage.sum(axis=1)))
+    gappy = np.flatnonzero(is_gappy)
     if gappy.size == 0:
         return np.asarray(np.minimum(usage, limits).sum(axis=0).reshape(blocks, horizon_steps))
     filled = usage[gappy].reshape(gappy.size, blocks, horizon_steps)
     missing = np.isnan(filled)
-    highest = np.fmax.reduce(filled, axis=2)
+    highest = np.fmax.reduce(filled, axis=2) if of_blocks is None else of_blocks[gappy]
     ever = np.fmax.reduce(highest, axis=1, keepdims=True)
     stand_in = np.nan_to_num(np.where(np.isnan(highest), ever, highest))
     places = np.flatnonzero(missing)
