@@ -11,7 +11,8 @@ import yaml
 from autoscaler.kube.client import KubeClient
 from autoscaler.kube.webhook import WebhookCertificate
 from autoscaler.settings import WebhookSettings
-from foresize.doctor import Check, cluster_checks
+from foresize.checks.check import Check
+from foresize.checks.cluster import cluster_checks
 from foresize.settings import load_settings
 from tests.support.controlplane import ApiError, ControlPlane, JsonObject, deployment, wait_until
 from tests.support.prometheus import STEP, a_prometheus, a_series

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from foresize.doctor import cluster_checks
+from foresize.checks.cluster import cluster_checks
 from foresize.settings import load_settings
 from tests.support.controlplane import ControlPlane
 from tests.support.running import CRD

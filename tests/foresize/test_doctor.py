@@ -14,8 +14,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from foresize import doctor as doctor_module
-from foresize.doctor import Check, all_checks, configuration_checks, disk_checks, doctor
+from foresize.checks.check import Check
+from foresize.checks.cluster import NEEDED_FOR, PERMISSIONS
+from foresize.checks.machine import configuration_checks, disk_checks
+from foresize.checks.prometheus import prometheus_checks
+from foresize.doctor import DEADLINE_SECONDS, all_checks, doctor
 from foresize.settings import load_settings
 from pipelines.settings import Settings
 
@@ -90,7 +93,7 @@ def test_missing_metrics_are_named_with_what_exports_them(prometheus_url: str) -
     """What is needed fails, what is wanted warns, what not every cluster has is only mentioned."""
     settings = load_settings(None, {}, {("prometheus", "url"): prometheus_url})
 
-    checks = list(doctor_module.prometheus_checks(settings, NOW))
+    checks = list(prometheus_checks(settings, NOW))
 
     failed = [check for check in checks if check.status == "FAIL"]
     assert [check.message for check in failed] == ["no series within the last hour of kube_replicaset_owner"]
@@ -106,7 +109,7 @@ def test_scrape_interval_and_reach_of_history_are_told(prometheus_url: str) -> N
     """Twenty samples in ten minutes are one each 30 s; two days of past are too few for a weekly rhythm."""
     settings = load_settings(None, {}, {("prometheus", "url"): prometheus_url})
 
-    checks = list(doctor_module.prometheus_checks(settings, NOW))
+    checks = list(prometheus_checks(settings, NOW))
 
     assert any(c.status == "OK" and "scraped about every 30 s" in c.message for c in checks)
     assert any(c.status == "WARN" and "reaches back 2 days; history.span is 35 days" in c.message for c in checks)
@@ -118,7 +121,7 @@ def test_a_node_whose_clock_is_ahead_is_named(prometheus_url: str) -> None:
     for interval in ("60s", "90s"):
         chosen: dict[tuple[str, ...], Any] = {("prometheus", "url"): prometheus_url}
         chosen |= {("prometheus", "scrape_interval"): interval}
-        checks = doctor_module.prometheus_checks(load_settings(None, {}, chosen), NOW)
+        checks = prometheus_checks(load_settings(None, {}, chosen), NOW)
         said[interval] = next(check for check in checks if "clock" in check.message)
 
     assert said["60s"].status == "WARN"
@@ -187,7 +190,7 @@ def test_servers_that_never_answer_do_not_hold_the_doctor(tmp_path: Path, silent
 
     checks = json.loads(result.output)["checks"]
     failed = {check["area"] for check in checks if check["status"] == "FAIL"}
-    assert time.monotonic() - started < doctor_module.DEADLINE_SECONDS + 3
+    assert time.monotonic() - started < DEADLINE_SECONDS + 3
     assert failed == {"prometheus", "cluster"}
     assert [check["status"] for check in checks if check["area"] == "mlflow"] == ["WARN"]
     assert result.exit_code == 1
@@ -242,8 +245,8 @@ def test_every_permission_is_in_the_role_that_the_doctor_advises() -> None:
         if each["kind"] == "ClusterRole"
     }
 
-    for need, group, resources, verbs in doctor_module.PERMISSIONS:
-        _, role, file, _ = doctor_module.NEEDED_FOR[need]
+    for need, group, resources, verbs in PERMISSIONS:
+        _, role, file, _ = NEEDED_FOR[need]
         allowed = [rule for rule in roles[role] if group in rule["apiGroups"] and set(verbs) <= set(rule["verbs"])]
         bound = [each for each in yaml.safe_load_all((DEPLOY / file).read_text()) if "roleRef" in each]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foresize.doctor import mlflow_checks
+from foresize.checks.machine import mlflow_checks
 from foresize.settings import load_settings
 from models.forecast import FloatArray
 from pipelines.errors import TrackingUnavailable

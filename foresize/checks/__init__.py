@@ -1,0 +1,1 @@
+"""What `foresize doctor` looks at, a module an area."""
