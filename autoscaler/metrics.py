@@ -116,13 +116,15 @@ class _Published(Collector):
     pools: tuple[PoolReading, ...] = ()
     policies: tuple[PolicyGauges, ...] = ()
     nodes: tuple[NodeGauges, ...] = ()
+    gpu_policies: tuple[PolicyGauges, ...] = ()
+    gpu_nodes: tuple[NodeGauges, ...] = ()
 
     def collect(self) -> Iterable[Metric]:
         """The families of all sets."""
         yield from _workload_families(self.workloads)
         yield from _pool_families(self.pools)
-        yield from _policy_families(self.policies)
-        yield from _node_families(self.nodes)
+        yield from _policy_families((*self.policies, *self.gpu_policies))
+        yield from _node_families((*self.nodes, *self.gpu_nodes))
 
 
 def _family(
@@ -323,13 +325,23 @@ def _node_families(readings: tuple[NodeGauges, ...]) -> Iterator[GaugeMetricFami
     for name, text, value_of in gauges:
         yield _family(name, text, ("node", "resource"), [((r.node, r.resource), value_of(r)) for r in readings])
     states: tuple[tuple[str, str, Callable[[NodeGauges], bool]], ...] = (
-        ("foresize_node_suspended", "1 where nothing more is sold on the node.", lambda r: r.is_suspended),
-        ("foresize_node_stale", "1 where the node's usage was not measured lately.", lambda r: r.is_stale),
+        (
+            "foresize_node_suspended",
+            "1 where nothing more of some resource is sold on the node.",
+            lambda r: r.is_suspended,
+        ),
+        (
+            "foresize_node_stale",
+            "1 where the node's usage, or its GPUs, was not measured lately.",
+            lambda r: r.is_stale,
+        ),
     )
     for name, text, holds in states:
-        by_node = {r.node: float(holds(r)) for r in readings}
-        yield _family(name, text, ("node",), [((node,), value) for node, value in by_node.items()])
-    pressure = {r.node: r.cpu_pressure for r in readings}
+        by_node: dict[str, bool] = {}
+        for r in readings:
+            by_node[r.node] = by_node.get(r.node, False) or holds(r)
+        yield _family(name, text, ("node",), [((node,), float(value)) for node, value in by_node.items()])
+    pressure = {r.node: r.cpu_pressure for r in readings if r.cpu_pressure is not None}
     text = "Share of time in which tasks of the node waited for CPU, where that is measured."
     yield _family("foresize_node_cpu_pressure", text, ("node",), [((node,), value) for node, value in pressure.items()])
 
@@ -471,6 +483,11 @@ class AutoscalerMetrics:
         """Replaces what the last look published about OversubscriptionPolicies and the nodes that they select."""
         self._published.policies = tuple(policies)
         self._published.nodes = tuple(nodes)
+
+    def publish_gpus(self, policies: Iterable[PolicyGauges], nodes: Iterable[NodeGauges]) -> None:
+        """The same of policies that share GPUs; amounts are devices and shares of them."""
+        self._published.gpu_policies = tuple(policies)
+        self._published.gpu_nodes = tuple(nodes)
 
     @contextmanager
     def timed(self, step: str, **attributes: str) -> Iterator[None]:

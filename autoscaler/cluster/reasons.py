@@ -90,7 +90,8 @@ class ReasonCode(StrEnum):
     BUDGET_OVERDRAWN = "BudgetOverdrawn"
     """What was told of a policy's nodes was wrong more often than it may be: less of what is left is sold."""
     NODE_FULL = "NodeFull"
-    """More of a node is used than is usable: no more is sold on it, and pods that opted in go."""
+    """More of a node is used than is usable: no more is sold on it, and pods that opted in go. Of GPUs, the memory of a
+    shared one is that full: it is divided into no more shares than pods have."""
     NODE_PRESSURE = "NodePressure"
     """A node is short of memory by its own word."""
     KUBELET_EVICTION = "KubeletEviction"
@@ -98,7 +99,7 @@ class ReasonCode(StrEnum):
     CPU_PRESSURE = "CPUPressure"
     """Tasks of a node wait for CPU for too much of the time, though less of it is used than is usable."""
     STALE_NODE = "StaleNodeMetrics"
-    """What a node uses was not measured lately: it offers what it has sold and no more."""
+    """What a node uses, or its GPUs, was not measured lately: it offers what it has sold and no more."""
     GPU_MEMORY = "GPUMemory"
     """The memory of a GPU holds no more shares."""
     SHARES_IN_USE = "SharesInUse"

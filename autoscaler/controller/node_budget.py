@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autoscaler.controller.autoscalers import as_time, seconds_of
+from predictor.usage.panel import Resource
 
 HORIZONS_KEPT = 28
 """The window of the budget, in horizons: the present one and those before it."""
@@ -112,6 +113,14 @@ class BudgetRecord:
                 for each in self.past
             ],
         }
+
+
+def kept_record(status: Mapping[str, Any], resource: Resource) -> BudgetRecord:
+    """What the status of a policy kept of a resource; a new record where it kept none."""
+    for each in status.get("resources") or ():
+        if each.get("name") == resource.value:
+            return record_from((each.get("violations") or {}).get("record"))
+    return BudgetRecord()
 
 
 def record_from(kept: Mapping[str, Any] | None) -> BudgetRecord:

@@ -200,14 +200,7 @@ def _resource(reading: PolicyReading, sums: ResourceReading, terms: Terms) -> Js
         "sold": _short(sums.sold),
         "largestUnsold": _short(sums.largest_unsold),
         "reasons": _reasons(reading.nodes, sums.resource),
-        "violations": {
-            "count": sums.violations,
-            "nodeHorizons": record.node_horizons,
-            "budget": _short(sums.budget),
-            "budgetUsed": _short(sums.budget_used),
-            "severity": _short(sums.severity),
-            "record": record.as_json(),
-        },
+        "violations": violations(record, terms.violation_probability),
         "violationProbability": terms.violation_probability,
     }
     if reading.policy.actuator is Actuator.REQUEST_AMPLIFICATION:
@@ -218,6 +211,18 @@ def _resource(reading: PolicyReading, sums: ResourceReading, terms: Terms) -> Js
             "message": allowed.reason.message,
         }
     return told
+
+
+def violations(record: BudgetRecord, violation_probability: float) -> JsonObject:
+    """How often what was told of a resource was wrong, beside how often it may be."""
+    return {
+        "count": record.violations,
+        "nodeHorizons": record.node_horizons,
+        "budget": _short(record.budget(violation_probability)),
+        "budgetUsed": _short(record.used_share(violation_probability)),
+        "severity": _short(record.severity),
+        "record": record.as_json(),
+    }
 
 
 def amplification(reading: PolicyReading, resource: Resource) -> PoolRate:

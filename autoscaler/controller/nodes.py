@@ -18,9 +18,10 @@ import structlog
 from autoscaler.cluster.containers import SIZED
 from autoscaler.cluster.nodes import UNITS_PER_BASE_UNIT, Actuator, NodePod, NodeState, in_whole_units, total_of
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
-from autoscaler.controller.gpu_sharing import GpuSharing, SharedNode, gpu_status, label_changes
+from autoscaler.controller.gpu_sharing import GpuSharing, SharedNode, label_changes
+from autoscaler.controller.gpu_status import gpu_gauges, gpu_status, node_gauges
 from autoscaler.controller.loop import Controller
-from autoscaler.controller.node_budget import BudgetRecord, record_from
+from autoscaler.controller.node_budget import BudgetRecord, kept_record
 from autoscaler.controller.node_peaks import Asked, NodePeaks, PeakTeller, in_full
 from autoscaler.controller.node_ports import NodeCluster, NodeObservation, PlacedSource
 from autoscaler.controller.node_status import (
@@ -99,6 +100,7 @@ class NodeControl:
     def _forget(self) -> None:
         """Leaves nothing of an own leadership: the next one starts from what the cluster says."""
         self._term = self.controller.leadership.transitions
+        self.gpus.forget()
         self._guards: dict[str, Guard] | None = None
         self._records: dict[tuple[str, Resource], BudgetRecord] = {}
         self._changed_at: dict[tuple[str, Resource], float] = {}
@@ -181,6 +183,7 @@ class NodeControl:
                 looked[name] = replace(each, reading=_offering(each.reading, written[name]))
         readings = [self._policy_reading(policy, seen, looked) for policy in seen.policies]
         self._label(seen.nodes, shared)
+        self._tell_of_full_gpus(sharing, shared, now)
         self._tell(
             [
                 *((each.policy, partial(policy_status, each)) for each in readings),
@@ -189,6 +192,7 @@ class NodeControl:
             now,
         )
         self._publish(readings, looked.values())
+        self.controller.metrics.publish_gpus(gpu_gauges(sharing, shared, self.gpus.record), map(node_gauges, shared))
 
     # --- observe and decide
 
@@ -303,7 +307,7 @@ class NodeControl:
         self._records = records
 
     def _known_record(self, policy: OversubscriptionPolicy, resource: Resource) -> BudgetRecord:
-        return self._records.get((policy.uid, resource)) or _kept_record(policy, resource)
+        return self._records.get((policy.uid, resource)) or kept_record(policy.status, resource)
 
     def _sold_shares(self, node: NodeState, policies: Sequence[OversubscriptionPolicy]) -> dict[Resource, float]:
         """What share of what is reclaimable may be sold: the lowest that the records of the node's policies allow."""
@@ -388,6 +392,18 @@ class NodeControl:
             if problem is None:
                 log.info("node labelled for its device plugin", node=node.name)
 
+    def _tell_of_full_gpus(
+        self, policies: Sequence[OversubscriptionPolicy], shared: Iterable[SharedNode], now: float
+    ) -> None:
+        """Says where the memory of a shared GPU was too full, and where it no longer is."""
+        for each in shared if not self.controller.is_dry_run else ():
+            if each.news:
+                log.warning("GPUs of a node suspended or resumed", node=each.node.name, message=each.news)
+                self.controller.metrics.node_suspensions.inc(each.has_filled)
+                concerned = [policy for policy in policies if policy.sells and policy.selects(each.node)]
+                what = "NodeSuspended" if each.has_filled else "NodeResumed"
+                self._event(concerned, what, each.news, now, is_warning=each.has_filled)
+
     def _step_in(self, looked: _Looked, policies: Sequence[OversubscriptionPolicy], now: float) -> None:
         """Evicts whom the guard chose, and says what it did."""
         node, step = looked.reading.node.name, looked.guard
@@ -467,7 +483,8 @@ class NodeControl:
         now: float,
     ) -> dict[str, Any]:
         refusal = self._refusal if policy.sells else ""
-        return gpu_status(policy, policies, shared, before, now, refusal=refusal, note=self._note())
+        record, note = self.gpus.record(policy), self._note()
+        return gpu_status(policy, policies, shared, before, now, record=record, refusal=refusal, note=note)
 
     def _tell(self, told: Sequence[tuple[OversubscriptionPolicy, StatusOf]], now: float) -> None:
         """Writes statuses that have something to say, and Events about conflicts that came."""
@@ -607,13 +624,6 @@ def _usage_of_pods(pods: Iterable[NodePod], usage: NodeUsage | None) -> dict[str
             if used is not None and count:
                 found.setdefault(pod.uid, {})[resource] = used / count
     return found
-
-
-def _kept_record(policy: OversubscriptionPolicy, resource: Resource) -> BudgetRecord:
-    for each in policy.status.get("resources") or ():
-        if each.get("name") == resource.value:
-            return record_from((each.get("violations") or {}).get("record"))
-    return BudgetRecord()
 
 
 def _offering(reading: NodeReading, written: Mapping[Resource, int | None]) -> NodeReading:

@@ -25,7 +25,7 @@ def a_node(
     shares = np.full(steps, pods)
     if seen is not None:
         shares[:-seen] = 0.0
-    return GpuNode(devices, 80 * GIB, int(pods), activity, fullest, shares)
+    return GpuNode(devices, 80 * GIB, activity, fullest, shares)
 
 
 def told(node: GpuNode) -> Share:
