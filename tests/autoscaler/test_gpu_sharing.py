@@ -2,11 +2,22 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.cluster.reasons import Hold, ReasonCode
-from autoscaler.decisions.gpu_sharing import MOST_REPLICAS, GpuNode, Share, Sharing, hami_advice, sharing, told_share
+from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
+from autoscaler.decisions.gpu_sharing import (
+    MOST_REPLICAS,
+    GpuNode,
+    Share,
+    Sharing,
+    excess,
+    hami_advice,
+    sharing,
+    steady_share,
+    told_share,
+)
+from models.forecast import FloatArray
 
 GIB = 2.0**30
 DAY = 48
@@ -117,8 +128,167 @@ def test_devices_that_are_not_measured_any_more_are_not_shared_further() -> None
     for names in (("activity",), ("fullest_bytes",)):
         share = told_share(silent(DAY, *names), violation_probability=0.05, horizon_steps=DAY)
         assert isinstance(share, Hold)
+        assert share.reason.code is ReasonCode.STALE_NODE
         assert "not measured within the last horizon" in share.reason.message
         assert shared(share).replicas == 1
+        assert shared(share).is_stale
+        assert shared(share, in_use=5).is_stale
+
+
+@given(
+    gib=st.lists(st.floats(0.1, 80), min_size=4 * DAY, max_size=4 * DAY),
+    hours=st.integers(1, 10),
+    gone=st.integers(1, 20 * DAY - 1),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_largest_pod_that_had_a_device_alone_is_never_taken_for_smaller(
+    gib: list[float], hours: int, gone: int
+) -> None:
+    """However short it was there, on a day of which nothing else is known, and whatever ran shared since."""
+    node = a_node(pods=6.0, gib=1.0)
+    there = slice(max(0, gone - 2 * hours), gone)
+    node.fullest_bytes[there] = np.resize(gib, there.stop - there.start) * GIB
+    node.shares[there] = 2.0
+    node.activity[there] = 0.1
+
+    assert told(node).memory_bytes >= node.fullest_bytes[there].max()
+
+
+def test_a_large_pod_that_ran_for_an_hour_is_remembered() -> None:
+    """Of a day that was hardly watched no peak is told; what was seen of it counts all the same."""
+    node = a_node()
+    node.shares[4 * DAY : 5 * DAY] = 0.0
+    node.shares[4 * DAY : 4 * DAY + 2] = 1.0
+    node.fullest_bytes[4 * DAY : 4 * DAY + 2] = 60 * GIB
+
+    assert told(node).memory_bytes == 60 * GIB
+
+
+# --- from hour to hour
+
+HOUR = 2
+
+
+def near_a_third(steps: int) -> GpuNode:
+    """Shares of which a device has time for three, or not quite: how busy they get differs from hour to hour."""
+    rng = np.random.default_rng(1)
+    busy = np.repeat(rng.uniform(0.2, 0.31, steps // 8), 8)
+    return GpuNode(2, 80 * GIB, 2 * busy, np.full(steps, 4 * GIB), np.full(steps, 2.0))
+
+
+def hourly_tellings(node: GpuNode, past: int) -> list[Share | Hold]:
+    """What is told at each hour, oldest first, from so many steps of past."""
+
+    def as_of(end: int) -> GpuNode:
+        def last(values: FloatArray) -> FloatArray:
+            return values[end - past : end]
+
+        return GpuNode(
+            node.devices, node.device_bytes, last(node.activity), last(node.fullest_bytes), last(node.shares)
+        )
+
+    ends = range(past, len(node.shares) + 1, HOUR)
+    return [told_share(as_of(end), violation_probability=0.2, horizon_steps=DAY) for end in ends]
+
+
+def followed(tellings: list[Share | Hold], hours: int) -> list[int]:
+    """The replicas at each hour from the first that has so many before it, in the order of time."""
+    windows = (tellings[end - hours : end + 1][::-1] for end in range(hours, len(tellings)))
+    return [shared(steady_share(window)).replicas for window in windows]
+
+
+def changes(replicas: list[int]) -> int:
+    return int(np.count_nonzero(np.diff(replicas)))
+
+
+def test_a_count_that_flips_from_hour_to_hour_is_not_followed() -> None:
+    """Each change restarts the device plugin of a node: the lower count holds as long as it comes again."""
+    tellings = hourly_tellings(near_a_third(25 * DAY), past=18 * DAY)
+
+    at_once = followed(tellings, 0)[24:]
+    steady = followed(tellings, 24)
+
+    assert set(at_once) == {2, 3}
+    assert changes(at_once) >= 4
+    assert changes(steady) <= 1
+    assert all(held <= told for held, told in zip(steady, at_once, strict=True))
+
+
+def test_fewer_shares_are_made_at_once_and_more_when_they_were_allowed_for_a_horizon() -> None:
+    roomy, tight = Share(0.1, 8 * GIB), Share(0.1, 36 * GIB)
+    hours: list[Share | Hold] = [*[roomy] * 5, tight, *[roomy] * 6]
+
+    assert followed(hours, 4) == [9, 2, 2, 2, 2, 2, 9, 9]
+
+
+def test_what_was_not_known_within_the_horizon_is_not_shared_yet() -> None:
+    """Neither that it may not be known now, nor that it was not a while ago."""
+    share, unknown = Share(0.1, 8 * GIB), Hold(Reason(ReasonCode.STALE_NODE, "nobody looked"))
+
+    now, before = shared(steady_share([unknown, share, share])), shared(steady_share([share, share, unknown]))
+
+    assert (now.replicas, now.is_stale) == (1, True)
+    assert (before.replicas, before.is_stale) == (1, False)
+    assert "within the last horizon: nobody looked" in before.reason.message
+
+
+# --- what was told, and what came
+
+TOLD = Share(0.2, 10 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("activity", "gib", "shares", "over"),
+    [
+        (0.8, 20.0, 4.0, 0.0),
+        (1.0, 20.0, 4.0, 0.2),
+        (0.8, 40.0, 4.0, 0.5),
+        (1.6, 40.0, 4.0, 0.5),
+        (0.4, 20.0, 3.0, 0.5),
+        (0.4, 10.0, 0.0, None),
+        (np.nan, 10.0, 4.0, None),
+        (0.4, np.nan, 4.0, None),
+    ],
+    ids=["as told", "busier", "fuller", "both", "one of three may have all", "no pods", "not busy", "not measured"],
+)
+def test_a_share_that_took_more_than_was_told_is_a_violation(
+    activity: float, gib: float, shares: float, over: float | None
+) -> None:
+    """By the shares there were then: more of them may take more."""
+    newest = GpuNode(2, 80 * GIB, np.array([activity]), np.array([gib * GIB]), np.array([shares]))
+
+    assert excess(TOLD, newest) == (None if over is None else pytest.approx(over))
+
+
+@pytest.mark.parametrize(("sold_share", "replicas"), [(1.0, 4), (0.99, 3), (0.5, 2), (0.1, 1)])
+def test_violations_beyond_the_budget_make_shares_fewer(sold_share: float, replicas: int) -> None:
+    """One at least, and of those beside the first in proportion."""
+    decision = sharing(
+        TOLD,
+        devices=2,
+        device_bytes=80 * GIB,
+        in_use=2,
+        usable_share=0.9,
+        max_rate=10.0,
+        sold_share=sold_share,
+    )
+
+    assert decision.replicas == replicas
+    assert (decision.reason.code is ReasonCode.BUDGET_OVERDRAWN) == (sold_share < 1)
+
+
+def test_a_node_with_a_full_device_has_no_more_shares_than_pods_need() -> None:
+    decision = sharing(
+        TOLD,
+        devices=2,
+        device_bytes=80 * GIB,
+        in_use=3,
+        usable_share=0.9,
+        max_rate=10.0,
+        fullness="79 GiB of a device are in use",
+    )
+
+    assert (decision.replicas, decision.reason.code) == (2, ReasonCode.NODE_FULL)
 
 
 def test_pods_that_have_shares_keep_them() -> None:
