@@ -9,6 +9,7 @@ memory is too full stops further sharing on its node. Nobody is evicted for it.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 from autoscaler.cluster.nodes import GpuStrategy, NodePod, NodeState
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
@@ -108,6 +109,8 @@ class GpuSharing:
         asked = {node.name: each for node, terms in mine if (each := _asked(node, terms)) is not None}
         self.teller.refresh(frozenset(asked.values()), now)
         told, full = self.teller.told, self._known_full(policies, now)
+        untold = [name for name, each in asked.items() if each not in told.by_asked]
+        self._untold_since = {name: self._untold_since.get(name, now) for name in untold}
         in_use: dict[str, int] = {}
         for pod in pods:
             in_use[pod.node] = in_use.get(pod.node, 0) + pod.gpus
@@ -168,7 +171,7 @@ class GpuSharing:
                 fullness="" if fullness is None else fullness.text,
             )
         config = None
-        if writes and self._is_awaited(asked, told, now):
+        if writes and self._is_awaited(asked, now):
             # Nothing is changed before anything is known: a new label restarts the device plugin.
             config = labels.get(GPU_CONFIG_LABEL)
         elif writes and decision.replicas > 1:
@@ -191,12 +194,9 @@ class GpuSharing:
     def _sold_share(self, policy: OversubscriptionPolicy) -> float:
         return self.record(policy).sold_share(policy.terms[Resource.GPU].violation_probability)
 
-    def _is_awaited(self, asked: Asked, told: ToldShares, now: float) -> bool:
+    def _is_awaited(self, asked: Asked, now: float) -> bool:
         """Whether nothing was told yet of the node, and that is so for no longer than its horizon."""
-        if asked in told.by_asked:
-            self._untold_since.pop(asked.node, None)
-            return False
-        return now - self._untold_since.setdefault(asked.node, now) <= asked.horizon_seconds
+        return now - self._untold_since.get(asked.node, -inf) <= asked.horizon_seconds
 
     def _fullness(self, node: NodeState, newest: GpuNode | None, now: float) -> Fullness | None:
         replicas = replicas_of(node)

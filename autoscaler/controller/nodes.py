@@ -397,12 +397,14 @@ class NodeControl:
     ) -> None:
         """Says where the memory of a shared GPU was too full, and where it no longer is."""
         for each in shared if not self.controller.is_dry_run else ():
-            if each.news:
-                log.warning("GPUs of a node suspended or resumed", node=each.node.name, message=each.news)
-                self.controller.metrics.node_suspensions.inc(each.has_filled)
-                concerned = [policy for policy in policies if policy.sells and policy.selects(each.node)]
-                what = "NodeSuspended" if each.has_filled else "NodeResumed"
-                self._event(concerned, what, each.news, now, is_warning=each.has_filled)
+            concerned = [policy for policy in policies if policy.sells and policy.selects(each.node)]
+            if each.has_filled:
+                self.controller.metrics.node_suspensions.inc()
+                log.warning("GPUs of a node suspended", node=each.node.name, message=each.news)
+                self._event(concerned, "NodeSuspended", each.news, now, is_warning=True)
+            if each.has_calmed:
+                log.info("GPUs of a node resumed", node=each.node.name)
+                self._event(concerned, "NodeResumed", each.news, now)
 
     def _step_in(self, looked: _Looked, policies: Sequence[OversubscriptionPolicy], now: float) -> None:
         """Evicts whom the guard chose, and says what it did."""

@@ -154,13 +154,13 @@ def test_a_new_leader_tells_what_the_one_before_told() -> None:
     lab = Lab(
         MemoryGpus(until={START + n * 4 * HOUR: {"activity": a} for n, a in enumerate(rng.uniform(0.3, 0.6, 130))})
     )
-    one = [replicas(lab.look(TODAY + hour * HOUR + 60)["n1"]) for hour in range(4)]
+    one = [lab.look(TODAY + hour * HOUR + 60)["n1"].decision.share for hour in range(4)]
     before = lab.changes
 
     lab.sharing = lab.a_leader()
     late = lab.look(TODAY + 3 * HOUR + 1700)["n1"]
 
-    assert replicas(late) == one[-1]
+    assert late.decision.share == one[-1]
     assert lab.changes == before
 
 

@@ -21,19 +21,20 @@ BUSY, MIB = 0.2, 8_000
 """Part of its device's time that each pod takes at the peak of each hour, and of its memory."""
 
 
-def gpu_past(namespace: str, node: str, start: int, now: int) -> list[RawSeries]:
-    """Two pods, each with a device to itself."""
-    steps = (now - start) // STEP
+def gpu_past(namespace: str, node: str, hostname: str, last_mib: int, hours: int = HOURS) -> list[RawSeries]:
+    """Two pods, each with a device to itself, of which in the last quarter of an hour so much memory is in use."""
+    # For a while from now on as well, as a test takes some time and devices are looked at step by step.
+    steps = hours * 3600 // STEP + 6
     found: list[RawSeries] = []
     for number in range(2):
         pod = {"namespace": namespace, "pod": f"train-{number}"}
-        device = {"Hostname": node, "UUID": f"GPU-{number}", "GPU_I_ID": ""}
+        device = {"Hostname": hostname or node, "UUID": f"GPU-{number}", "GPU_I_ID": ""}
         active = [BUSY if step % 12 in (5, 6, 7) else 0.01 for step in range(steps)]
         asked = {"container": "app", "resource": "nvidia_com_gpu"}
         found += [
             a_series("DCGM_FI_PROF_SM_ACTIVE", active, **device, **pod),
             a_series("DCGM_FI_DEV_GPU_UTIL", [99] * steps, **device, **pod),
-            a_series("DCGM_FI_DEV_FB_USED", [MIB] * steps, **device, **pod),
+            a_series("DCGM_FI_DEV_FB_USED", [MIB] * (steps - 9) + [last_mib] * 9, **device, **pod),
             a_series("kube_pod_container_resource_requests", [1] * steps, **pod, **asked),
             a_series("kube_pod_status_phase", [1] * steps, **pod, phase="Running"),
             a_series("kube_pod_info", [1] * steps, **pod, node=node),
@@ -42,7 +43,19 @@ def gpu_past(namespace: str, node: str, start: int, now: int) -> list[RawSeries]
 
 
 @pytest.fixture
-def lab(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Shop]:
+def hostname() -> str:
+    """Of the node as DCGM's exporter tells it; empty is its name."""
+    return ""
+
+
+@pytest.fixture
+def last_mib() -> int:
+    """What is in use of each device's memory lately."""
+    return MIB
+
+
+@pytest.fixture
+def lab(control_plane: ControlPlane, tmp_path: Path, hostname: str, last_mib: int) -> Iterator[Shop]:
     """A node with two GPUs, two pods that have one each, and a controller with the roles of deploy/."""
     if control_plane.is_external:
         pytest.skip("FORESIZE_TEST_KUBECONFIG names a cluster with kubelets of its own")
@@ -56,7 +69,8 @@ def lab(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Shop]:
         (node,) = control_plane.add_nodes(1, labels=labels, prefix=namespace, capacity=capacity)
         taint = [{"key": "pool", "value": namespace, "effect": "NoSchedule"}]
         control_plane.api.patch(f"/api/v1/nodes/{node}", {"spec": {"taints": taint}})
-        with a_prometheus(tmp_path, gpu_past(namespace, node, start, now), start_seconds=start) as prometheus:
+        past = gpu_past(namespace, node, hostname, last_mib)
+        with a_prometheus(tmp_path, past, start_seconds=start) as prometheus:
             rules = [r for rules in ROLES.values() for r in rules]
             usage = LiveNodes(lambda: control_plane.pods(namespace), prometheus.url)
             lab = Shop(control_plane, namespace, node, usage, control_plane.kubeconfig_for(namespace, rules))
@@ -112,6 +126,11 @@ def test_a_policy_that_observes_says_into_how_many_shares_gpus_could_be_divided(
     assert node["hami"]["gpumemPercentage"] in (10, 11)
     cpu = lab.cpu()
     assert (cpu["name"], cpu["rate"], cpu["allocatable"], cpu["requested"], cpu["offered"]) == ("gpu", 3, 2, 2, 2)
+    assert cpu["violations"].items() >= {"count": 0, "nodeHorizons": 1, "budget": 0.1, "budgetUsed": 0}.items()
+    assert lab.status()["nodes"] == {"selected": 1, "cold": 0, "stale": 0, "suspended": 0}
+    assert lab.metric("policy_oversubscription_rate", policy=lab.namespace, resource="gpu") == 3
+    assert lab.metric("policy_budget_used_ratio", policy=lab.namespace, resource="gpu") == 0
+    assert lab.metric("node_reclaimable", node=lab.node, resource="gpu") == 4
     assert lab.condition("AbleToReclaim") == ("True", "Observe")
     assert lab.condition("ReclaimingLimited") == ("True", "MaxRatio")
     assert label(lab) is None
@@ -146,6 +165,46 @@ def test_shares_are_made_scheduled_and_taken_back(lab: Shop) -> None:
     lab.delete(lab.namespace)
     lab.until(lambda: label(lab) is None, "a clean node")
     assert len(lab.running()) == 5
+
+
+@pytest.mark.parametrize("last_mib", [78_000])
+def test_a_shared_device_that_is_nearly_full_is_shared_no_further(lab: Shop, last_mib: int) -> None:
+    """Of 72 GiB that are usable 76 are in use: the node goes back to as many shares as pods have, and people are told.
+
+    A new leader finds it in the status.
+    """
+    lab.plane.api.patch(f"/api/v1/nodes/{lab.node}", {"metadata": {"labels": {LABEL: "foresize-timeslicing-3"}}})
+    share(lab)
+    lab.until(lambda: label(lab) is None, "a node that is not shared")
+    lab.until(lambda: lab.status().get("suspendedNodes") == [lab.node], "a status that says so")
+
+    (said,) = [note for reason, note in lab.events() if reason == "NodeSuspended"]
+    assert said.startswith(f"{lab.node}: 76.17 GiB of a device with 3 shares are in use, 72 are usable; ")
+    assert lab.status()["nodes"]["suspended"] == 1
+    assert lab.status()["gpus"][0]["reason"] == "NodeFull"
+    assert lab.cpu()["violations"]["count"] == 1
+    assert lab.metric("node_suspended", node=lab.node) == 1
+    assert lab.metric("policy_budget_used_ratio", policy=lab.namespace, resource="gpu") == 10
+    assert len(lab.running()) == 2
+
+    lab.close()
+    lab.control = lab.a_control()
+    lab.cycle()
+    assert lab.status()["suspendedNodes"] == [lab.node]
+    assert lab.cpu()["violations"]["count"] == 1
+    assert [reason for reason, _ in lab.events()].count("NodeSuspended") == 1
+
+
+@pytest.mark.parametrize("hostname", ["another-name"])
+def test_a_node_that_the_exporter_does_not_name_is_stale(lab: Shop, hostname: str) -> None:
+    """It is in the status' count, in the conditions and in the metrics, and it is not shared."""
+    share(lab)
+    lab.until(lambda: lab.condition("ReclaimingActive") == ("False", "StaleNodeMetrics"), "a status that says so")
+
+    assert lab.status()["nodes"] == {"selected": 1, "cold": 1, "stale": 1, "suspended": 0}
+    assert "label Hostname" in lab.status()["gpus"][0]["message"]
+    assert lab.metric("node_stale", node=lab.node) == 1
+    assert label(lab) is None
 
 
 def test_a_label_of_somebody_elses_is_left_alone(lab: Shop) -> None:

@@ -452,7 +452,12 @@ def test_kubectl_get_osp_shows_rates_and_nodes_that_are_not_sold_and_wide_the_bu
     assert float(shown["CPU"]) == 1.25
     assert (shown["Memory"], shown["GPU"]) == (None, None)
     assert float(shown["CPU Budget"]) == 0.5
-    assert {each["name"] for each in columns if each["priority"]} == {"CPU Budget", "Memory Budget", "Conflict"}
+    assert {each["name"] for each in columns if each["priority"]} == {
+        "CPU Budget",
+        "Memory Budget",
+        "GPU Budget",
+        "Conflict",
+    }
 
 
 def test_a_policy_observes_unless_it_says_otherwise(control_plane: ControlPlane) -> None:

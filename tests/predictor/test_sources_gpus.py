@@ -1,6 +1,7 @@
 """What the GPUs of nodes did, read from a real Prometheus: how far they may be shared rests on it."""
 
 import time
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def test_devices_are_added_up_by_node_whoever_shares_them(tmp_path: Path) -> Non
     with a_prometheus(tmp_path, the_series(), start_seconds=START) as prometheus:
         source = PrometheusSource(PrometheusEndpoint(url=prometheus.url), scrape_interval_seconds=STEP)
         found = source.fetch_gpus(start_seconds=START + 6 * STEP, end_seconds=NOW - 4 * STEP, step_seconds=2 * STEP)
+        newest = source.fetch_gpus(start_seconds=NOW - 4 * STEP, end_seconds=NOW - 4 * STEP, step_seconds=2 * STEP)
 
     assert set(found.by_node) == {"n1", "n2"}
     one, other = found.by_node["n1"], found.by_node["n2"]
@@ -68,6 +70,9 @@ def test_devices_are_added_up_by_node_whoever_shares_them(tmp_path: Path) -> Non
     np.testing.assert_allclose(other.activity, 0.1)
     np.testing.assert_allclose(other.fullest_bytes, 100 * MEBIBYTE)
     np.testing.assert_allclose(other.shares, 0)
+    # A step alone is what it is within a longer time: one may be held against the other.
+    for whole, alone in zip(astuple(one), astuple(newest.by_node["n1"]), strict=True):
+        np.testing.assert_array_equal(alone, whole[-1:])
 
 
 def test_a_cluster_without_gpus_has_none(tmp_path: Path) -> None:
