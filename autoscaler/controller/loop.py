@@ -217,7 +217,7 @@ class Controller:
         if self.leadership.transitions != self._term:
             self._forget()
             self._term = self.leadership.transitions
-        self._budget.begin(self._passing())
+        self._budget.begin(self.passing())
         with self.metrics.timed("decide"):
             before, plans = self._decide(seen, forecasts)
         results = self._carry_out(plans, seen)
@@ -338,7 +338,7 @@ class Controller:
         kept_from = self._kept_from_writing(decided)
         if kept_from is not None:
             return kept_from
-        if not self._budget.take(self._passing()):
+        if not self._budget.take(self.passing()):
             return NO_BUDGET
         try:
             return self._validated_write(command, decided, seen)
@@ -429,7 +429,7 @@ class Controller:
         kept_from = self._kept_from_writing(decided)
         if kept_from is not None:
             return kept_from
-        if not self._budget.take(self._passing()):
+        if not self._budget.take(self.passing()):
             return NO_BUDGET
         try:
             with self.metrics.timed("act", workload=decided.autoscaler.workload):
@@ -450,9 +450,9 @@ class Controller:
         """Whether one more write is allowed now; one that is counts as made."""
         if self.stop.is_set() or not self.leadership.is_leader:
             return False
-        return self._budget.take(self._passing())
+        return self._budget.take(self.passing())
 
-    def _passing(self) -> float:
+    def passing(self) -> float:
         """Seconds by a clock that nobody sets; they only count from one time to the next."""
         return (self.monotonic or self.clock)()
 

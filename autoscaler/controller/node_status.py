@@ -13,6 +13,7 @@ from autoscaler.controller.policies import OversubscriptionPolicy, Terms
 from autoscaler.decisions.amplification import PoolRate, node_rate, pool_rate
 from autoscaler.decisions.node_guard import Guard
 from autoscaler.decisions.reclaiming import Reclaimable, Shelf, ToldPeak, oversubscription_rate
+from autoscaler.metrics import PolicyGauges
 from predictor.usage.panel import Resource
 
 JsonObject = dict[str, Any]
@@ -124,6 +125,20 @@ def resource_readings(reading: PolicyReading) -> Iterable[ResourceReading]:
             record.used_share(terms.violation_probability),
             record.severity,
             oversubscription_rate(requested, sum(oracle), allocatable) if oracle else None,
+        )
+
+
+def policy_gauges(reading: PolicyReading) -> Iterable[PolicyGauges]:
+    """The metrics of a policy, of each resource."""
+    for each in resource_readings(reading):
+        yield PolicyGauges(
+            policy=each.policy,
+            resource=each.resource.value,
+            rate=each.rate,
+            violations=each.violations,
+            budget_used=each.budget_used,
+            severity=each.severity,
+            oracle_rate=each.oracle_rate,
         )
 
 
