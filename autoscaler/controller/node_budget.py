@@ -6,6 +6,7 @@ What counts is a node in one horizon: it is a violation where usage of its ordin
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 from autoscaler.controller.autoscalers import as_time, seconds_of
@@ -13,6 +14,8 @@ from predictor.usage.panel import Resource
 
 HORIZONS_KEPT = 28
 """The window of the budget, in horizons: the present one and those before it."""
+MOST_NODES = 10**6
+"""A status that counts more was not written here."""
 NAMES_KEPT = 1000
 """Most names of violated nodes of the present horizon that a status holds."""
 
@@ -91,7 +94,8 @@ class BudgetRecord:
             ended = PastHorizon(self.start_seconds, self.nodes, len(self.violated), self.worst)
             past = (ended, *self.past) if self.nodes else self.past
             oldest = start - (HORIZONS_KEPT - 1) * horizon_seconds
-            known = BudgetRecord(start, past=tuple(each for each in past if each.start_seconds >= oldest))
+            # One later than now, as a clock was wrong, would never leave the window.
+            known = BudgetRecord(start, past=tuple(each for each in past if oldest <= each.start_seconds <= now_seconds))
         both = known.violated | (frozenset(violated) & frozenset(told))
         nodes = max(known.nodes, len(told), len(both))
         return replace(known, nodes=nodes, violated=both, worst=max(known.worst, worst))
@@ -124,24 +128,36 @@ def kept_record(status: Mapping[str, Any], resource: Resource) -> BudgetRecord:
 
 
 def record_from(kept: Mapping[str, Any] | None) -> BudgetRecord:
-    """What a status kept; what cannot be read begins anew."""
+    """What a status kept; what cannot be read, or was never a record, begins anew."""
     if not kept:
         return BudgetRecord()
     try:
         return BudgetRecord(
             seconds_of(kept["start"]),
-            int(kept["nodes"]),
+            _count(kept["nodes"]),
             frozenset(str(name) for name in kept["violated"]),
-            float(kept.get("worst", 0.0)),
+            _share(kept.get("worst", 0.0)),
             tuple(
                 PastHorizon(
                     seconds_of(each["start"]),
-                    int(each["nodes"]),
-                    int(each["violations"]),
-                    float(each.get("worst", 0.0)),
+                    _count(each["nodes"]),
+                    _count(each["violations"]),
+                    _share(each.get("worst", 0.0)),
                 )
                 for each in kept["past"]
             ),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return BudgetRecord()
+
+
+def _count(kept: Any) -> int:
+    if not 0 <= int(kept) <= MOST_NODES:
+        raise ValueError(f"{kept} is no count of nodes")
+    return int(kept)
+
+
+def _share(kept: Any) -> float:
+    if not (isfinite(float(kept)) and float(kept) >= 0):
+        raise ValueError(f"{kept} is no share of usage")
+    return float(kept)

@@ -295,7 +295,7 @@ def as_conditions(
     verdicts: Mapping[str, tuple[bool, str, str]], before: Iterable[Mapping[str, Any]], now_seconds: float
 ) -> list[JsonObject]:
     """Conditions by type from whether they hold, reason and message; `before` says since when they do."""
-    former = {each["type"]: each for each in before}
+    former = {each["type"]: each for each in before if "lastTransitionTime" in each}
     answer = []
     for kind, (holds, reason, message) in verdicts.items():
         status = "True" if holds else "False"

@@ -211,7 +211,7 @@ def _conditions(
     before: Iterable[Mapping[str, Any]],
     now_seconds: float,
 ) -> list[JsonObject]:
-    former = {each["type"]: each for each in before}
+    former = {each["type"]: each for each in before if "lastTransitionTime" in each}
     answer = []
     verdicts = _verdicts(plan, result)
     if sizing is not None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autoscaler.cluster.containers import Amounts
 from autoscaler.cluster.nodes import KubeletEviction, NodeState
-from autoscaler.controller.autoscalers import Mode, seconds_of
+from autoscaler.controller.autoscalers import Mode, as_time, seconds_of
 from autoscaler.controller.node_budget import HORIZONS_KEPT, BudgetRecord, record_from
 from autoscaler.controller.node_status import NodeReading, PolicyReading, ShelfReading, policy_status
 from autoscaler.controller.policies import OversubscriptionPolicy, Terms, rivals_of, terms_of
@@ -136,6 +136,49 @@ def test_a_record_of_an_earlier_version_has_no_severity() -> None:
 
     assert record_from(kept).violations == 1
     assert record_from(kept).severity == 0.0
+
+
+KEPT: dict[str, Any] = {"start": "2026-01-01T00:00:00Z", "nodes": 2, "violated": ["n1"], "worst": 0.5, "past": []}
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        {"start": "some day"},
+        {"nodes": -3},
+        {"nodes": 1e300},
+        {"nodes": "many"},
+        {"violated": 7},
+        {"worst": "nan"},
+        {"past": [{"start": "2026-01-01T00:00:00Z", "nodes": 5, "violations": 1, "worst": "inf"}]},
+        {"past": [{"start": "2026-01-01T00:00:00Z", "nodes": 5, "violations": -1}]},
+        {"past": ["yesterday"]},
+    ],
+    ids=str,
+)
+def test_a_record_that_somebody_has_spoilt_begins_anew(garbage: dict[str, Any]) -> None:
+    """It is in a status, which can be edited: what is no record is none, and nothing breaks on it."""
+    assert record_from(KEPT).violations == 1
+
+    assert record_from(KEPT | garbage) == BudgetRecord()
+
+
+def test_a_horizon_that_lies_ahead_is_forgotten() -> None:
+    """A clock was wrong once, or somebody wrote it: it would never leave the window."""
+    ahead = {"start": "2199-01-01T00:00:00Z", "nodes": 5, "violations": 400}
+
+    record = record_from(KEPT | {"past": [ahead]}).after({"n1"}, (), DAY, seconds_of(KEPT["start"]) + DAY)
+
+    assert (record.violations, record.node_horizons) == (1, 3)
+
+
+def test_a_condition_without_a_time_holds_from_now_on() -> None:
+    """The API server takes one, from whoever edits a status."""
+    before = {"conditions": [{"type": "NodesSelected", "status": "False"}]}
+
+    status = policy_status(PolicyReading(a_policy("p", Terms(0.1, DAY, 10.0)), (), {}, {}), before, START)
+
+    assert status["conditions"][0]["lastTransitionTime"] == as_time(START)
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.sets(st.sampled_from("abc"))), max_size=10))
