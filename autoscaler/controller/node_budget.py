@@ -95,7 +95,9 @@ class BudgetRecord:
             past = (ended, *self.past) if self.nodes else self.past
             oldest = start - (HORIZONS_KEPT - 1) * horizon_seconds
             # One later than now, as a clock was wrong, would never leave the window.
-            known = BudgetRecord(start, past=tuple(each for each in past if oldest <= each.start_seconds <= now_seconds))
+            known = BudgetRecord(
+                start, past=tuple(each for each in past if oldest <= each.start_seconds <= now_seconds)
+            )
         both = known.violated | (frozenset(violated) & frozenset(told))
         nodes = max(known.nodes, len(told), len(both))
         return replace(known, nodes=nodes, violated=both, worst=max(known.worst, worst))

@@ -116,7 +116,7 @@ def looked_at(
     else:
         use = NodeUse(
             {each: sum(used.get(each, {}).values()) for each in sold_on},
-            {each: settings.usable_share * (node.allocatable.of(each) or 0.0) for each in sold_on},
+            {each: settings.usable_share * amount for each in sold_on if (amount := node.allocatable.of(each))},
             now if usage is None else usage.since_seconds,
             now if usage is None else usage.measured_at_seconds,
             node.has_memory_pressure,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from math import inf
 from typing import Any
@@ -17,7 +18,7 @@ from autoscaler.controller.node_ports import NodeCluster
 from autoscaler.controller.node_status import is_worth_a_write
 from autoscaler.controller.notices import Throttle
 from autoscaler.controller.policies import NodeTerms, OversubscriptionPolicy
-from autoscaler.controller.writing import WriteBudget, side_by_side
+from autoscaler.controller.writing import WRITES_AT_ONCE, WriteBudget, side_by_side
 from autoscaler.decisions.node_guard import in_order_of_eviction
 from autoscaler.decisions.reclaiming import offer
 from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable, CommandConflict, ObjectGone
@@ -29,13 +30,44 @@ StatusOf = Callable[[Mapping[str, Any], float], dict[str, Any]]
 """A policy's status, from the one before and the time."""
 
 
+RETRY_SECONDS = 30.0
+"""How soon the API server is asked again for what it has refused: what would be the same is not asked in each look."""
+
+
 @dataclass(slots=True)
-class _Offer:
+class Offer:
     """What is to be written to one node."""
 
     node: NodeState
     amounts: dict[Resource, int | None] = field(default_factory=dict)
     is_more: bool = False
+
+
+class _Write(StrEnum):
+    """What may be refused."""
+
+    OFFER = "offer"
+    LABEL = "label"
+    EVICTION = "eviction"
+
+
+@dataclass
+class _Refusals:
+    """What the API server has refused lately, and why, by kind and the node's name or the pod's uid."""
+
+    _lately: dict[tuple[_Write, str], tuple[float, str]] = field(default_factory=dict)
+
+    def add(self, kind: _Write, name: str, why: str, now: float) -> None:
+        """It is not asked for again for a while."""
+        self._lately[kind, name] = (now, why)
+
+    def keep_lately(self, now: float) -> None:
+        """Forgets what may be asked for again."""
+        self._lately = {key: kept for key, kept in self._lately.items() if 0 <= now - kept[0] < RETRY_SECONDS}
+
+    def why(self, kind: _Write, name: str) -> str:
+        """Empty where it was not refused lately."""
+        return self._lately.get((kind, name), (0.0, ""))[1]
 
 
 @dataclass
@@ -48,11 +80,11 @@ class NodeWriter:
     def __post_init__(self) -> None:
         gathering = max(self.controller.settings.interval.total_seconds(), 1.0)
         self._budget = WriteBudget(self.controller.settings.writes_per_second, gathering)
-        self._throttle = Throttle()
+        self._throttle, self._throttle_of_blocked = Throttle(), Throttle()
         self._said: dict[str, str] = {}
         """What was last logged of each thing that can go wrong."""
-        self.refusal = ""
-        """Why nodes cannot be written, as the API server said it in this look."""
+        self._refusals = _Refusals()
+        self._refused_in_a_row = 0
         self.forget()
 
     def forget(self) -> None:
@@ -60,34 +92,48 @@ class NodeWriter:
         self._changed_at: dict[tuple[str, Resource], float] = {}
         self._statuses: dict[str, tuple[Mapping[str, object], float]] = {}
 
-    def begin(self) -> None:
-        """A new look: what was refused in the one before is asked for again."""
-        self.refusal = ""
+    def begin(self, now: float) -> None:
+        """A new look: what the one before had no budget for may be asked for again."""
+        self._refusals.keep_lately(now)
+        self._refused_in_a_row = 0
         self._budget.begin(self.controller.passing())
 
-    def write_offers(
+    def refusal_to_write(self, nodes: Iterable[str]) -> str:
+        """Why one of these nodes could not be written, or no pod evicted from it; empty where that was not refused."""
+        kinds = (_Write.OFFER, _Write.EVICTION)
+        return next((why for name in nodes for kind in kinds if (why := self._refusals.why(kind, name))), "")
+
+    def refusal_to_label(self, nodes: Iterable[str]) -> str:
+        """Why one of these nodes could not be labelled; empty where that was not refused."""
+        return next((why for name in nodes if (why := self._refusals.why(_Write.LABEL, name))), "")
+
+    def wanted_offers(
         self,
-        nodes: Iterable[NodeState],
+        nodes: Sequence[NodeState],
         terms: Mapping[str, Mapping[Resource, NodeTerms]],
         looked: Mapping[str, LookedAt],
         now: float,
-    ) -> dict[str, Mapping[Resource, int | None]]:
-        """What was written, by node; less before more, as it is the urgent one."""
+    ) -> list[Offer]:
+        """What nodes should offer where that is something else than they do."""
+        names = {node.name for node in nodes}
+        self._changed_at = {key: at for key, at in self._changed_at.items() if key[0] in names}
+        offers = (self._wanted_offer(node, terms[node.name], looked.get(node.name), now) for node in nodes)
+        return [each for each in offers if each.amounts]
+
+    def write_offers(self, offers: Sequence[Offer], now: float) -> dict[str, Mapping[Resource, int | None]]:
+        """What was written, by node."""
         if self.controller.is_dry_run:
             return {}
-        offers = []
-        for node in nodes:
-            wanted = self._wanted_offer(node, terms[node.name], looked.get(node.name), now)
-            if wanted.amounts:
-                offers.append(wanted)
-        offers.sort(key=lambda each: each.is_more)
-        results = side_by_side(lambda each: self._written(each, now), offers)
-        return {each.node.name: each.amounts for each, is_done in zip(offers, results, strict=True) if is_done}
+        problems = side_by_side(lambda each: self._written(each, now), offers)
+        tried = [problem for problem in problems if problem is not None]
+        if tried:
+            self.say("node not written", next(filter(None, tried), ""))
+        return {each.node.name: each.amounts for each, problem in zip(offers, problems, strict=True) if problem == ""}
 
     def _wanted_offer(
         self, node: NodeState, terms: Mapping[Resource, NodeTerms], looked: LookedAt | None, now: float
-    ) -> _Offer:
-        wanted = _Offer(node)
+    ) -> Offer:
+        wanted = Offer(node)
         for resource in SIZED:
             held, offered = terms.get(resource), node.offered.of(resource)
             if held is None or not held.offers or looked is None:
@@ -108,33 +154,50 @@ class NodeWriter:
                 wanted.is_more = wanted.is_more or amount > (before or 0)
         return wanted
 
-    def _written(self, wanted: _Offer, now: float) -> bool:
-        """Whether it was written; several threads are here at a time, each with another node."""
-        if not self._may_write() or self.refusal:
-            return False
+    def _written(self, wanted: Offer, now: float) -> str | None:
+        """Why it was not written, empty where it was; None where it was not tried. Several threads are here at a time,
+        each with another node."""
+        name = wanted.node.name
+        if self._refusals.why(_Write.OFFER, name) or self._is_refused_anything() or not self._may_write():
+            return None
         outcome, problem = self._outcome(lambda: self.cluster.set_offer(wanted.node, wanted.amounts))
         self.controller.metrics.node_writes.labels(outcome).inc()
-        if isinstance(problem, ClusterRefused):
-            self.refusal = str(problem)
-        self.say("node not written", "" if problem is None else str(problem))
+        self._note_refusal(_Write.OFFER, name, problem, now)
         if problem is not None:
-            return False
+            return str(problem)
         for resource in wanted.amounts:
-            self._changed_at[wanted.node.name, resource] = now
-        return True
+            self._changed_at[name, resource] = now
+        return ""
 
-    def label(self, nodes: Iterable[NodeState], shared: Sequence[SharedNode]) -> None:
+    def _is_refused_anything(self) -> bool:
+        """Whether so much was refused in this look, and nothing was written between, that the role may be missing."""
+        return self._refused_in_a_row >= WRITES_AT_ONCE
+
+    def _note_refusal(self, kind: _Write, name: str, problem: AutoscalerError | None, now: float) -> None:
+        """One object that cannot be written, as an admission policy forbids it, does not keep others from it."""
+        if isinstance(problem, ClusterRefused):
+            self._refused_in_a_row += 1
+            self._refusals.add(kind, name, str(problem), now)
+        elif problem is None:
+            self._refused_in_a_row = 0
+
+    def label(self, nodes: Iterable[NodeState], shared: Sequence[SharedNode], now: float) -> None:
         """Labels nodes for the device plugin."""
-        for node, write in label_changes(self.cluster, nodes, shared):
-            if self.controller.is_dry_run or self.refusal or not self._may_write():
-                return
+        self._refused_in_a_row = 0  # It takes another role.
+        said = []
+        for node, write in label_changes(self.cluster, nodes, shared) if not self.controller.is_dry_run else ():
+            if self._refusals.why(_Write.LABEL, node.name):
+                continue
+            if self._is_refused_anything() or not self._may_write():
+                break
             outcome, problem = self._outcome(write)
             self.controller.metrics.node_writes.labels(outcome).inc()
-            self.say("node not labelled", "" if problem is None else str(problem))
-            if isinstance(problem, ClusterRefused):
-                self.refusal = str(problem)
+            self._note_refusal(_Write.LABEL, node.name, problem, now)
+            said.append("" if problem is None else str(problem))
             if problem is None:
                 log.info("node labelled for its device plugin", node=node.name)
+        if said:
+            self.say("node not labelled", next(filter(None, said), ""))
 
     def tell_of_full_gpus(
         self, policies: Sequence[OversubscriptionPolicy], shared: Iterable[SharedNode], now: float
@@ -169,20 +232,27 @@ class NodeWriter:
         chosen = {pod.uid for pod in step.evict}
         others = [pod for pod in in_order_of_eviction(looked.pods) if pod.uid not in chosen]
         for pod in (*step.evict, *others):
-            if gone == len(step.evict) or not self._may_write():
+            if self._refusals.why(_Write.EVICTION, pod.uid):
+                continue
+            if gone == len(step.evict) or self._is_refused_anything() or not self._may_write():
                 break
             outcome, problem = self._outcome(partial(self.cluster.evict, pod))
             self.controller.metrics.evictions.labels(outcome).inc()
             who = f"{pod.namespace}/{pod.name} (priority {pod.priority}) from {node}"
-            if problem is None:
+            self._note_refusal(_Write.EVICTION, node, problem, now)
+            if isinstance(problem, ObjectGone):
+                gone += 1
+            elif problem is None:
                 gone += 1
                 log.warning("pod evicted", node=node, pod=f"{pod.namespace}/{pod.name}", message=cause)
                 self.event(policies, "PodEvicted", f"{who}: {cause}", now, is_warning=True)
-            elif isinstance(problem, CommandConflict):
+            elif isinstance(problem, ClusterUnavailable):
+                # It may have been carried out all the same: the next one would be one too many.
+                log.warning("pod perhaps evicted", node=node, pod=f"{pod.namespace}/{pod.name}", message=str(problem))
+                return True
+            else:
+                self._refusals.add(_Write.EVICTION, pod.uid, str(problem), now)
                 self.event(policies, "EvictionBlocked", f"{who}: {problem}", now, is_warning=True)
-            elif isinstance(problem, ClusterRefused):
-                self.refusal = str(problem)
-                break
         return gone > 0
 
     def _outcome(self, write: Callable[[], None]) -> tuple[str, AutoscalerError | None]:
@@ -205,6 +275,7 @@ class NodeWriter:
         """Writes statuses that have something to say, and Events about conflicts that came."""
         uids = {policy.uid for policy, _ in told}
         self._throttle.keep_only(uids)
+        self._throttle_of_blocked.keep_only(uids)
         self._statuses = {uid: kept for uid, kept in self._statuses.items() if uid in uids}
         if self.controller.is_dry_run:
             return
@@ -232,8 +303,10 @@ class NodeWriter:
         is_warning: bool = False,
     ) -> None:
         """Makes an Event about each of the policies, never a flood of them."""
-        for policy in policies:
-            if not self._throttle.allows(policy.uid, now):
+        # Of what stays blocked there is something to say again and again: it must not leave the rest unsaid.
+        throttle = self._throttle_of_blocked if reason == "EvictionBlocked" else self._throttle
+        for policy in policies if self.controller.leadership.is_leader else ():
+            if not throttle.allows(policy.uid, now):
                 self.controller.metrics.events_held_back.inc()
                 continue
             self._outcome(partial(self.cluster.publish_about, policy, reason, note, now, is_warning=is_warning))

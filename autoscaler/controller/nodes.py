@@ -114,7 +114,7 @@ class NodeControl:
         self._record(seen.policies, looked, now)
         looked = self._acted(seen, terms, looked, now)
         readings = [self._policy_reading(policy, seen, looked) for policy in seen.policies]
-        self._writer.label(seen.nodes, shared)
+        self._writer.label(seen.nodes, shared, now)
         self._writer.tell_of_full_gpus(sharing, shared, now)
         self._writer.tell(
             [
@@ -226,14 +226,16 @@ class NodeControl:
         looked: Mapping[str, LookedAt],
         now: float,
     ) -> dict[str, LookedAt]:
-        """Writes what nodes offer and steps in; the looks with what the nodes offer now."""
-        self._writer.begin()
-        written = self._writer.write_offers(seen.nodes, terms, looked, now)
+        """Writes what nodes offer and steps in, what is urgent first; the looks with what the nodes offer now."""
+        self._writer.begin(now)
+        offers = self._writer.wanted_offers(seen.nodes, terms, looked, now)
+        written = self._writer.write_offers([each for each in offers if not each.is_more], now)
         for name, each in looked.items():
             concerned = [policy for policy in seen.policies if policy.sells and policy.selects(each.reading.node)]
             if not self._writer.step_in(each, concerned, now) and self._guards is not None:
                 # Nobody went, so nothing has to be waited for.
                 self._guards[name] = replace(each.guard.guard, evicted_at_seconds=None)
+        written |= self._writer.write_offers([each for each in offers if each.is_more], now)
         return {name: each.offering(written.get(name, {})) for name, each in looked.items()}
 
     def _policy_reading(
@@ -242,7 +244,7 @@ class NodeControl:
         mine = tuple(each.reading for each in looked.values() if policy.selects(each.reading.node))
         records = {resource: self._records[policy.uid, resource] for resource in policy.terms}
         rivals = rivals_of(policy, seen.policies, seen.nodes)
-        refusal = self._writer.refusal if policy.sells else ""
+        refusal = self._writer.refusal_to_write(each.node.name for each in mine) if policy.sells else ""
         return PolicyReading(policy, mine, records, rivals, refusal, self._note())
 
     def _note(self) -> str:
@@ -256,6 +258,7 @@ class NodeControl:
         before: Mapping[str, Any],
         now: float,
     ) -> dict[str, Any]:
-        refusal = self._writer.refusal if policy.sells else ""
+        mine = (each.node.name for each in shared if policy.selects(each.node))
+        refusal = self._writer.refusal_to_label(mine) if policy.sells else ""
         record, note = self.gpus.record(policy), self._note()
         return gpu_status(policy, policies, shared, before, now, record=record, refusal=refusal, note=note)

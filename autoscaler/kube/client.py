@@ -250,6 +250,8 @@ class KubeClient:
                 return CommandConflict(f"{what}: {message or 'the object has changed (409)'}")
             case 429 if path.endswith("/eviction"):
                 return CommandConflict(f"a disruption budget does not allow it now: {message}")
+            case 500 if path.endswith("/eviction") and "PodDisruptionBudget" in message:
+                return CommandConflict(f"its disruption budgets do not allow it: {message}")
             case 410:
                 return HistoryExpired(f"{self.server} could not answer {what} (410): {message}")
             case 422 if "metadata.uid" in message and "immutable" in message:

@@ -222,3 +222,65 @@ def test_a_controller_that_does_not_guard_any_more_is_not_healthy() -> None:
 
     control.look()
     assert client.get("/healthz").status_code == 200
+
+
+@dataclass
+class TwoNodes(Policies):
+    """One that is full by a pod that may go, and one on which much can be sold; what is written is not seen."""
+
+    writes: list[str] = field(default_factory=list)
+    cores: float | None = 4.0
+    """What each node says is allocatable."""
+
+    def observe_nodes(self) -> NodeObservation:
+        terms = {Resource.CPU: Terms(0.01, DAY, 1.5)}
+        policy = OversubscriptionPolicy(name="p", uid="p", generation=1, terms=terms, mode=Mode.AUTO)
+        nodes = [NodeState(name, name, allocatable=Amounts(self.cores, None)) for name in (WEB.node, "n2")]
+        web = [NodePod("shop", f"web-{n.name}", n.name, n.name, WEB.workload, Amounts(2.0, None)) for n in nodes]
+        batch = NodePod("shop", "b", "b", WEB.node, "shop/Pod/b", reclaimed=Amounts(1.0, None), is_evictable=True)
+        return NodeObservation((policy,), tuple(nodes), (*web, batch))
+
+    def set_offer(self, node: NodeState, offer: Mapping[Any, int | None]) -> None:
+        self.writes.append(f"offer {node.name}")
+
+    def evict(self, pod: NodePod) -> None:
+        self.writes.append(f"evict {pod.name}")
+
+
+@dataclass
+class FullNode(OneCore):
+    """The pod on the first node uses all of it."""
+
+    def fetch_node_usage(self, now_seconds: float) -> NodeUsage:
+        names = {WEB: 1.0, Placed(WEB.node, "shop/Pod/b"): 3.0, Placed("n2", WEB.workload): 1.0}
+        usage = {Resource.CPU: names, Resource.MEMORY: dict.fromkeys(names, 2.0**30)}
+        pods = {each: dict.fromkeys(names, 1.0) for each in usage}
+        now = int(now_seconds)
+        return NodeUsage(now - 60, now, usage, pods)
+
+
+def test_pods_go_before_more_is_offered_elsewhere() -> None:
+    """What is written in a second is limited: that a large cluster is offered more keeps nobody on a full node."""
+    cluster, parts = TwoNodes(), ScalingParts()
+    control = control_of(cluster, parts, FullNode())
+
+    control.look()
+    parts.clock.now += 61
+    control.look()
+
+    both_offers = {f"offer {WEB.node}", "offer n2"}
+    assert set(cluster.writes[:2]) == both_offers
+    assert cluster.writes[2] == "evict b"
+    assert set(cluster.writes[3:]) == both_offers
+
+
+def test_nobody_is_evicted_from_a_node_that_does_not_say_how_large_it_is() -> None:
+    """As one whose kubelet has just registered it: nothing more is sold, and it is not too full for that."""
+    cluster, parts = TwoNodes(cores=None), ScalingParts()
+    control = control_of(cluster, parts, FullNode())
+
+    for _ in range(3):
+        control.look()
+        parts.clock.now += 61
+
+    assert not [write for write in cluster.writes if write != f"offer {WEB.node}"]  # of what is sold there

@@ -144,19 +144,23 @@ def test_a_node_that_is_not_measured_offers_what_it_has_sold_and_is_sold_on_once
     shop.until(lambda: (shop.offered() or 0) > 8000, "a larger offer")
 
 
-def test_a_pod_whose_disruption_budget_does_not_let_it_go_stays_and_the_next_one_goes(shop: Shop) -> None:
-    """And a pod whose owner did not opt in stays as well, cheap as it is."""
+@pytest.mark.parametrize(("budgets", "allowed"), [(1, 0), (2, 1)], ids=["its budget", "two budgets"])
+def test_a_pod_whose_disruption_budget_does_not_let_it_go_stays_and_the_next_one_goes(
+    shop: Shop, budgets: int, allowed: int
+) -> None:
+    """And a pod whose owner did not opt in stays as well, cheap as it is. Of two budgets the API server allows none."""
     evictable = {"foresize.io/evictable": "true"}
     shop.policy()
     shop.until(shop.offered, "an offer")
-    shop.plane.apply(
-        {
-            "apiVersion": "policy/v1",
-            "kind": "PodDisruptionBudget",
-            "metadata": {"name": "kept", "namespace": shop.namespace},
-            "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"kept": "yes"}}},
-        }
-    )
+    for number in range(budgets):
+        shop.plane.apply(
+            {
+                "apiVersion": "policy/v1",
+                "kind": "PodDisruptionBudget",
+                "metadata": {"name": f"kept-{number}", "namespace": shop.namespace},
+                "spec": {"maxUnavailable": allowed, "selector": {"matchLabels": {"kept": "yes"}}},
+            }
+        )
     shop.batch("kept", "cheap", labels={**evictable, "kept": "yes"})
     shop.batch("not-asked", "cheap", labels={"app": "batch"})
     shop.batch("dear", "dear")
