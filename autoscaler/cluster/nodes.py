@@ -64,11 +64,14 @@ class NodePod(NamedTuple):
     @property
     def is_reclaimed(self) -> bool:
         """Whether it runs on what others do not use, of some resource."""
-        return self.reclaimed != NO_AMOUNTS
+        return any(self.reclaimed)
 
     def is_ordinary(self, resource: Resource) -> bool:
-        """Whether it uses the resource on ordinary terms; it may run on reclaimed CPU and ordinary memory."""
-        return self.reclaimed.of(resource) is None
+        """Whether it uses the resource on ordinary terms; it may run on reclaimed CPU and ordinary memory.
+
+        What asks for both of one resource, or for nothing of what was reclaimed, uses more than was sold to it.
+        """
+        return not self.reclaimed.of(resource) or bool(self.requests.of(resource))
 
 
 class KubeletEviction(NamedTuple):

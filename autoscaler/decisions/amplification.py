@@ -1,6 +1,6 @@
 """By what requests of new pods are divided: a pod's node is not known yet, so the least of all that it may go to holds.
 
-    requests on a node ≤ rate · allocatable,   rate = (Σ requests + reclaimable) / allocatable   of the least of them
+    requests on a node ≤ rate · allocatable,   rate = (Σ requests + reclaimable − sold) / allocatable   of the least
 
 A node that nothing may be sold on, for whatever reason, has the rate 1, and with it all. Which policy a pod is under is
 told by what its spec demands of nodes' labels, of nodes that are there now or will be: a policy is sure where every
@@ -43,10 +43,17 @@ class PoolRate:
 
 
 def node_rate(shelf: Shelf, decision: Reclaimable) -> PoolRate:
-    """What one node allows; 1 where nothing of it may be sold a second time."""
+    """What one node allows; 1 where nothing more of it may be sold a second time.
+
+    What is sold are amounts that pods still ask for from when the node was sold by extended resources.
+    """
     if decision.amount <= 0:
         return PoolRate(1.0, decision.reason)
-    rate = oversubscription_rate(shelf.requested, decision.amount, shelf.allocatable)
+    left = decision.amount - shelf.sold
+    if left <= 0:
+        text = f"{decision.reason.message}; pods that ask for reclaimed amounts have it all"
+        return PoolRate(1.0, Reason(ReasonCode.SOLD_OUT, text))
+    rate = oversubscription_rate(shelf.requested, left, shelf.allocatable)
     return PoolRate(max(1.0, floor(rate / RATE_STEP + ROUNDING) * RATE_STEP), decision.reason)
 
 

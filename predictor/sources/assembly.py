@@ -333,21 +333,30 @@ def _mean_pods_anywhere(
 
 def assembled_node_usage(answers: Mapping[str, Matrix], since_seconds: int, measured_at_seconds: int) -> NodeUsage:
     """The newest points of the answers to `placed`, `cpu pressure` and `clocks ahead`, which are about that time."""
+    unusable: set[str] = set()
 
     def newest(what: str) -> dict[Placed, float]:
-        rows = _by_placed(answers["placed"], what)
-        return {name: float(values[-1]) for name, values in rows.items() if not np.isnan(values[-1])}
+        found = {}
+        for name, values in _by_placed(answers["placed"], what).items():
+            if np.isfinite(values[-1]):
+                found[name] = float(values[-1])
+            else:
+                # A series without a value is not in the answer: somebody has exported this.
+                unusable.add(name.node)
+        return found
 
     running, missing = Counter[str](), Counter[str]()
     for what, counted in ((RUNNING, running), (UNMEASURED, missing)):
         for name, count in newest(what).items():
             counted[name.node] += int(count)
+    usage = {each: newest(each.value) for each in PLACED}
+    unmeasured = (node for node, count in missing.items() if count > MAX_UNMEASURED_FRACTION * running[node])
     return NodeUsage(
         since_seconds,
         measured_at_seconds,
-        {each: newest(each.value) for each in PLACED},
+        usage,
         {each: newest(pods_of(each)) for each in PLACED},
-        frozenset(node for node, count in missing.items() if count > MAX_UNMEASURED_FRACTION * running[node]),
+        frozenset((*unmeasured, *unusable)),
         # A rate that is extrapolated may be a little above 1.
         {node: min(share, 1.0) for node, share in _newest_by_node(answers["cpu pressure"]).items()},
         _newest_by_node(answers["clocks ahead"]),

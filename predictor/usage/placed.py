@@ -61,7 +61,7 @@ class NodeUsage:
     pods: Mapping[Resource, Mapping[Placed, float]]
     """How many pods that is."""
     partial: Collection[str] = field(default_factory=frozenset)
-    """Nodes of which too many running pods were not measured."""
+    """Nodes of which too many running pods were not measured, or were at what is no amount."""
     cpu_pressure: Mapping[str, float] = field(default_factory=dict)
     """By node, the share of that time in which some task waited for a CPU; a node without it was not measured so."""
     clock_ahead: Mapping[str, float] = field(default_factory=dict)

@@ -231,6 +231,16 @@ def test_a_nodes_rate_is_what_may_be_requested_of_it() -> None:
     assert rate_of(a_shelf(0.0, 0.0)) == 1.0
 
 
+def test_what_pods_still_have_of_what_was_reclaimed_is_not_sold_a_second_time() -> None:
+    """A policy that offered reclaimed resources before: its pods run on, and go on using what they were sold."""
+    shelf = a_shelf(15.5, 4.0)  # 10.4 are left.
+
+    assert rate_of(replace(shelf, sold=4.0)) == pytest.approx(1.36)  # (15.5 + 6.4) / 16
+    assert rate_of(replace(shelf, sold=11.0)) == 1.0
+    sold_out = node_rate(replace(shelf, sold=11.0), reclaimable(shelf, usable_share=0.9, max_rate=3.0))
+    assert sold_out.reason.code is ReasonCode.SOLD_OUT
+
+
 def test_the_pools_rate_is_that_of_the_node_that_allows_least() -> None:
     reason = Reason(ReasonCode.PREDICTED_PEAK, "so it is")
     rate = pool_rate({"a": PoolRate(1.4, reason), "b": PoolRate(1.2, reason)})

@@ -247,6 +247,27 @@ def test_a_pod_with_a_claim_or_a_name_of_its_own_has_state(
     assert pod.has_state is has_state
 
 
+@pytest.mark.parametrize(
+    ("requests", "is_ordinary", "is_reclaimed"),
+    [
+        ({"foresize.io/reclaimed-cpu": "2000"}, False, True),
+        ({"foresize.io/reclaimed-cpu": "2000", "memory": "1Gi"}, False, True),
+        ({"foresize.io/reclaimed-cpu": "1", "cpu": "8"}, True, True),
+        ({"foresize.io/reclaimed-cpu": "0"}, True, False),
+    ],
+    ids=["reclaimed", "with ordinary memory", "with ordinary CPU", "none of it"],
+)
+def test_a_pod_that_uses_more_than_it_was_sold_is_an_ordinary_one(
+    requests: dict[str, str], is_ordinary: bool, is_reclaimed: bool
+) -> None:
+    """By asking for a little, or nothing, of what was reclaimed nobody's usage gets out of the predicted peak."""
+    pod = node_pod_of(a_pod(containers=[{"name": "a", "resources": {"requests": requests}}]))
+
+    assert pod is not None
+    assert pod.is_ordinary(Resource.CPU) is is_ordinary
+    assert pod.is_reclaimed is is_reclaimed
+
+
 def test_pods_that_are_done_or_nowhere_are_of_no_interest() -> None:
     done = a_pod() | {"status": {"phase": "Succeeded"}}
 

@@ -102,6 +102,23 @@ def test_what_is_used_on_a_node_now(source: PrometheusSource) -> None:
 
 
 @pytest.mark.real
+def test_a_node_of_which_an_exporter_tells_what_is_no_amount_is_not_known(tmp_path: Path) -> None:
+    """Without that pod less would seem to be used there than is; with it more than there is. Other nodes are known."""
+    endless = [float("inf")] * 12
+    series = [
+        *(each for node in ("n1", "n2") for each in a_pod(f"db-{node}", cores=[1.0] * 12, owner=("StatefulSet", "db"))),
+        *(a_series("kube_pod_info", [1] * 12, namespace="shop", pod=f"db-{node}", node=node) for node in ("n1", "n2")),
+        a_series("container_memory_working_set_bytes", endless, namespace="shop", pod="db-n1", container="b", id="/b"),
+    ]
+    with a_prometheus(tmp_path, series, start_seconds=NOW - 12 * STEP) as prometheus:
+        source = PrometheusSource(PrometheusEndpoint(url=prometheus.url), scrape_interval_seconds=STEP)
+        now = source.fetch_node_usage(float(NOW))
+
+    assert now.partial == {"n1"}
+    assert now.usage[Resource.MEMORY].keys() == {Placed("n2", DB)}
+
+
+@pytest.mark.real
 def test_how_long_tasks_waited_for_cpu_on_each_node_however_it_is_scraped(tmp_path: Path) -> None:
     """By node-exporter, whose scrape job may name the node or only its address, and by kubelets; the larger counts."""
 
