@@ -189,6 +189,7 @@ def build_node_control(
     """What oversells nodes beside the loop; none where the source does not know nodes, as a file does not."""
     from autoscaler.controller.gpu_sharing import GpuSharing
     from autoscaler.controller.node_peaks import PeakTeller
+    from autoscaler.controller.node_usage import UsageReader
     from autoscaler.controller.nodes import NodeControl
     from autoscaler.kube.cluster import KubeCluster
     from autoscaler.kube.nodes import KubeNodes
@@ -201,7 +202,7 @@ def build_node_control(
     step = int(settings.history.step.total_seconds())
     teller = PeakTeller(source, step, is_patient)
     gpus = GpuSharing(source, step, settings.oversubscription.usable_share, is_patient)
-    return NodeControl(nodes, source, settings.oversubscription, controller, teller, gpus)
+    return NodeControl(nodes, UsageReader(source), settings.oversubscription, controller, teller, gpus)
 
 
 def run_webhook(

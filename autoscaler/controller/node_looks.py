@@ -148,7 +148,8 @@ def wanted_peaks(terms: Mapping[str, Mapping[Resource, NodeTerms]]) -> dict[Aske
 
 def lately_evicted(evictions: Iterable[KubeletEviction], now: float, within_seconds: float) -> dict[str, str]:
     """Whom the kubelets ended last, by node."""
-    lately = (each for each in evictions if now - each.at_seconds < within_seconds)
+    # What a kubelet whose clock was ahead says happened later is not news until then.
+    lately = (each for each in evictions if abs(now - each.at_seconds) < within_seconds)
     return {each.node: each.pod for each in sorted(lately, key=lambda eviction: eviction.at_seconds)}
 
 

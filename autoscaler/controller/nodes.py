@@ -23,8 +23,9 @@ from autoscaler.controller.loop import Controller
 from autoscaler.controller.node_budget import BudgetRecord, kept_record
 from autoscaler.controller.node_looks import LookedAt, Measured, lately_evicted, looked_at, node_gauges, wanted_peaks
 from autoscaler.controller.node_peaks import PeakTeller
-from autoscaler.controller.node_ports import NodeCluster, NodeObservation, PlacedSource
+from autoscaler.controller.node_ports import NodeCluster, NodeObservation
 from autoscaler.controller.node_status import PolicyReading, policy_gauges, policy_status
+from autoscaler.controller.node_usage import UsageReader
 from autoscaler.controller.node_writes import NodeWriter
 from autoscaler.controller.policies import NodeTerms, OversubscriptionPolicy, rivals_of, terms_of
 from autoscaler.decisions.node_guard import UNGUARDED, Guard
@@ -45,7 +46,7 @@ class NodeControl:
     """Keeps what nodes offer, and steps in where they get too full."""
 
     cluster: NodeCluster
-    source: PlacedSource
+    usage: UsageReader
     settings: OversubscriptionSettings
     controller: Controller
     peaks: PeakTeller
@@ -180,7 +181,7 @@ class NodeControl:
     def _measure(self, now: float) -> None:
         """Reads what is used now; the last reading stays where that fails, and grows old."""
         try:
-            self._measured = Measured.of(self.source.fetch_node_usage(now))
+            self._measured = Measured.of(self.usage.read(now))
             self._writer.say("usage of nodes not read", "")
         except PredictorError as problem:
             self._writer.count("prometheus", problem)

@@ -11,11 +11,13 @@ from starlette.testclient import TestClient
 
 from autoscaler.api.app import STUCK_SECONDS, build_app
 from autoscaler.cluster.containers import Amounts
-from autoscaler.cluster.nodes import NodePod, NodeState
+from autoscaler.cluster.nodes import KubeletEviction, NodePod, NodeState
 from autoscaler.controller.autoscalers import Mode
 from autoscaler.controller.gpu_sharing import GpuSharing
+from autoscaler.controller.node_looks import lately_evicted
 from autoscaler.controller.node_peaks import PeakTeller
 from autoscaler.controller.node_ports import NodeObservation, PlacedSource
+from autoscaler.controller.node_usage import UsageReader
 from autoscaler.controller.nodes import NodeControl
 from autoscaler.controller.policies import OversubscriptionPolicy, Terms
 from autoscaler.errors import ClusterUnavailable
@@ -61,14 +63,16 @@ class Policies:
         """Events are not kept."""
 
 
-def control_of(cluster: Policies, parts: ScalingParts | None = None, placed: PlacedSource | None = None) -> NodeControl:
+def control_of(
+    cluster: Policies, parts: ScalingParts | None = None, placed: PlacedSource | None = None, patience: float = 30.0
+) -> NodeControl:
     """Beside a controller whose cycles are 30 s apart."""
     source = PrometheusSource(PrometheusEndpoint(url=unused_url()))
     controller = (parts or ScalingParts()).controller()
     settings = OversubscriptionSettings(guard_interval=timedelta(milliseconds=10))
     peaks = PeakTeller(placed or source, 300, is_patient=True)
     gpus = GpuSharing(source, 300, settings.usable_share)
-    return NodeControl(cluster, placed or source, settings, controller, peaks, gpus)
+    return NodeControl(cluster, UsageReader(placed or source, patience), settings, controller, peaks, gpus)
 
 
 WEB = Placed("n1", "shop/Deployment/web")
@@ -138,6 +142,19 @@ def test_nodes_that_are_sold_are_looked_at_between_cycles_and_others_once_a_cycl
     assert not any(each.is_alive() for each in threads)
 
 
+def test_an_eviction_by_a_kubelet_is_news_for_a_while() -> None:
+    """Of each node the last one; one that a clock that was ahead puts into next year stops no sales until then."""
+    evictions = [
+        KubeletEviction("n1", "shop/first", 1000.0),
+        KubeletEviction("n1", "shop/last", 1010.0),
+        KubeletEviction("n2", "shop/ahead", 1100.0),
+        KubeletEviction("n3", "shop/next-year", 1000.0 + 365 * DAY),
+    ]
+
+    assert lately_evicted(evictions, 1050.0, 600.0) == {"n1": "shop/last", "n2": "shop/ahead"}
+    assert lately_evicted(evictions, 1705.0, 600.0) == {}
+
+
 def test_a_copy_that_does_not_lead_looks_at_nothing() -> None:
     """And writes no status; once it leads it does."""
     cluster = Policies((Mode.AUTO,))
@@ -188,6 +205,36 @@ def test_a_node_whose_clock_is_ahead_is_stale_and_says_by_how_much() -> None:
     parts.clock.now += 1
     control.look()
     assert cluster.told["nodes"]["stale"] == 0
+
+
+@dataclass
+class HangingCore(OneCore):
+    """Answers once it is allowed to."""
+
+    may_answer: threading.Event = field(default_factory=threading.Event)
+
+    def fetch_node_usage(self, now_seconds: float) -> NodeUsage:
+        self.may_answer.wait(60)
+        return super().fetch_node_usage(now_seconds)
+
+
+def test_a_prometheus_that_hangs_keeps_no_look_from_what_else_it_sees() -> None:
+    """The look ends and says that the node is stale; what is answered at last is taken by the next one."""
+    cluster, source, parts = OneNode(), HangingCore(), ScalingParts()
+    control = control_of(cluster, parts, source, patience=0.01)
+
+    control.look()
+    assert looks(control, "complete") == 1
+    assert cluster.told["nodes"]["stale"] == 1
+
+    source.may_answer.set()
+    parts.clock.now += 1
+
+    def is_known() -> bool:
+        control.look()
+        return bool(cluster.told["nodes"]["stale"] == 0)
+
+    wait_until(is_known, 30, "a look that takes the answer")
 
 
 def test_looks_go_on_after_one_that_failed_and_one_that_broke() -> None:

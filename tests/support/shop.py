@@ -13,6 +13,7 @@ from autoscaler.controller.gpu_sharing import GpuSharing
 from autoscaler.controller.loop import Controller
 from autoscaler.controller.memory import MemoryLeadership
 from autoscaler.controller.node_peaks import PeakTeller
+from autoscaler.controller.node_usage import UsageReader
 from autoscaler.controller.nodes import NodeControl
 from autoscaler.controller.quantities import quantity
 from autoscaler.kube.client import KubeClient
@@ -84,7 +85,7 @@ class Shop:
         # Two samples of the past in each step.
         teller = PeakTeller(source, 2 * STEP, is_patient=True)
         gpus = GpuSharing(source, 2 * STEP, settings.usable_share, is_patient=True)
-        return NodeControl(KubeNodes(client), source, settings, controller, teller, gpus)
+        return NodeControl(KubeNodes(client), UsageReader(source), settings, controller, teller, gpus)
 
     def close(self) -> None:
         """Ends its watches and connections."""
