@@ -17,7 +17,7 @@ from autoscaler.controller.gpu_tellings import Asked, GpuTeller, ToldShares
 from autoscaler.controller.node_budget import BudgetRecord, kept_record
 from autoscaler.controller.node_ports import GpuSource, NodeCluster
 from autoscaler.controller.policies import NodeTerms, OversubscriptionPolicy, terms_of
-from autoscaler.decisions.gpu_sharing import GpuNode, Share, Sharing, excess, sharing
+from autoscaler.decisions.gpu_sharing import MOST_REPLICAS, GpuNode, Share, Sharing, excess, sharing
 from predictor.usage.panel import Resource
 
 GPU_CONFIG_LABEL = "nvidia.com/device-plugin.config"
@@ -171,8 +171,9 @@ class GpuSharing:
                 fullness="" if fullness is None else fullness.text,
             )
         config = None
-        if writes and self._is_awaited(asked, now):
-            # Nothing is changed before anything is known: a new label restarts the device plugin.
+        if writes and (self._is_awaited(asked, now) or decision.replicas > MOST_REPLICAS):
+            # Nothing is changed before anything is known: a new label restarts the device plugin. Nor where pods have
+            # more shares of a device than any configuration of ours makes: the plugin fails with one that is not there.
             config = labels.get(GPU_CONFIG_LABEL)
         elif writes and decision.replicas > 1:
             config = CONFIGS[policies[0].gpu_strategy].format(decision.replicas)

@@ -373,6 +373,17 @@ def test_a_full_device_that_is_not_shared_is_its_pod_s_own_matter(mode: Mode) ->
     assert (node.fullness, node.news) == (None, "")
 
 
+@pytest.mark.parametrize("label", [{}, {"n1": LABEL.format(10)}], ids=["by the plugin's default", "by ours"])
+def test_no_configuration_is_named_that_is_not_in_deploy(label: dict[str, str]) -> None:
+    """Pods have eleven shares of a device, as a device was lost or the plugin's own default makes more."""
+    lab = Lab(labels=dict(label), in_use=22)
+
+    node = lab.look(TODAY + 60)["n1"]
+
+    assert (replicas(node), node.reason.code) == (11, ReasonCode.SHARES_IN_USE)
+    assert lab.labels == label
+
+
 def test_two_policies_that_share_by_different_means_share_nothing() -> None:
     lab = Lab(labels={"n1": LABEL.format(3)})
     other = replace(a_policy(), name="q", uid="q", gpu_strategy=GpuStrategy.MPS)
