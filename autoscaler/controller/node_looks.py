@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from autoscaler.cluster.containers import SIZED
 from autoscaler.cluster.nodes import UNITS_PER_BASE_UNIT, KubeletEviction, NodePod, NodeState, total_of
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
-from autoscaler.controller.node_peaks import Asked, NodePeaks, in_full
+from autoscaler.controller.node_peaks import Asked, NodePeaks, in_full, known_as
 from autoscaler.controller.node_status import NodeReading, ShelfReading
 from autoscaler.controller.policies import NodeTerms
 from autoscaler.decisions.node_guard import UNGUARDED, Guard, GuardDecision, NodeUse, guarded
@@ -47,9 +47,10 @@ class Measured:
         found: dict[str, dict[Resource, float]] = {}
         usage = self.usage
         for pod in pods if usage is not None else ():
-            name = Placed(pod.node, pod.workload)
+            own = Placed(pod.node, pod.workload)
             for resource in SIZED:
                 assert usage is not None
+                name = own if own in usage.usage[resource] else known_as(own)
                 used, count = usage.usage[resource].get(name), usage.pods[resource].get(name)
                 if used is not None and count:
                     found.setdefault(pod.uid, {})[resource] = used / count
@@ -195,7 +196,11 @@ def _excess(shelf: Shelf, used: Mapping[str, float], pods: Iterable[NodePod]) ->
     """The share of their usage by which ordinary pods exceed what was told of them and what came since; 0 as a rule."""
     if isinstance(shelf.peak, Hold) or isinstance(shelf.newcomers, Hold):
         return 0.0
-    reclaimed = {pod.workload for pod in pods if not pod.is_ordinary(shelf.resource)}
-    ordinary = sum(amount for workload, amount in used.items() if workload not in reclaimed)
+    # Usage is a mean over some time: it may still be that of a pod that was sold to, and has just ended.
+    sold_to, ordinary_on = set[str](), set[str]()
+    for pod in pods:
+        names = ordinary_on if pod.is_ordinary(shelf.resource) else sold_to
+        names |= {pod.workload, known_as(Placed(pod.node, pod.workload)).workload}
+    ordinary = sum(amount for workload, amount in used.items() if workload in ordinary_on - sold_to)
     told = shelf.peak.value + shelf.newcomers
     return (ordinary - told) / ordinary if ordinary > told * (1 + 1e-9) else 0.0

@@ -109,7 +109,7 @@ def _told(
     groups_of = {each: _grouped(pods, nodes_asked, each) for each in {asked[0] for asked in wanted}}
     end = int(now_seconds) // step * step - step
     steps = LONGEST_PAST_SECONDS // step
-    names = {name for groups in groups_of.values() for each in groups for name in (each, _known_as(each))}
+    names = {name for groups in groups_of.values() for each in groups for name in (each, known_as(each))}
     usage = source.fetch_mean_pods(names, start_seconds=end - (steps - 1) * step, end_seconds=end, step_seconds=step)
     row = {name: number for number, name in enumerate(usage.names)}
     on_node: dict[tuple[Resource, str], list[Placed]] = {}
@@ -146,7 +146,7 @@ def _grouped(pods: Sequence[NodePod], nodes: set[str], resource: Resource) -> di
     return groups
 
 
-def _known_as(name: Placed) -> Placed:
+def known_as(name: Placed) -> Placed:
     """A CronJob's pods are its usage's; only their Job is known here, named after it and the minute."""
     namespace, kind, job = name.workload.split("/", 2)
     above, _, minute = job.rpartition("-")
@@ -159,7 +159,7 @@ def _tasks(
     means = usage.usage[what]
     rows = []
     for name in names:
-        own, other = row[name], row[_known_as(name)]
+        own, other = row[name], row[known_as(name)]
         mean = means[other] if other != own and np.isnan(means[own]).all() else means[own]
         rows.append(mean * np.float32(groups[name].pods))
     steps = means.shape[1]

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pytest
 from starlette.testclient import TestClient
 
 from autoscaler.api.app import STUCK_SECONDS, build_app
@@ -278,13 +279,15 @@ class TwoNodes(Policies):
     writes: list[str] = field(default_factory=list)
     cores: float | None = 4.0
     """What each node says is allocatable."""
+    batch_workload: str = "shop/Pod/b"
 
     def observe_nodes(self) -> NodeObservation:
         terms = {Resource.CPU: Terms(0.01, DAY, 1.5)}
         policy = OversubscriptionPolicy(name="p", uid="p", generation=1, terms=terms, mode=Mode.AUTO)
         nodes = [NodeState(name, name, allocatable=Amounts(self.cores, None)) for name in (WEB.node, "n2")]
         web = [NodePod("shop", f"web-{n.name}", n.name, n.name, WEB.workload, Amounts(2.0, None)) for n in nodes]
-        batch = NodePod("shop", "b", "b", WEB.node, "shop/Pod/b", reclaimed=Amounts(1.0, None), is_evictable=True)
+        reclaimed = Amounts(1.0, None)
+        batch = NodePod("shop", "b", "b", WEB.node, self.batch_workload, reclaimed=reclaimed, is_evictable=True)
         return NodeObservation((policy,), tuple(nodes), (*web, batch))
 
     def set_offer(self, node: NodeState, offer: Mapping[Any, int | None]) -> None:
@@ -319,6 +322,33 @@ def test_pods_go_before_more_is_offered_elsewhere() -> None:
     assert set(cluster.writes[:2]) == both_offers
     assert cluster.writes[2] == "evict b"
     assert set(cluster.writes[3:]) == both_offers
+
+
+@dataclass
+class BatchCore(OneCore):
+    """Beside the pod, which uses one core, others run on what was reclaimed and use more than is predicted of it."""
+
+    batch: str = ""
+
+    def fetch_node_usage(self, now_seconds: float) -> NodeUsage:
+        names = {WEB: 1.0, Placed(WEB.node, self.batch): 2.0}
+        usage = {Resource.CPU: names, Resource.MEMORY: dict.fromkeys(names, 2.0**30)}
+        now = int(now_seconds)
+        return NodeUsage(now - 60, now, usage, {each: dict.fromkeys(names, 1.0) for each in usage})
+
+
+@pytest.mark.parametrize("batch", ["shop/CronJob/nightly", "shop/Pod/has-ended"])
+def test_what_pods_use_that_were_sold_to_violates_no_prediction_about_others(batch: str) -> None:
+    """Also where usage names the CronJob of which only a Job is known here, or a pod that ended a moment ago."""
+    cluster = TwoNodes(batch_workload="shop/Job/nightly-28000000")
+    control = control_of(cluster, placed=BatchCore(batch=batch))
+
+    control.look()
+
+    violations = control.controller.metrics.registry.get_sample_value(
+        "foresize_policy_violations", {"policy": "p", "resource": "cpu"}
+    )
+    assert violations == 0
 
 
 def test_nobody_is_evicted_from_a_node_that_does_not_say_how_large_it_is() -> None:

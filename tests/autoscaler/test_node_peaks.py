@@ -73,7 +73,7 @@ def test_a_workload_counts_with_as_many_pods_as_it_has_on_the_node() -> None:
 
 def test_a_pod_on_reclaimed_cpu_is_an_ordinary_one_of_memory() -> None:
     """What it was sold is not in the peak of what may be sold, what it was not sold is."""
-    batch = a_pod("batch", reclaimed=Amounts(2.0, None))
+    batch = a_pod("batch", requests=Amounts(None, 2.0 * 2**30), reclaimed=Amounts(2.0, None))
 
     peaks = told(Source(), [a_pod("a"), batch], CPU, MEMORY)
 
