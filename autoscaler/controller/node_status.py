@@ -336,6 +336,9 @@ def _able(reading: PolicyReading) -> tuple[bool, str, str]:
         return False, ReasonCode.PAUSED.value, "paused by its annotation: what was offered is taken back"
     if reading.policy.mode is Mode.OBSERVE:
         return True, Mode.OBSERVE.value, "nothing is written to nodes; spec.mode Auto offers what is reclaimable"
+    if not any(shelf.sells for each in reading.nodes for shelf in each.shelves.values()):
+        text = "nothing is sold: on each of its nodes another policy observes, is paused or sells otherwise"
+        return False, ReasonCode.CONFLICT.value, text
     if reading.policy.actuator is Actuator.REQUEST_AMPLIFICATION:
         text = "foresize webhook may divide requests of pods of opted-in namespaces by amplification.rate"
         return True, "SucceededUpdate", text

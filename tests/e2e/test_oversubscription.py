@@ -184,6 +184,7 @@ def test_where_two_policies_select_a_node_the_stricter_holds_and_both_say_so(sho
 
     shop.policy(other, mode="Observe")
     shop.until(lambda: shop.offered() is None, "a clean node")
+    shop.until(lambda: shop.condition("AbleToReclaim", strict) == ("False", "Conflict"), "a status that says so")
 
 
 def test_a_new_leader_goes_on_where_the_last_one_stopped(shop: Shop) -> None:
