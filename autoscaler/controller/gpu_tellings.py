@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import NamedTuple
 
+import numpy as np
 import structlog
 
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
@@ -27,7 +28,7 @@ NEWEST_STEPS = 3
 
 
 class Asked(NamedTuple):
-    """What is told of a node: as its devices and its policies' terms are now, of its past as well."""
+    """What is told of a node: as its policies' terms are now, of its past as well."""
 
     node: str
     devices: int
@@ -161,5 +162,6 @@ class GpuTeller:
 
 
 def _gpu_node(asked: Asked, past: GpuPast, steps: slice) -> GpuNode:
-    devices, device_bytes = asked.devices, asked.device_bytes
-    return GpuNode(devices, device_bytes, past.activity[steps], past.fullest_bytes[steps], past.shares[steps])
+    # A device that was lost had its part of the pods: what they took is not that of as many on those that are left.
+    devices = np.fmax(past.devices[steps], asked.devices)
+    return GpuNode(devices, asked.device_bytes, past.activity[steps], past.fullest_bytes[steps], past.shares[steps])

@@ -33,7 +33,8 @@ ROUNDING = 1e-9
 class GpuNode:
     """The devices of one node, all alike, and their past."""
 
-    devices: int
+    devices: FloatArray | int
+    """How many there are, or [steps], how many there were then."""
     device_bytes: float
     activity: FloatArray
     """[steps], ending now: how busy the devices were, summed over them; NaN is no sample."""

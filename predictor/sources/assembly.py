@@ -19,6 +19,7 @@ from predictor.sources.promql import (
     ACTIVITY,
     AT_MAXIMUM,
     BUSIEST,
+    DEVICES,
     FULLEST,
     KILLED,
     KUBERNETES_RESOURCE,
@@ -376,7 +377,12 @@ def assembled_gpus(matrix: Matrix, *, start_seconds: int, step_seconds: int) -> 
         found.setdefault(named.get("Hostname", ""), {})[named.get("what", "")] = values
     unknown = np.full(matrix.points, np.nan)
     by_node = {
-        node: GpuPast(rows.get(ACTIVITY, unknown), rows.get(FULLEST, unknown), np.nan_to_num(rows.get(SHARES, unknown)))
+        node: GpuPast(
+            rows.get(ACTIVITY, unknown),
+            rows.get(FULLEST, unknown),
+            np.nan_to_num(rows.get(SHARES, unknown)),
+            rows.get(DEVICES, unknown),
+        )
         for node, rows in found.items()
         if node and ACTIVITY in rows
     }

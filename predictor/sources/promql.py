@@ -79,7 +79,7 @@ WORKLOAD = "namespace, owner_kind, owner_name"
 MEBIBYTE = 2**20
 NO_POOL = "default"
 """The pool of a node that carries no pool label."""
-ACTIVITY, FULLEST, SHARES = "activity", "fullest", "shares"
+ACTIVITY, FULLEST, SHARES, DEVICES = "activity", "fullest", "shares", "devices"
 """Of the GPUs of a node."""
 KUBERNETES_RESOURCE = {Resource.CPU: "cpu", Resource.MEMORY: "memory", Resource.GPU: "nvidia_com_gpu"}
 """The `resource` label of kube-state-metrics."""
@@ -260,7 +260,8 @@ class Queries:
 
         busy = f"{devices('DCGM_FI_PROF_SM_ACTIVE')} or on {by} {devices('DCGM_FI_PROF_GR_ENGINE_ACTIVE')}"
         activity = f"sum by (Hostname) ({busy} or on {by} {devices('DCGM_FI_DEV_GPU_UTIL')} / 100)"
-        fullest = f"max by (Hostname) ({devices('DCGM_FI_DEV_FB_USED', 'max_over_time')}) * {MEBIBYTE}"
+        used = devices("DCGM_FI_DEV_FB_USED", "max_over_time")
+        fullest = f"max by (Hostname) ({used}) * {MEBIBYTE}"
         asked = self._select("kube_pod_container_resource_requests", 'resource="nvidia_com_gpu"')
         per_pod = f"sum by (namespace, pod) (max by (namespace, pod, container) ({asked}))"
         phase = self._select("kube_pod_status_phase", 'phase="Running"')
@@ -269,7 +270,12 @@ class Queries:
         node = f"topk by (namespace, pod) (1, max by (namespace, pod, node) ({info}))"
         placed = f"({per_pod} and on (namespace, pod) {running}) * on (namespace, pod) group_left (node) {node}"
         shares = _copy(f"sum by (node) ({placed})", "Hostname", "node")
-        parts = {ACTIVITY: activity, FULLEST: fullest, SHARES: f"sum by (Hostname) ({shares})"}
+        parts = {
+            ACTIVITY: activity,
+            FULLEST: fullest,
+            SHARES: f"sum by (Hostname) ({shares})",
+            DEVICES: f"count by (Hostname) ({used})",
+        }
         return " or ".join(_set(f"({vector})", "what", what) for what, vector in parts.items())
 
     def cpu_pressure_of_nodes(self) -> str:

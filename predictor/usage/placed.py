@@ -38,6 +38,8 @@ class GpuPast:
     """[steps]: the most memory in use on any of them within the step."""
     shares: FloatArray
     """[steps]: GPUs, or shares of them, that running pods had; 0 where none did."""
+    devices: FloatArray
+    """[steps]: how many were measured."""
 
 
 @dataclass(frozen=True, slots=True)

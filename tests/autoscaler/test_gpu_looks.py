@@ -63,7 +63,7 @@ class MemoryGpus:
             is_silent = (at < START) | ((at >= self.silent_since) & (at < self.silent_until))
             return np.where(is_silent, np.nan, values)
 
-        past = GpuPast(seen(activity), seen(fullest), shares)
+        past = GpuPast(seen(activity), seen(fullest), shares, seen(np.full(len(at), float(self.devices))))
         return NodeGpus(start_seconds, step_seconds, dict.fromkeys(self.names, past))
 
 
@@ -83,6 +83,8 @@ class Lab:
     """By node, the device plugin's."""
     has_discovery: bool = True
     in_use: int = 2
+    devices: int = 2
+    """As the node's label says."""
     changes: int = 0
 
     def __post_init__(self) -> None:
@@ -93,7 +95,9 @@ class Lab:
 
     def look(self, now: float, *, is_told: bool = True) -> dict[str, SharedNode]:
         """One look, after which nodes are labelled and, where it is told, the policy has its status."""
-        found = {"nvidia.com/gpu.count": "2", "nvidia.com/gpu.memory": "81920"} if self.has_discovery else {}
+        found = (
+            {"nvidia.com/gpu.count": f"{self.devices}", "nvidia.com/gpu.memory": "81920"} if self.has_discovery else {}
+        )
         nodes = []
         for name in self.source.names:
             label = {GPU_CONFIG_LABEL: self.labels[name]} if name in self.labels else {}
@@ -382,6 +386,16 @@ def test_no_configuration_is_named_that_is_not_in_deploy(label: dict[str, str]) 
 
     assert (replicas(node), node.reason.code) == (11, ReasonCode.SHARES_IN_USE)
     assert lab.labels == label
+
+
+def test_a_device_that_is_lost_makes_no_pod_smaller_than_it_was() -> None:
+    """Two pods had 30 GiB of a device each: the one that is left holds two such, and not four half as large."""
+    lab = Lab(MemoryGpus(busy=0.05, gib=30.0))
+    assert replicas(lab.look(TODAY + 60)["n1"]) == 2
+
+    lab.devices, lab.in_use = 1, 1
+
+    assert replicas(lab.look(TODAY + 120)["n1"]) == 2
 
 
 def test_two_policies_that_share_by_different_means_share_nothing() -> None:

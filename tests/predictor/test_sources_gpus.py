@@ -67,6 +67,7 @@ def test_devices_are_added_up_by_node_whoever_shares_them(tmp_path: Path) -> Non
     np.testing.assert_allclose(one.activity, 0.75)
     np.testing.assert_allclose(one.fullest_bytes, 5000 * MEBIBYTE)
     np.testing.assert_allclose(one.shares, 3)
+    np.testing.assert_allclose(one.devices, 2)
     np.testing.assert_allclose(other.activity, 0.1)
     np.testing.assert_allclose(other.fullest_bytes, 100 * MEBIBYTE)
     np.testing.assert_allclose(other.shares, 0)
