@@ -87,6 +87,10 @@ class NodeControl:
         is_standby = not self.controller.leadership.is_leader
         if is_standby or self._term != self.controller.leadership.transitions:
             self._forget()
+        if is_standby:
+            # What was true while this one led would be told beside what the new leader tells.
+            self.controller.metrics.publish_nodes((), ())
+            self.controller.metrics.publish_gpus((), ())
         outcome = "standby" if is_standby else "complete"
         if not is_standby:
             try:

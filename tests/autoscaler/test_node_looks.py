@@ -171,6 +171,22 @@ def test_a_copy_that_does_not_lead_looks_at_nothing() -> None:
     assert (cluster.looks, cluster.statuses) == (1, ["Auto"])
 
 
+def test_a_copy_that_leads_no_more_tells_nothing_of_nodes_and_policies() -> None:
+    """Its metrics would be added to those of the copy that leads."""
+    parts = ScalingParts()
+    control = control_of(OneNode(), parts, OneCore())
+    registry = control.controller.metrics.registry
+    labels = {"node": WEB.node, "resource": "cpu"}
+
+    control.look()
+    assert registry.get_sample_value("foresize_node_reclaimable", labels) is not None
+
+    parts.leadership.is_leader = False
+    control.look()
+    assert registry.get_sample_value("foresize_node_reclaimable", labels) is None
+    assert registry.get_sample_value("foresize_policy_violations", {"policy": "p", "resource": "cpu"}) is None
+
+
 def test_a_node_that_nobody_measures_is_not_counted_as_watched() -> None:
     """Though its peak is told from what it did before: a budget of violations that nobody could have seen is none."""
     cluster, source = OneNode(), OneCore(is_measured=False)
