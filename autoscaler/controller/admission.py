@@ -64,7 +64,10 @@ def _stale(policy: OversubscriptionPolicy, now: float, stale_after: float) -> st
         return "no controller has looked at its nodes yet"
     if policy.status.get("observedGeneration") != policy.generation:
         return "no controller has looked at its nodes since its spec was changed"
-    age = now - seconds_of(str(looked_at))
+    try:
+        age = now - seconds_of(str(looked_at))
+    except ValueError:
+        return f"its status says {str(looked_at)!r} of when a controller looked at its nodes"
     if abs(age) > stale_after:
         return f"a controller last looked at its nodes {age:.0f} s ago"
     return ""

@@ -274,12 +274,13 @@ def an_object(**spec: Any) -> dict[str, Any]:
         (an_object(), NOW, ReasonCode.STALE_RATE),
         (told(an_object()), NOW + 301, ReasonCode.STALE_RATE),
         (told(an_object()), NOW - 301, ReasonCode.STALE_RATE),
+        (told(an_object(), lookedAt="0000-01-01T00:00:00Z"), NOW, ReasonCode.STALE_RATE),
         (told(an_object(), observedGeneration=0), NOW, ReasonCode.STALE_RATE),
         (told(an_object(), resources=[]), NOW, ReasonCode.STALE_RATE),
         (told(an_object(mode="Observe")), NOW, ReasonCode.NOT_OVERSOLD),
         (told(an_object(), resources=[{"name": "cpu", "amplification": {"rate": 1.0}}]), NOW, ReasonCode.NOT_OVERSOLD),
     ],
-    ids=["never told", "old", "from the future", "of another spec", "of nothing", "observes", "one"],
+    ids=["never told", "old", "from the future", "at no time", "of another spec", "of nothing", "observes", "one"],
 )
 def test_a_rate_that_does_not_hold_now_is_none(found: dict[str, Any], now: float, reason: ReasonCode) -> None:
     (rates,) = rates_of([policy_of(found)], now, 300.0)
