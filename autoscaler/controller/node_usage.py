@@ -19,20 +19,20 @@ class UsageReader:
 
     def __post_init__(self) -> None:
         self._asked: Future[NodeUsage] | None = None
-        self._asked_at_seconds = 0.0
 
     def read(self, now_seconds: float) -> NodeUsage:
         """What is used, as of when it was asked for. Raises a PredictorError, SourceUnavailable while none came."""
         asked = self._asked
         if asked is None:
             asked = self._asked = Future()
-            self._asked_at_seconds = now_seconds
             threading.Thread(target=self._work, args=(asked, now_seconds), name="node usage", daemon=True).start()
         wait([asked], self.patience_seconds)
         if not asked.done():
-            waited = now_seconds - self._asked_at_seconds + self.patience_seconds
-            text = f"usage on nodes was asked for {waited:.0f} s ago and is not told yet: is Prometheus overloaded?"
-            raise SourceUnavailable(text)
+            # The same words each time, so that they are logged once.
+            waited = f"more than {self.patience_seconds:g} s ago"
+            raise SourceUnavailable(
+                f"usage on nodes was asked for {waited} and is not told yet: is Prometheus overloaded?"
+            )
         self._asked = None
         return asked.result()
 
