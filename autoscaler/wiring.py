@@ -202,7 +202,11 @@ def build_node_control(
     step = int(settings.history.step.total_seconds())
     teller = PeakTeller(source, step, is_patient)
     gpus = GpuSharing(source, step, settings.oversubscription.usable_share, is_patient)
-    return NodeControl(nodes, UsageReader(source), settings.oversubscription, controller, teller, gpus)
+    # Who decides once has no later look to take a late answer; Prometheus' own deadline ends the wait.
+    usage = (
+        UsageReader(source, patience_seconds=source.endpoint.deadline_seconds) if is_patient else UsageReader(source)
+    )
+    return NodeControl(nodes, usage, settings.oversubscription, controller, teller, gpus)
 
 
 def run_webhook(
