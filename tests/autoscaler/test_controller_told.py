@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from autoscaler.cluster.commands import ScaleReplicas
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
 from autoscaler.cluster.snapshot import Rung
-from autoscaler.controller.autoscalers import Actuator, Mode, Rival, RivalKind, TargetRef
+from autoscaler.controller.autoscalers import Actuator, Mode, Rival, RivalKind, TargetRef, as_time
 from autoscaler.controller.planning import Plan
 from autoscaler.controller.ports import DisruptionBudget
 from autoscaler.controller.records import ActResult, Outcome
@@ -122,6 +122,22 @@ def test_what_is_read_is_what_was_decided_last(happenings: list[tuple[Callable[[
             decided = status_of(record.plan, record.result, before, now, record.sizing)
             assert essence_of(written) == essence_of(decided)
             assert written == decided or now - told_at < REFRESH_SECONDS
+
+
+def test_a_condition_without_a_time_holds_from_now_on() -> None:
+    """The API server takes one, from whoever edits a status; a cycle does not break on it."""
+    edited = {"conditions": [{"type": "AbleToScale", "status": "True"}]}
+    parts = ScalingParts(
+        usage_by_workload={CART: noon_rush(2.0, 5.6)},
+        targets=(a_target(),),
+        autoscalers=(an_autoscaler(status=edited),),
+    )
+    parts.clock.now = float(NOON_SECONDS)
+
+    parts.controller().cycle()
+
+    (able,) = [each for each in parts.status()["conditions"] if each["type"] == "AbleToScale"]
+    assert able["lastTransitionTime"] == as_time(NOON_SECONDS)
 
 
 Decided = tuple[Plan, ActResult]
