@@ -30,7 +30,9 @@ class Guard:
     calm_since_seconds: float | None = None
     """Since when, while suspended, it has been calm."""
     evicted_at_seconds: float | None = None
-    """When pods were last evicted from it."""
+    """When pods were last evicted from it, or the last of those had gone."""
+    going: frozenset[str] = frozenset()
+    """Uids of those that were evicted, as long as they are there."""
     reason: Reason | None = None
     """Why it was suspended."""
 
@@ -123,6 +125,9 @@ def guarded(
     Nothing is evicted until half of what is measured lies after the suspension (usage is measured over the time that
     holds two scrapes, so that at least one is new), and after an eviction until all of it does.
     """
+    pods = tuple(pods)
+    if guard.evicted_at_seconds is not None:
+        guard = _watched(guard, pods, now_seconds)
     excess = use.excess()
     if excess is None:
         if guard.suspended_since_seconds is None:
@@ -141,10 +146,18 @@ def guarded(
     shows_eviction = guard.evicted_at_seconds is None or use.since_seconds >= guard.evicted_at_seconds
     if not was_looked_at or not shows_eviction:
         return GuardDecision(tense)
-    victims = _victims(use, tuple(pods), usage_of_pod)
+    victims = _victims(use, pods, usage_of_pod)
     if not victims:
         return GuardDecision(tense)
-    return GuardDecision(replace(tense, evicted_at_seconds=now_seconds), is_intervention=True, evict=victims)
+    after = replace(tense, evicted_at_seconds=now_seconds, going=frozenset(pod.uid for pod in victims))
+    return GuardDecision(after, is_intervention=True, evict=victims)
+
+
+def _watched(guard: Guard, pods: Sequence[NodePod], now_seconds: float) -> Guard:
+    """With who is going still: pods take their time to end, and use what they use until then."""
+    leaving = frozenset(pod.uid for pod in pods if pod.is_leaving and (pod.is_reclaimed or pod.is_lowered))
+    has_gone = bool(guard.going - {pod.uid for pod in pods})
+    return replace(guard, going=leaving, evicted_at_seconds=now_seconds if has_gone else guard.evicted_at_seconds)
 
 
 def in_order_of_eviction(pods: Iterable[NodePod]) -> tuple[NodePod, ...]:

@@ -247,6 +247,29 @@ def test_nobody_goes_again_before_usage_was_measured_after_the_last() -> None:
     assert decide(guard, use(15.5, NOW + 60, window=60.0), NOW + 60).evict
 
 
+def test_nobody_goes_for_what_a_pod_used_until_it_had_gone() -> None:
+    """It took half a minute to end: the mean of the minute since it was evicted is half of its usage too high."""
+    guard = Guard(suspended_since_seconds=NOW - 120)
+    young, leaving = PODS[2], PODS[2]._replace(is_leaving=True)
+    others = tuple(each for each in PODS if each is not young)
+
+    def looked(guard: Guard, after: float, cores: float, *more: NodePod) -> GuardDecision:
+        seen, now = use(cores, NOW + after, window=60.0), NOW + after
+        return guarded(guard, seen, (*others, *more), usage_of_pod=COSTS, release_seconds=600.0, now_seconds=now)
+
+    evicted = looked(guard, 0, 14.5, young)
+    assert evicted.evict == (young,)
+    going = looked(evicted.guard, 25, 14.5, leaving)
+    gone = looked(going.guard, 30, 14.5)
+    assert not going.evict
+    assert not gone.evict
+
+    assert not looked(gone.guard, 65, 14.1).evict
+    assert looked(gone.guard, 90, 14.1).evict
+    # One that ended before anybody looked again.
+    assert not looked(looked(evicted.guard, 5, 14.5).guard, 62, 14.1).evict
+
+
 def test_pods_that_are_leaving_already_are_not_made_up_for_by_others() -> None:
     """A pod may take its grace period to go, and uses what it did until then."""
     guard = Guard(suspended_since_seconds=NOW - 60)
