@@ -50,7 +50,7 @@ def page(report: OversubscriptionReport) -> Page:
             Headline(
                 f"{ours.savings:.0%} of {resource.value}",
                 f"limits that could have been given to others, with {ours.violation_share:.2%} of the decisions "
-                f"violated where {accepted:.2%} were accepted",
+                f"violated where {_percent(accepted)} were accepted",
                 "good" if ours.violation_share <= 1.25 * accepted else "bad",
             )
         )
@@ -92,6 +92,7 @@ def json_values(report: OversubscriptionReport) -> dict[str, Any]:
             resource.value: {name: asdict(outcome) for name, outcome in methods.items()}
             for resource, methods in report.replays.items()
         },
+        "unanswered": {resource.value: count for resource, count in report.unanswered.items()},
         "packing": {
             resource.value: {
                 "workloads": packing.workloads,
@@ -111,11 +112,18 @@ def json_values(report: OversubscriptionReport) -> dict[str, Any]:
 
 def _sentence(report: OversubscriptionReport) -> str:
     when = datetime.fromtimestamp(report.decided_at_seconds, UTC)
-    accepted = " and ".join(f"{p:.2%} ({each.value})" for each, p in report.violation_probabilities.items())
+    accepted = " and ".join(f"{_percent(p)} ({each.value})" for each, p in report.violation_probabilities.items())
+    hours = report.horizon_seconds / 3600
+    ahead = f"{hours:g} h" if hours >= 1 else f"{60 * hours:g} min"
     return (
-        f"decided at {when:%Y-%m-%d %H:%M} UTC for the next {report.horizon_seconds / 3600:g} h: no more than "
-        f"{accepted} of nodes should exceed the peak they are foretold"
+        f"decided at {when:%Y-%m-%d %H:%M} UTC for the next {ahead}: no more than {accepted} of nodes should exceed "
+        "the peak they are foretold"
     )
+
+
+def _percent(probability: float) -> str:
+    """To two places, and one that is smaller to two digits: none that is accepted is shown as 0."""
+    return f"{probability:.2%}" if probability >= 1e-4 else f"{100 * probability:.2g}%"
 
 
 def _node_table(report: OversubscriptionReport, most: int) -> Table:
@@ -151,7 +159,10 @@ def _replay_table(report: OversubscriptionReport, resource: Resource) -> Table:
         for name, o in methods.items()
     ]
     columns = ("method", "violated", "worst tenth of nodes", "severity", "of limits freed")
-    return Table(columns, rows, f"{resource.value}: {methods[FORESIZE].decisions:,} decisions of the past, replayed")
+    title = f"{resource.value}: {methods[FORESIZE].decisions:,} decisions of the past, replayed"
+    if unanswered := report.unanswered[resource]:
+        title += f"; for {unanswered:,} of them foresize knew too little, and limits stood"
+    return Table(columns, rows, title)
 
 
 def _packing_table(packing: PackingReport, resource: Resource) -> Table:
