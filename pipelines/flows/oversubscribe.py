@@ -43,6 +43,8 @@ from predictor.settings import duration_text
 from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
 
 DECISIONS_A_HORIZON = 6
+TOLERATED = 1.25
+"""A stated probability is kept where no more than so many times as many decisions of the past were violated."""
 FORESIZE, ORACLE = "foresize", "oracle (sees the future)"
 BESIDE = (
     "limits",
@@ -186,6 +188,7 @@ def oversubscribe(
             methods = {FORESIZE: ours, **replay.predicted, ORACLE: replay.actual}
             replays[resource] = {name: judged(foretold, replay) for name, foretold in methods.items()}
             unanswered[resource] = _unanswered(replay)
+            findings += _overdrawn(replays[resource][FORESIZE], asked.probability_of(resource), resource)
         except ReplayError:
             few = f"{panel.steps // horizon} horizons of history are too few to replay any: read more"
             findings.append(_note("", resource, few))
@@ -252,6 +255,17 @@ def _unanswered(replay: PeakReplay) -> int:
         for of_node, peaks in zip(replay.pasts, replay.actual, strict=True)
         for past, actual in zip(of_node, peaks.tolist(), strict=True)
     )
+
+
+def _overdrawn(past: PeakOutcome, accepted: float, resource: Resource) -> Iterator[Finding]:
+    """A finding where the past was violated more often than is accepted."""
+    if past.violation_share > TOLERATED * accepted:
+        count, times = round(past.violation_share * past.decisions), past.violation_share / accepted
+        text = (
+            f"{count:,} of {past.decisions:,} decisions of the past were violated, {times:.2g} times as many as are "
+            "accepted: count on no fewer from now on, or ask for a lower probability"
+        )
+        yield Finding("", resource.value, Severity.WARNING, text)
 
 
 def _pools_of(panel: UsagePanel, placement: Mapping[str, str]) -> dict[str, str]:

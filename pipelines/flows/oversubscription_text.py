@@ -5,7 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autoscaler.simulator.packing import Fit
-from pipelines.flows.oversubscribe import FORESIZE, NodeDecision, OversubscriptionReport, PackingReport, PoolSum
+from pipelines.flows.oversubscribe import (
+    FORESIZE,
+    TOLERATED,
+    NodeDecision,
+    OversubscriptionReport,
+    PackingReport,
+    PoolSum,
+)
 from pipelines.flows.pictures import UNITS
 from pipelines.flows.simulation_text import table_lines
 from pipelines.report.page import Headline, Page, PageSection, Table
@@ -51,7 +58,7 @@ def page(report: OversubscriptionReport) -> Page:
                 f"{ours.savings:.0%} of {resource.value}",
                 f"limits that could have been given to others, with {ours.violation_share:.2%} of the decisions "
                 f"violated where {_percent(accepted)} were accepted",
-                "good" if ours.violation_share <= 1.25 * accepted else "bad",
+                "good" if ours.violation_share <= TOLERATED * accepted else "bad",
             )
         )
     sections = [

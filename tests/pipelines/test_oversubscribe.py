@@ -226,6 +226,21 @@ def test_decisions_without_an_answer_are_counted() -> None:
     assert json_values(made)["unanswered"] == {"cpu": unanswered}
 
 
+def test_a_probability_that_the_past_did_not_keep_is_warned_of() -> None:
+    """Usage that grows by the day exceeds whatever it did before; where nothing grows there is no such warning."""
+    growing, steady = a_panel(), a_panel()
+    growing.usage[:] *= np.linspace(0.2, 1.0, growing.usage.shape[1])
+    settings = Settings.model_validate({"oversubscription": {"violation_probability": 0.05}})
+
+    warned, calm = (oversubscribe(settings, each, PLACEMENT, with_packing=False) for each in (growing, steady))
+
+    past = warned.replays[Resource.CPU][FORESIZE]
+    assert past.violation_share > 0.1
+    (finding,) = (str(each) for each in warned.findings if "decisions of the past were violated" in str(each))
+    assert f"{round(past.violation_share * past.decisions)} of {past.decisions} decisions" in finding
+    assert not any("were violated" in str(each) for each in calm.findings)
+
+
 def test_a_rare_violation_that_is_accepted_is_not_shown_as_none() -> None:
     """A millionth is not 0.00%."""
     settings = Settings.model_validate({"oversubscription": {"violation_probability": 1e-6}})
