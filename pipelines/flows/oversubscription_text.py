@@ -155,8 +155,13 @@ def _pool_table(report: OversubscriptionReport) -> Table:
 def _amounts(each: NodeDecision | PoolSum) -> tuple[str, ...]:
     unit, scale = UNITS[each.resource]
     share = each.freed / each.limits if each.limits > 0 else 0.0
-    shown = (f"{amount / scale:,.4g} {unit}" for amount in (each.limits, each.peak, each.freed))
+    shown = (f"{_rounded(amount / scale)} {unit}" for amount in (each.limits, each.peak, each.freed))
     return (*shown, f"{share:.1%}")
+
+
+def _rounded(amount: float) -> str:
+    """To four digits, and large ones to whole units: no powers of ten."""
+    return f"{amount:,.0f}" if amount >= 9999.5 else f"{amount:,.4g}"
 
 
 def _replay_table(report: OversubscriptionReport, resource: Resource) -> Table:

@@ -241,6 +241,13 @@ def test_a_probability_that_the_past_did_not_keep_is_warned_of() -> None:
     assert not any("were violated" in str(each) for each in calm.findings)
 
 
+def test_large_amounts_are_written_in_full() -> None:
+    """Of a whole cluster taken for a node: 22,345 cores and not 2.235e+04."""
+    made = oversubscribe(Settings(), a_panel(limit=22_345 / 4), None, with_packing=False)
+
+    assert "22,345 cores" in "\n".join(text_lines(made))
+
+
 def test_a_rare_violation_that_is_accepted_is_not_shown_as_none() -> None:
     """A millionth is not 0.00%."""
     settings = Settings.model_validate({"oversubscription": {"violation_probability": 1e-6}})
