@@ -162,7 +162,7 @@ def oversubscribe(
     unanswered: dict[Resource, int] = {}
     packings: dict[Resource, PackingReport] = {}
     pools: list[PoolSum] = []
-    for resource in (Resource(name) for name in asked.resources):
+    for resource in dict.fromkeys(map(Resource, asked.resources)):
         nodes, left_out = nodes_of(panel, placement, resource)
         findings += left_out
         if not nodes:

@@ -184,16 +184,17 @@ def test_workloads_without_a_pool_are_together_beside_the_pools() -> None:
 
 
 def test_gpus_are_told_as_well() -> None:
-    """Beside all peers but Koordinator's, which predicts none."""
+    """Once, beside all peers but Koordinator's, which predicts none."""
     panel = replace(a_crowd(), keys=tuple(SeriesKey(f"shop/Pod/web-{n}", Resource.GPU) for n in range(60)))
-    settings = Settings.model_validate({"oversubscription": {"resources": ["gpu"]}})
+    settings = Settings.model_validate({"oversubscription": {"resources": ["gpu", "gpu"]}})
 
     made = oversubscribe(settings, panel, None)
 
     assert "n_sigma_5_7d" in made.replays[Resource.GPU]
     assert "koordinator" not in made.replays[Resource.GPU]
     assert set(made.packings[Resource.GPU].outcomes) == set(made.replays[Resource.GPU]) - {ORACLE}
-    assert f"{made.nodes[0].peak:,.4g} devices" in "\n".join(text_lines(made))
+    (node,) = made.nodes
+    assert f"{node.peak:,.4g} devices" in "\n".join(text_lines(made))
 
 
 def test_a_resource_that_the_history_lacks_is_named() -> None:
@@ -375,7 +376,9 @@ def test_memory_is_told_more_carefully_where_no_probability_is_stated(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--violation-probability", "2"], "oversubscription.violation_probability"),
+        (["--violation-probability", "0"], "'--violation-probability': 0.0 is not in the range 0<x<0.5"),
+        (["--violation-probability", "0.5"], "'--violation-probability': 0.5 is not in the range 0<x<0.5"),
+        (["--violation-probability", "nan"], "'--violation-probability': nan is not a finite number"),
         (["--horizon", "soon"], "oversubscription.horizon"),
         (["--placement", "usage.parquet"], "no column 'node'"),
         (["--horizon", "5d"], "a horizon of 5d is too long"),
