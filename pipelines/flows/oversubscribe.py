@@ -43,6 +43,8 @@ from predictor.settings import duration_text
 from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
 
 DECISIONS_A_HORIZON = 6
+MOST_DECISIONS = 1_000
+"""About each node at most: of a short horizon and a long history they are farther apart."""
 TOLERATED = 1.25
 """A stated probability is kept where no more than so many times as many decisions of the past were violated."""
 FORESIZE, ORACLE = "foresize", "oracle (sees the future)"
@@ -154,8 +156,9 @@ def oversubscribe(
         history = prepared(panel)
         panel = history.panel
     horizon = _horizon_steps(asked.horizon, panel.step_seconds)
-    every = max(horizon // DECISIONS_A_HORIZON, 1)
-    first = panel.steps - max(panel.steps - LEAST_BLOCKS * horizon, 0) // every * every
+    replayed = max(panel.steps - LEAST_BLOCKS * horizon, 0)
+    every = max(horizon // DECISIONS_A_HORIZON, -(-replayed // MOST_DECISIONS), 1)
+    first = panel.steps - replayed // every * every
     findings = list(history.findings)
     decisions: list[NodeDecision] = []
     replays: dict[Resource, dict[str, PeakOutcome]] = {}
@@ -169,7 +172,7 @@ def oversubscribe(
             if not panel.rows(resource).size:
                 findings.append(_note("", resource, "no usage of it in the history: nothing to decide"))
             continue
-        with clock.step(f"replay {resource.value}"):
+        with clock.step(f"replay {resource.value}") as progress:
             replay = replay_node_peaks(
                 nodes,
                 {name: PEERS[name] for name in _beside(resource)},
@@ -178,6 +181,7 @@ def oversubscribe(
                 horizon_steps=horizon,
                 decided_at=range(first, panel.steps + 1, every),
                 past_steps=LONGEST_PAST_SECONDS // panel.step_seconds,
+                progress=progress,
             )
             ours = foresize_peaks(replay, asked.probability_of(resource))
         unseen = [node for node, limits in zip(replay.nodes, replay.limits[:, -1], strict=True) if np.isnan(limits)]

@@ -214,6 +214,19 @@ def test_a_horizon_is_whole_steps_and_never_shorter_than_asked() -> None:
     assert "for the next 1 h" in text_lines(made)[0]
 
 
+def test_a_short_horizon_is_replayed_within_bounds_and_how_far_that_is_can_be_followed() -> None:
+    """Peaks of half an hour over 30 days: at most 1,000 decisions about each node, told of node by node."""
+    settings = Settings.model_validate({"oversubscription": {"horizon": "30m"}})
+    told: list[tuple[str, int, int]] = []
+
+    made = oversubscribe(
+        settings, a_panel(days=30), PLACEMENT, with_packing=False, told=lambda *each: told.append(each)
+    )
+
+    assert 1_000 < made.replays[Resource.CPU][FORESIZE].decisions <= 2 * 1_000
+    assert ("replay cpu", 1, 2) in told
+
+
 def test_decisions_without_an_answer_are_counted() -> None:
     """Limits stand for these and cannot be violated: a reader knows on how many the share of violations rests."""
     panel = a_panel(days=17)
