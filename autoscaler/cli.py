@@ -231,7 +231,8 @@ def webhook(load: LoadSettings, *, port: int | None, kubeconfig: Path | None, co
 
 
 @click.command()
-@click.argument("workload", metavar="NAMESPACE/NAME")
+@click.argument("workload", metavar="[NAMESPACE/NAME]", required=False)
+@click.option("--node", metavar="NAME", help="Explain what is sold of a node, in the place of a workload.")
 @click.option("--url", metavar="URL", help="Ask a running controller, such as http://127.0.0.1:8081.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="Token that the running controller asks for.")
 @click.option("--ca-file", type=click.Path(path_type=Path), help="Who signed the running controller's certificate.")
@@ -241,7 +242,8 @@ def webhook(load: LoadSettings, *, port: int | None, kubeconfig: Path | None, co
 def explain(
     load: LoadSettings,
     *,
-    workload: str,
+    workload: str | None,
+    node: str | None,
     url: str | None,
     token_file: Path | None,
     ca_file: Path | None,
@@ -251,10 +253,11 @@ def explain(
     history: Path | None,
     prometheus: str | None,
 ) -> None:
-    """Say why a workload has the replicas it has, or what foresize would do about it.
+    """Say why a workload has the replicas it has, or what foresize would do about it; or what of a node is sold.
 
     With --url it is the last decision of a running controller. Without, a decision is made afresh and nothing is
-    written; as nothing is known of the past then, a fresh decision never removes replicas.
+    written; as nothing is known of the past then, a fresh decision never removes replicas. With --node it is what
+    OversubscriptionPolicies come to there: the predicted peak, what may be sold, what is, and what the guard did.
 
     \b
     Examples:
@@ -262,22 +265,31 @@ def explain(
       foresize explain shop/StatefulSet/db --context staging
       foresize explain shop/cart --url http://127.0.0.1:8081
       foresize explain shop/cart --url https://foresize.foresize:8081 --token-file token --ca-file ca.pem
+      foresize explain --node n1 --url http://127.0.0.1:8081
     """
+    if (workload is None) == (node is None):
+        raise click.UsageError("name a workload as NAMESPACE/NAME, or a node with --node")
     if url is not None:
-        record = _asked(url, workload, token_file, ca_file)
-    else:
+        record = _asked(url, f"nodes/{node}" if workload is None else f"decisions/{workload}", token_file, ca_file)
+    elif workload is not None:
         record = _decided_afresh(load({("prometheus", "url"): prometheus}), workload, kubeconfig, context, history)
+    else:
+        assert node is not None
+        if history is not None:
+            raise click.UsageError("--history and --node: a usage table does not know nodes; give --prometheus")
+        record = _looked_afresh(load({("prometheus", "url"): prometheus}), node, kubeconfig, context)
     if as_json:
         import orjson
 
         click.echo(orjson.dumps(record, option=orjson.OPT_INDENT_2).decode())
         return
     from autoscaler.controller.explanation import explanation
+    from autoscaler.controller.node_explanation import node_explanation
 
-    click.echo(explanation(record))
+    click.echo(explanation(record) if node is None else node_explanation(record))
 
 
-def _asked(url: str, workload: str, token_file: Path | None, ca_file: Path | None) -> dict[str, Any]:
+def _asked(url: str, what: str, token_file: Path | None, ca_file: Path | None) -> dict[str, Any]:
     import ssl
     from urllib.parse import quote
 
@@ -285,7 +297,7 @@ def _asked(url: str, workload: str, token_file: Path | None, ca_file: Path | Non
 
     from autoscaler.errors import ControllerUnreachable
 
-    address = f"{url.rstrip('/')}/decisions/{quote(workload)}"
+    address = f"{url.rstrip('/')}/{quote(what)}"
     headers = {"Authorization": f"Bearer {_token_in(token_file)}"} if token_file else {}
     try:
         verify = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
@@ -297,7 +309,7 @@ def _asked(url: str, workload: str, token_file: Path | None, ca_file: Path | Non
         of_certificate = "CERTIFICATE_VERIFY_FAILED" in str(error)
         hint = "name who signed its certificate with --ca-file" if of_certificate else "is it that of a `foresize run`?"
         raise ControllerUnreachable(f"{address}: {error}; {hint}") from error
-    if answer.status_code != 200 or not isinstance(content, dict) or "workload" not in content:
+    if answer.status_code != 200 or not isinstance(content, dict) or not {"workload", "node"} & set(content):
         said = content.get("error") if isinstance(content, dict) else None
         raise click.ClickException(str(said or f"{address} answered {answer.status_code}"))
     return content
@@ -339,3 +351,28 @@ def _decided_afresh(
     if report.problem is not None:
         raise report.problem
     return find_record(report.records, workload).as_json()
+
+
+def _looked_afresh(
+    settings: "AutoscalerSettings", node: str, kubeconfig: Path | None, context: str | None
+) -> dict[str, Any]:
+    import logging
+
+    import structlog
+
+    from autoscaler.wiring import build_controller, build_node_control, close_controller
+    from predictor.wiring import build_source
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    source = build_source(settings)
+    controller = build_controller(settings, is_dry_run=True, kubeconfig=kubeconfig, context=context, source=source)
+    nodes = build_node_control(settings, controller, source, is_patient=True)
+    assert nodes is not None
+    try:
+        nodes.look()
+    finally:
+        close_controller(controller, nodes)
+    problem = nodes.problem or nodes.peaks.problem
+    if problem is not None or nodes.last is None:
+        raise problem or AssertionError("a look ends with what it saw, or why it saw nothing")
+    return nodes.last.record(node)

@@ -27,3 +27,7 @@ class CommandConflict(AutoscalerError):
 
 class ControllerUnreachable(AutoscalerError):
     """The running controller that was asked did not answer: check the address, or ask for a fresh decision."""
+
+
+class UnknownNode(AutoscalerError):
+    """A node that no OversubscriptionPolicy selects was asked about: check its name and labels."""

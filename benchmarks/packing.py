@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from autoscaler.settings import OversubscriptionSettings
 from autoscaler.simulator.packing import (
     MEAN_LIMITS,
     TASKS_A_NODE,
@@ -41,7 +42,6 @@ from predictor.usage.panel import Resource
 ORDERS = 2
 SIGHT = "sight-"
 PROBABILITIES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2)
-STATED = 0.01
 FACTORS = (1.0, 1.5, 1.75, 2.0, 2.5, 3.0)
 WITHOUT_FACTOR = ("limits", "borg_default")
 BESIDE = (
@@ -170,7 +170,7 @@ def table(stored: Mapping[str, Any]) -> str:
         ]
         rows = []
         for name, by_knob in result["methods"].items():
-            shipped = by_knob[f"{STATED:g}" if name == FORESIZE else "1"]
+            shipped = by_knob[f"{OversubscriptionSettings().probability_of(task):g}" if name == FORESIZE else "1"]
             most = [most_hosted(by_knob, fit.value) for fit in Fit]
             cells = [f"{shipped[fit.value]['hosted']:.2f} at {shipped[fit.value]['contention']:.2%}" for fit in Fit]
             cells += ["none" if each is None else f"{each[0]:.2f} ({each[1]})" for each in most]

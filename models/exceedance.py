@@ -14,15 +14,15 @@ import numpy as np
 
 from models.forecast import FloatArray, ForecastError, IntArray
 
-CLASS_RATE = 0.5
+CLASS_RATE = 2.0
 """By how much ln(asked) of a class rises in a quiet horizon, as a share of √stated: the rarer a miss, the more one of
 it moves, and the more it is chance."""
 NODE_RATE = 0.5
-"""The same of a node's own: a miss there says as much of the node as one everywhere does of its class."""
+"""The same of a node's own: slower, as a single node's miss is more often chance than many nodes' on one day."""
 MOST_CAUTIOUS = 1 / 16
 """What is asked for is no less than this share of what is stated, by class and node together."""
-BOLDEST = 5.0
-"""And no more than this many times."""
+BOLDEST = 3.0
+"""And no more than this many times: a few calm days get there, and are no evidence of more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,12 +131,14 @@ class NodeTotals:
         counts as its highest. With fewer than 24 samples it counts at its `limit`. As `NodePast.quantiles` tells it,
         from highest usages within the parts of a horizon, which the sum of two cannot exceed: never lower than from all
         steps. Infinite where there is no answer, as nothing may be oversold there. Raises ForecastError for arrays that
-        do not match.
+        do not match, and a limit that is none.
         """
         parts, _, blocks = self.parts.shape
         steps = len(usage) // (blocks * parts) * blocks * parts
         if usage.ndim != 1 or steps == 0:
             raise ForecastError(f"needed: usage [steps] of {blocks} horizons; got {usage.shape}")
+        if not limit >= 0:
+            raise ForecastError(f"a limit cannot be negative or unknown, infinite where there is none; got {limit}")
         is_cold = np.count_nonzero(~np.isnan(usage)) < COLD_SAMPLES
         highest = 0.0 if is_cold else min(float(np.fmax.reduce(usage)), limit)
         newcomer = np.zeros((parts, 1, blocks), dtype=self.parts.dtype)
@@ -223,7 +225,8 @@ def node_totals(nodes: Sequence[tuple[FloatArray, FloatArray]], horizon_steps: i
     ForecastError where they do not divide it, or nodes have not as many steps.
     """
     lengths = {usage.shape[-1] for usage, _ in nodes}
-    if len(lengths) != 1 or horizon_steps % parts or min(lengths) < horizon_steps:
+    is_divided = 0 < parts <= horizon_steps and horizon_steps % parts == 0
+    if len(lengths) != 1 or not is_divided or min(lengths) < horizon_steps:
         raise ForecastError(
             f"needed: nodes of equally many steps, a horizon at least, in parts of equally many; got {sorted(lengths)} "
             f"steps, horizons of {horizon_steps} in {parts} parts"

@@ -106,10 +106,15 @@ def read_placement(path: Path) -> dict[str, str]:
     from predictor.errors import InvalidUsage
     from predictor.sources.files import read_table
 
-    table = read_table(path)
-    if missing := [name for name in ("workload", "node") if name not in table]:
+    columns = ["workload", "node"]
+    table = read_table(path, columns)
+    if missing := [name for name in columns if name not in table]:
         raise InvalidUsage(f"{path}: no column {missing[0]!r}; a placement has the columns workload and node")
-    pairs = table[["workload", "node"]].dropna().astype(str).drop_duplicates()
+    if table.empty:
+        raise InvalidUsage(f"{path}: 0 rows; a placement has a row for each workload")
+    if len(nameless := table.index[table["workload"].isna()]):
+        raise InvalidUsage(f"{path}: row {nameless[0] + 1} names no workload")
+    pairs = table[columns].dropna().astype(str).drop_duplicates()
     if twice := sorted(pairs.loc[pairs["workload"].duplicated(), "workload"]):
         raise InvalidUsage(f"{path}: {twice[0]!r} is on more than one node; a placement has a node for each workload")
     return dict(zip(pairs["workload"], pairs["node"], strict=True))

@@ -1,4 +1,4 @@
-"""Health, readiness, metrics and the last decisions of a running controller; reads only what the loop left."""
+"""Health, readiness, metrics and the last decisions of a running controller; reads only what its threads left."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from starlette.routing import Route
 
 from autoscaler.controller.records import moment
 from autoscaler.controller.selection import find_record
+from autoscaler.errors import UnknownNode
 from predictor.errors import UnknownWorkload
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from autoscaler.controller.loop import Controller
+    from autoscaler.controller.node_explanation import Looks
     from autoscaler.controller.nodes import NodeControl
 
 STUCK_SECONDS = 1200.0
@@ -68,6 +70,25 @@ def build_app(controller: Controller, nodes: NodeControl | None = None) -> Starl
         except UnknownWorkload as error:
             return _json({"error": str(error)}, 404)
 
+    def last_looks() -> Looks | Response:
+        if not controller.leadership.is_leader:
+            return _json({"error": _standby(controller)}, 503)
+        looks = None if nodes is None else nodes.last
+        return _json({"error": "no look has seen the nodes yet"}, 503) if looks is None else looks
+
+    def all_nodes(_: Request) -> Response:
+        looks = last_looks()
+        return looks if isinstance(looks, Response) else _json({"nodes": looks.records()})
+
+    def one_node(request: Request) -> Response:
+        looks = last_looks()
+        if isinstance(looks, Response):
+            return looks
+        try:
+            return _json(looks.record(request.path_params["name"]))
+        except UnknownNode as error:
+            return _json({"error": str(error)}, 404)
+
     return Starlette(
         routes=[
             Route("/healthz", healthz),
@@ -75,6 +96,8 @@ def build_app(controller: Controller, nodes: NodeControl | None = None) -> Starl
             Route("/metrics", metrics),
             Route("/decisions", decisions),
             Route("/decisions/{workload:path}", decision),
+            Route("/nodes", all_nodes),
+            Route("/nodes/{name}", one_node),
         ]
     )
 

@@ -66,6 +66,11 @@ class LookedAt:
     pods: tuple[NodePod, ...]
     exceeded: Mapping[Resource, float]
     """Of which ordinary pods use more than was told, and by which share of what they use."""
+    policies: tuple[str, ...]
+    """Names of those that select the node."""
+    terms: Mapping[Resource, NodeTerms]
+    used: Mapping[Resource, float]
+    """What all its pods use now, in base units; without a resource of which that is not known."""
 
     def offering(self, written: Mapping[Resource, int | None]) -> "LookedAt":
         """With what has just been written into the node's status."""
@@ -83,6 +88,7 @@ def looked_at(
     terms: Mapping[Resource, NodeTerms],
     pods: tuple[NodePod, ...],
     *,
+    policies: tuple[str, ...],
     guard: Guard,
     evicted: str,
     measured: Measured,
@@ -96,7 +102,8 @@ def looked_at(
     `evicted` is whom its kubelet has just ended, if anybody; of what is reclaimable of a resource no more than its
     sold share is sold.
     """
-    usage, used = measured.usage, measured.by_node.get(node.name, {})
+    usage, of_node = measured.usage, measured.by_node.get(node.name, {})
+    used = {resource: sum(amounts.values()) for resource, amounts in of_node.items()}
     is_stale = bool(pods) and not measured.is_known(node.name, now, settings.stale_after.total_seconds())
     shelves: dict[Resource, ShelfReading] = {}
     exceeded = {}
@@ -107,7 +114,7 @@ def looked_at(
         decision = reclaimable(shelf, usable_share=usable_share, max_rate=rate, sold_share=share)
         oracle = in_hindsight(shelf, usable_share=usable_share, max_rate=rate)
         shelves[resource] = ShelfReading(shelf, decision, node.offered.of(resource) or 0.0, held.sells, oracle)
-        excess = 0.0 if is_stale else _excess(shelf, used.get(resource, {}), pods)
+        excess = 0.0 if is_stale else _excess(shelf, of_node.get(resource, {}), pods)
         if excess > 0:
             exceeded[resource] = excess
     sold_on = [each for each, held in terms.items() if held.sells]
@@ -116,7 +123,7 @@ def looked_at(
         step = GuardDecision(guard if sold_on else UNGUARDED)
     else:
         use = NodeUse(
-            {each: sum(used.get(each, {}).values()) for each in sold_on},
+            {each: used.get(each, 0.0) for each in sold_on},
             {each: settings.usable_share * amount for each in sold_on if (amount := node.allocatable.of(each))},
             now if usage is None else usage.since_seconds,
             now if usage is None else usage.measured_at_seconds,
@@ -135,7 +142,8 @@ def looked_at(
             now_seconds=now,
         )
     ahead = usage.ahead_by(node.name) if is_stale and usage is not None else 0.0
-    return LookedAt(NodeReading(node, shelves, is_stale, step.guard, ahead), step, pods, exceeded)
+    reading = NodeReading(node, shelves, is_stale, step.guard, ahead)
+    return LookedAt(reading, step, pods, exceeded, policies, terms, {} if is_stale else used)
 
 
 def wanted_peaks(terms: Mapping[str, Mapping[Resource, NodeTerms]]) -> dict[Asked, list[str]]:

@@ -21,6 +21,7 @@ from autoscaler.controller.gpu_status import gpu_gauges, gpu_status
 from autoscaler.controller.gpu_status import node_gauges as gauges_of_gpus
 from autoscaler.controller.loop import Controller
 from autoscaler.controller.node_budget import BudgetRecord, kept_record
+from autoscaler.controller.node_explanation import Looks
 from autoscaler.controller.node_looks import LookedAt, Measured, lately_evicted, looked_at, node_gauges, wanted_peaks
 from autoscaler.controller.node_peaks import PeakTeller
 from autoscaler.controller.node_ports import NodeCluster, NodeObservation
@@ -30,7 +31,7 @@ from autoscaler.controller.node_writes import NodeWriter
 from autoscaler.controller.policies import NodeTerms, OversubscriptionPolicy, rivals_of, terms_of
 from autoscaler.decisions.node_guard import UNGUARDED, Guard
 from autoscaler.decisions.reclaiming import ToldPeak
-from autoscaler.errors import ClusterRefused, ClusterUnavailable
+from autoscaler.errors import AutoscalerError, ClusterRefused, ClusterUnavailable
 from autoscaler.settings import OversubscriptionSettings
 from predictor.errors import PredictorError
 from predictor.usage.panel import Resource
@@ -58,6 +59,10 @@ class NodeControl:
         self._interval_seconds = self.settings.guard_interval.total_seconds()
         self.last_look_seconds = self.controller.clock()
         """When the last look ended, whatever came of it."""
+        self.last: Looks | None = None
+        """What the last look that saw the nodes came to; None where this copy does not lead, or saw none yet."""
+        self.problem: AutoscalerError | None = None
+        """Why the last look saw no nodes."""
         self._forget()
 
     def _forget(self) -> None:
@@ -67,6 +72,7 @@ class NodeControl:
         self._writer.forget()
         self._guards: dict[str, Guard] | None = None
         self._records: dict[tuple[str, Resource], BudgetRecord] = {}
+        self.last = None
 
     def run(self) -> None:
         """Looks until the controller is to stop; a write that is under way is finished first."""
@@ -97,8 +103,9 @@ class NodeControl:
                 with self.controller.metrics.timed("nodes"):
                     self._look(self.controller.clock())
                 self._writer.say("nodes not seen", "")
+                self.problem = None
             except (ClusterUnavailable, ClusterRefused) as problem:
-                outcome = "failed"
+                outcome, self.problem = "failed", problem
                 self._writer.count("kubernetes", problem)
                 self._writer.say("nodes not seen", str(problem))
         self.controller.metrics.node_looks.labels(outcome).inc()
@@ -118,6 +125,7 @@ class NodeControl:
         self._guards = {name: each.guard.guard for name, each in looked.items()}
         self._record(seen.policies, looked, now)
         looked = self._acted(seen, terms, looked, now)
+        self.last = Looks(now, looked, {each.node.name: each for each in shared}, self.settings.usable_share)
         readings = [self._policy_reading(policy, seen, looked) for policy in seen.policies]
         self._writer.label(seen.nodes, shared, now)
         self._writer.tell_of_full_gpus(sharing, shared, now)
@@ -163,6 +171,7 @@ class NodeControl:
                 node,
                 terms[node.name],
                 tuple(by_node.get(node.name, ())),
+                policies=tuple(policy.name for policy in seen.policies if policy.selects(node)),
                 guard=guards.get(node.name, UNGUARDED),
                 evicted=evicted.get(node.name, ""),
                 measured=self._measured,

@@ -155,8 +155,8 @@ class DecisionRecord:
             "actuator": autoscaler.actuator.value,
             "decided_at": moment(now),
             "decision": self.direction,
-            "reason": _reason(decision.reason),
-            "reasons": [_reason(reason) for reason in decision.reasons],
+            "reason": reason_json(decision.reason),
+            "reasons": [reason_json(reason) for reason in decision.reasons],
             "replicas": {
                 "current": decision.current,
                 "ready": 0 if isinstance(target, Hold) else target.ready_replicas,
@@ -224,7 +224,7 @@ class DecisionRecord:
             answer["vertical"] = {
                 "mode": autoscaler.vertical.mode.value,
                 **told,
-                "hold": _reason(self.sizing.hold.reason) if self.sizing.hold is not None else None,
+                "hold": reason_json(self.sizing.hold.reason) if self.sizing.hold is not None else None,
                 "resized": [resize_text(each) for each in self.sizing.resized],
             }
         return answer
@@ -246,9 +246,10 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
 
-def _reason(reason: Reason) -> JsonObject:
+def reason_json(reason: Reason) -> JsonObject:
+    """A reason as its code and its sentence."""
     return {"code": reason.code.value, "message": reason.message}
 
 
 def _held(hold: Hold) -> JsonObject:
-    return {"hold": _reason(hold.reason)}
+    return {"hold": reason_json(hold.reason)}

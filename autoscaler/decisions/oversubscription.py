@@ -7,8 +7,10 @@ the scheduler's part.
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
+
 from autoscaler.cluster.reasons import Hold, Reason, ReasonCode
-from models.forecast import FloatArray, last_samples
+from models.forecast import FloatArray, ForecastError, last_samples
 from models.node_peak import NoPeak, node_past
 
 ROUNDING = 1e-9
@@ -64,10 +66,23 @@ def node_peak_quantile(
     `usage` is [tasks, steps] in a base unit, ending now, NaN where there is no sample. `limits` is [tasks], or
     [tasks, steps], of which the newest known are in force; NaN or infinite is no limit. `requests` is [tasks] and
     stands in for a missing limit of a cold task. How it is told: `models.node_peak`. Hold where that has no answer.
+    Raises ForecastError for arrays that do not match, a level outside (0, 1), usage that is negative or infinite, and
+    negative limits or requests.
     """
-    if usage.ndim != 2 or usage.size == 0:
+    if usage.ndim != 2 or limits.ndim not in (1, 2):
+        raise ForecastError(f"needed: usage [tasks, steps] and limits [tasks]; got {usage.shape} and {limits.shape}")
+    if not 0 < level < 1:
+        raise ForecastError(f"a quantile level must lie inside (0, 1), got {level}")
+    if usage.size == 0:
         return _no_evidence("no usage is known: nothing is oversold")
     in_force = limits if limits.ndim == 1 else last_samples(limits)
+    if requests is not None and requests.shape != usage.shape[:1]:
+        raise ForecastError(f"needed: requests [tasks], of {usage.shape[0]} tasks; got {requests.shape}")
+    for name, amounts in (("usage", usage), ("limits", in_force), ("requests", requests)):
+        if amounts is not None and (lowest := np.fmin.reduce(amounts, axis=None)) < 0:
+            raise ForecastError(f"{name} cannot be negative, got {lowest:g}")
+    if np.isinf(np.fmax.reduce(usage, axis=None)):
+        raise ForecastError("usage cannot be infinite; NaN is no sample")
     past = node_past(usage, in_force, horizon_steps, requests)
     if isinstance(past, NoPeak):
         return _no_evidence(past.reason)

@@ -84,8 +84,9 @@ def replay_node_peaks(
     horizon_steps: int,
     decided_at: Sequence[int],
     past_steps: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> PeakReplay:
-    """What each predictor foretells at each decision from the `past_steps` before it.
+    """What each predictor foretells at each decision from the `past_steps` before it; `progress` is told of each node.
 
     A task is there if it has a sample within the last 24 steps, as one that is cold is none the longer. How samples
     missing within the horizon count: `capped_totals`. Raises ReplayError where nothing is to be replayed or a task has
@@ -116,6 +117,7 @@ def replay_node_peaks(
             for name, predictor in predictors.items():
                 predicted[name][row, column] = min(predictor(seen), limits[row, column])
         pasts.append(tuple(of_node))
+        progress(row + 1, len(nodes))
     return PeakReplay(
         nodes=tuple(node.node for node in nodes),
         decided_at=np.asarray(decided_at, dtype=np.int64),

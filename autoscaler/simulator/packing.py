@@ -18,7 +18,7 @@ from autoscaler.simulator.node_peaks import NodeSeen, PeakPredictor, is_violated
 from autoscaler.simulator.outcome import ReplayError
 from models.exceedance import Exceedances
 from models.forecast import FloatArray, IntArray
-from models.node_peak import COLD_SAMPLES, NoPeak, node_past
+from models.node_peak import COLD_SAMPLES, NoPeak, capped_totals, node_past
 from predictor.usage.panel import Resource
 
 WAITING, LEFT = -1, -2
@@ -97,7 +97,8 @@ class PackingOutcome:
     hosted: float
     """Mean over the decisions of Σ limits of the tasks that run ÷ Σ capacity."""
     contention: float
-    """Share of the nodes' steps in which usage exceeded capacity."""
+    """Share of the nodes' steps in which usage exceeded capacity, without those in which none of a node's tasks was
+    measured."""
     severity: float
     """Mean over those steps of (usage − capacity) ÷ capacity; 0 without any."""
     tasks: int
@@ -195,17 +196,25 @@ def packed(arrivals: Arrivals, teller: RoomTeller, fit: Fit, plan: PackingPlan) 
         hosted.append(float(in_force[place >= 0].sum(dtype=np.float64)) / (nodes * capacity))
         for node in range(nodes):
             rows = np.flatnonzero(place == node)
-            capped = np.minimum(np.nan_to_num(usage[rows, now:end]), in_force[rows, None])
-            used: FloatArray = capped.sum(axis=0, dtype=np.float64)
+            used = _used(usage[rows, now:end], in_force[rows])
             over = used > capacity * (1 + ROUNDING)
             full, counted = full + int(over.sum()), counted + len(used)
             excess += float((used[over] / capacity - 1).sum())
+    if not counted:
+        raise ReplayError("nobody was watching after any of the decisions: nothing is counted")
     return PackingOutcome(
         hosted=float(np.mean(hosted)),
         contention=full / counted,
         severity=excess / full if full else 0.0,
         tasks=int(np.count_nonzero(place != WAITING)),
     )
+
+
+def _used(usage: FloatArray, limits: FloatArray) -> FloatArray:
+    """Total usage of a node's tasks in the steps that count, [steps]: all of those of an empty node, else those in
+    which one of its tasks was measured. A sample that another misses counts as its highest of these steps."""
+    total = capped_totals(usage.astype(np.float64), limits[:, None].repeat(usage.shape[1], axis=1), usage.shape[1])[0]
+    return np.asarray(total[~np.isnan(total)])
 
 
 def _seen(arrivals: Arrivals, rows: IntArray, since: IntArray, past: slice, in_force: FloatArray) -> NodeSeen:

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.common import HISTORY, LoadSettings, bad_input, check_outputs, shown_progress, stopped_by_sigterm
+from pipelines.cli.common import (
+    HISTORY,
+    FiniteRange,
+    LoadSettings,
+    bad_input,
+    check_outputs,
+    shown_progress,
+    stopped_by_sigterm,
+)
 
 
 @click.command()
@@ -12,11 +20,12 @@ from pipelines.cli.common import HISTORY, LoadSettings, bad_input, check_outputs
 @click.option("--placement", type=HISTORY, help="Table (Parquet or CSV) with the columns workload and node.")
 @click.option(
     "--violation-probability",
-    type=float,
+    type=FiniteRange(0, 0.5, min_open=True, max_open=True),
     metavar="P",
-    help="Share of decisions that usage may exceed, of every resource; without it 0.01, and 0.001 of memory.",
+    help="Share of decisions that usage may exceed, below a half, of every resource; without it 0.01, and 0.001 of "
+    "memory.",
 )
-@click.option("--horizon", metavar="DURATION", help="How far ahead the peak is foretold; without it 24h.")
+@click.option("--horizon", metavar="DURATION", help="How far ahead the peak is foretold, up to 4d; without it 24h.")
 @click.option("--step", metavar="DURATION", help="Spacing of samples, such as 5m.")
 @click.option("--span", metavar="DURATION", help="How much past is read, such as 35d.")
 @click.option(

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import numpy as np
@@ -28,18 +29,24 @@ from autoscaler.simulator.packing import (
     crowded,
     packed,
 )
-from autoscaler.simulator.peers.node_peaks import PEERS
+from autoscaler.simulator.peers.node_peaks import PEERS, predicts
 from models.forecast import LONGEST_PAST_SECONDS, FloatArray
 from models.node_peak import LEAST_BLOCKS, NoPeak
 from pipelines.errors import NotEnoughHistory
 from pipelines.flows.clock import StepClock, Told
 from pipelines.settings import Settings
-from pipelines.steps.nodes import ONE_NODE, nodes_of
+from pipelines.steps.nodes import nodes_of, without_pool
 from pipelines.steps.plan import Progress
 from pipelines.steps.prepare import prepared
+from predictor.errors import InvalidUsage
+from predictor.settings import duration_text
 from predictor.usage.panel import Finding, Resource, Severity, UsagePanel
 
 DECISIONS_A_HORIZON = 6
+MOST_DECISIONS = 1_000
+"""About each node at most: of a short horizon and a long history they are farther apart."""
+TOLERATED = 1.25
+"""A stated probability is kept where no more than so many times as many decisions of the past were violated."""
 FORESIZE, ORACLE = "foresize", "oracle (sees the future)"
 BESIDE = (
     "limits",
@@ -69,6 +76,7 @@ class NodeDecision:
     """What their total will exceed within the horizon with no more than the probability asked for; Σ limits where
     `reason` says why it cannot be told."""
     reason: str
+    """Or what to know of the peak: that workloads are cold."""
 
     @property
     def freed(self) -> float:
@@ -122,6 +130,8 @@ class OversubscriptionReport:
     """By node pool, where a placement says which nodes there are; else a pool is a node."""
     replays: Mapping[Resource, Mapping[str, PeakOutcome]]
     """How each method would have fared on the past; without a resource whose past is too short."""
+    unanswered: Mapping[Resource, int]
+    """Of the decisions that were replayed, those for which foresize had no answer, so that Σ limits stood."""
     packings: Mapping[Resource, PackingReport]
     """Without a resource of which too little is known, and empty where it was not asked for."""
     findings: tuple[Finding, ...]
@@ -138,52 +148,55 @@ def oversubscribe(
     """Decide for every node from the whole panel, with what a replay of its past has taught.
 
     Packing is bounded by `MOST_PACKED`. Raises NotEnoughHistory where no workload can be decided on, InvalidUsage for a
-    placement of others.
+    placement of others or a horizon of which no past that is looked at holds enough.
     """
     clock = StepClock(told)
     asked = settings.oversubscription
     with clock.step("prepare"):
         history = prepared(panel)
         panel = history.panel
-    horizon = max(int(asked.horizon.total_seconds()) // panel.step_seconds, 1)
-    every = max(horizon // DECISIONS_A_HORIZON, 1)
-    first = panel.steps - max(panel.steps - LEAST_BLOCKS * horizon, 0) // every * every
+    horizon = _horizon_steps(asked.horizon, panel.step_seconds)
+    replayed = max(panel.steps - LEAST_BLOCKS * horizon, 0)
+    every = max(horizon // DECISIONS_A_HORIZON, -(-replayed // MOST_DECISIONS), 1)
+    first = panel.steps - replayed // every * every
     findings = list(history.findings)
     decisions: list[NodeDecision] = []
     replays: dict[Resource, dict[str, PeakOutcome]] = {}
+    unanswered: dict[Resource, int] = {}
     packings: dict[Resource, PackingReport] = {}
     pools: list[PoolSum] = []
-    for resource in (Resource(name) for name in asked.resources):
+    for resource in dict.fromkeys(map(Resource, asked.resources)):
         nodes, left_out = nodes_of(panel, placement, resource)
         findings += left_out
         if not nodes:
+            if not panel.rows(resource).size:
+                findings.append(_note("", resource, "no usage of it in the history: nothing to decide"))
             continue
-        with clock.step(f"replay {resource.value}"):
+        with clock.step(f"replay {resource.value}") as progress:
             replay = replay_node_peaks(
                 nodes,
-                {name: PEERS[name] for name in BESIDE},
+                {name: PEERS[name] for name in _beside(resource)},
                 resource=resource,
                 step_seconds=panel.step_seconds,
                 horizon_steps=horizon,
                 decided_at=range(first, panel.steps + 1, every),
                 past_steps=LONGEST_PAST_SECONDS // panel.step_seconds,
+                progress=progress,
             )
             ours = foresize_peaks(replay, asked.probability_of(resource))
-        for row, node in enumerate(replay.nodes):
-            past, limits = replay.pasts[row][-1], float(replay.limits[row, -1])
-            if np.isnan(limits):
-                findings.append(_note(node, resource, "nothing on it was measured lately: nothing to decide"))
-                continue
-            reason = past.reason if isinstance(past, NoPeak) else ""
-            decisions.append(NodeDecision(node, resource, limits, float(ours[row, -1]), reason))
+        unseen = [node for node, limits in zip(replay.nodes, replay.limits[:, -1], strict=True) if np.isnan(limits)]
+        findings += [_note(node, resource, "nothing on it was measured lately: nothing to decide") for node in unseen]
+        told_now = tuple(_decisions(replay, ours, resource))
+        decisions += told_now
         try:
             methods = {FORESIZE: ours, **replay.predicted, ORACLE: replay.actual}
             replays[resource] = {name: judged(foretold, replay) for name, foretold in methods.items()}
+            unanswered[resource] = _unanswered(replay)
+            findings += _overdrawn(replays[resource][FORESIZE], asked.probability_of(resource), resource)
         except ReplayError:
             few = f"{panel.steps // horizon} horizons of history are too few to replay any: read more"
             findings.append(_note("", resource, few))
         if placement is not None:
-            told_now = [each for each in decisions if each.resource is resource]
             pools += _by_pool(told_now, _pools_of(panel, placement), replay, ours)
         if with_packing:
             with clock.step(f"pack {resource.value}") as progress:
@@ -195,7 +208,8 @@ def oversubscribe(
     if not decisions:
         raise NotEnoughHistory(
             "no node can be decided on: the history needs recent usage of "
-            f"{' or '.join(asked.resources)}, with a limit, capacity or request of each workload"
+            f"{' or '.join(asked.resources)} (oversubscription.resources), with a limit, capacity or request of each "
+            "workload"
         )
     return OversubscriptionReport(
         {each: asked.probability_of(each) for each in map(Resource, asked.resources)},
@@ -204,17 +218,66 @@ def oversubscribe(
         tuple(sorted(decisions, key=lambda each: -each.freed / each.limits if each.limits > 0 else 0.0)),
         tuple(pools),
         replays,
+        unanswered,
         packings,
         tuple(findings),
     )
 
 
+def _horizon_steps(horizon: timedelta, step_seconds: int) -> int:
+    """The whole steps that hold a horizon. Raises InvalidUsage where four weeks hold too few of it."""
+    steps = -(-int(horizon.total_seconds()) // step_seconds)
+    if steps * LEAST_BLOCKS * step_seconds > LONGEST_PAST_SECONDS:
+        longest = timedelta(seconds=LONGEST_PAST_SECONDS // LEAST_BLOCKS // step_seconds * step_seconds)
+        raise InvalidUsage(
+            f"a horizon of {duration_text(horizon)} is too long: peaks are told from {LEAST_BLOCKS} past horizons or "
+            f"more within four weeks, however much history there is; ask for {duration_text(longest)} at most"
+        )
+    return steps
+
+
+def _decisions(replay: PeakReplay, foretold: FloatArray, resource: Resource) -> Iterator[NodeDecision]:
+    """The newest decision about each node on which something runs."""
+    for row, node in enumerate(replay.nodes):
+        past, limits = replay.pasts[row][-1], float(replay.limits[row, -1])
+        if np.isnan(limits):
+            continue
+        if isinstance(past, NoPeak):
+            reason = past.reason
+        else:
+            reason = f"{past.cold_tasks} cold, in full at their limits" if past.cold_tasks else ""
+        yield NodeDecision(node, resource, limits, float(foretold[row, -1]), reason)
+
+
+def _beside(resource: Resource) -> tuple[str, ...]:
+    return tuple(name for name in BESIDE if predicts(name, resource))
+
+
+def _unanswered(replay: PeakReplay) -> int:
+    return sum(
+        isinstance(past, NoPeak) and not np.isnan(actual)
+        for of_node, peaks in zip(replay.pasts, replay.actual, strict=True)
+        for past, actual in zip(of_node, peaks.tolist(), strict=True)
+    )
+
+
+def _overdrawn(past: PeakOutcome, accepted: float, resource: Resource) -> Iterator[Finding]:
+    """A finding where the past was violated more often than is accepted."""
+    if past.violation_share > TOLERATED * accepted:
+        count, times = round(past.violation_share * past.decisions), past.violation_share / accepted
+        text = (
+            f"{count:,} of {past.decisions:,} decisions of the past were violated, {times:.2g} times as many as are "
+            "accepted: count on no fewer from now on, or ask for a lower probability"
+        )
+        yield Finding("", resource.value, Severity.WARNING, text)
+
+
 def _pools_of(panel: UsagePanel, placement: Mapping[str, str]) -> dict[str, str]:
-    """The node pool of each node: that of most of its workloads, or the only one of a history that names none."""
+    """The node pool of each node: that of most of its workloads of which it is known."""
     counts: dict[str, Counter[str]] = {}
     for workload, node in sorted(placement.items()):
-        counts.setdefault(node, Counter())[panel.node_pool.get(workload, ONE_NODE)] += 1
-    return {node: count.most_common(1)[0][0] for node, count in counts.items()}
+        counts.setdefault(node, Counter()).update({panel.node_pool[workload]} if workload in panel.node_pool else ())
+    return {node: count.most_common(1)[0][0] if count else without_pool(panel) for node, count in counts.items()}
 
 
 def _by_pool(
@@ -252,7 +315,7 @@ def _packing(waiting: Arrivals, horizon: int, probability: float, progress: Prog
     past = LONGEST_PAST_SECONDS // waiting.step_seconds
     plan = crowded(waiting, horizon_steps=horizon, past_steps=past, counted_from=steps // 2)
     methods: dict[str, Callable[[], RoomTeller]] = {FORESIZE: lambda: ByForesize(probability, plan.nodes, horizon)}
-    methods |= {name: partial(ByPredictor, PEERS[name]) for name in BESIDE}
+    methods |= {name: partial(ByPredictor, PEERS[name]) for name in _beside(waiting.resource)}
     outcomes: dict[str, dict[Fit, PackingOutcome]] = {}
     for number, (name, teller) in enumerate(methods.items()):
         outcomes[name] = {}

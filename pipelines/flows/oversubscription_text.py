@@ -5,7 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autoscaler.simulator.packing import Fit
-from pipelines.flows.oversubscribe import FORESIZE, NodeDecision, OversubscriptionReport, PackingReport, PoolSum
+from pipelines.flows.oversubscribe import (
+    FORESIZE,
+    TOLERATED,
+    NodeDecision,
+    OversubscriptionReport,
+    PackingReport,
+    PoolSum,
+)
 from pipelines.flows.pictures import UNITS
 from pipelines.flows.simulation_text import table_lines
 from pipelines.report.page import Headline, Page, PageSection, Table
@@ -50,8 +57,8 @@ def page(report: OversubscriptionReport) -> Page:
             Headline(
                 f"{ours.savings:.0%} of {resource.value}",
                 f"limits that could have been given to others, with {ours.violation_share:.2%} of the decisions "
-                f"violated where {accepted:.2%} were accepted",
-                "good" if ours.violation_share <= 1.25 * accepted else "bad",
+                f"violated where {_percent(accepted)} were accepted",
+                "good" if ours.violation_share <= TOLERATED * accepted else "bad",
             )
         )
     sections = [
@@ -92,6 +99,7 @@ def json_values(report: OversubscriptionReport) -> dict[str, Any]:
             resource.value: {name: asdict(outcome) for name, outcome in methods.items()}
             for resource, methods in report.replays.items()
         },
+        "unanswered": {resource.value: count for resource, count in report.unanswered.items()},
         "packing": {
             resource.value: {
                 "workloads": packing.workloads,
@@ -111,11 +119,18 @@ def json_values(report: OversubscriptionReport) -> dict[str, Any]:
 
 def _sentence(report: OversubscriptionReport) -> str:
     when = datetime.fromtimestamp(report.decided_at_seconds, UTC)
-    accepted = " and ".join(f"{p:.2%} ({each.value})" for each, p in report.violation_probabilities.items())
+    accepted = " and ".join(f"{_percent(p)} ({each.value})" for each, p in report.violation_probabilities.items())
+    hours = report.horizon_seconds / 3600
+    ahead = f"{hours:g} h" if hours >= 1 else f"{60 * hours:g} min"
     return (
-        f"decided at {when:%Y-%m-%d %H:%M} UTC for the next {report.horizon_seconds / 3600:g} h: no more than "
-        f"{accepted} of nodes should exceed the peak they are foretold"
+        f"decided at {when:%Y-%m-%d %H:%M} UTC for the next {ahead}: no more than {accepted} of nodes should exceed "
+        "the peak they are foretold"
     )
+
+
+def _percent(probability: float) -> str:
+    """To two places, and one that is smaller to two digits: none that is accepted is shown as 0."""
+    return f"{probability:.2%}" if probability >= 1e-4 else f"{100 * probability:.2g}%"
 
 
 def _node_table(report: OversubscriptionReport, most: int) -> Table:
@@ -140,8 +155,13 @@ def _pool_table(report: OversubscriptionReport) -> Table:
 def _amounts(each: NodeDecision | PoolSum) -> tuple[str, ...]:
     unit, scale = UNITS[each.resource]
     share = each.freed / each.limits if each.limits > 0 else 0.0
-    shown = (f"{amount / scale:,.4g} {unit}" for amount in (each.limits, each.peak, each.freed))
+    shown = (f"{_rounded(amount / scale)} {unit}" for amount in (each.limits, each.peak, each.freed))
     return (*shown, f"{share:.1%}")
+
+
+def _rounded(amount: float) -> str:
+    """To four digits, and large ones to whole units: no powers of ten."""
+    return f"{amount:,.0f}" if amount >= 9999.5 else f"{amount:,.4g}"
 
 
 def _replay_table(report: OversubscriptionReport, resource: Resource) -> Table:
@@ -151,7 +171,10 @@ def _replay_table(report: OversubscriptionReport, resource: Resource) -> Table:
         for name, o in methods.items()
     ]
     columns = ("method", "violated", "worst tenth of nodes", "severity", "of limits freed")
-    return Table(columns, rows, f"{resource.value}: {methods[FORESIZE].decisions:,} decisions of the past, replayed")
+    title = f"{resource.value}: {methods[FORESIZE].decisions:,} decisions of the past, replayed"
+    if unanswered := report.unanswered[resource]:
+        title += f"; for {unanswered:,} of them foresize knew too little, and limits stood"
+    return Table(columns, rows, title)
 
 
 def _packing_table(packing: PackingReport, resource: Resource) -> Table:

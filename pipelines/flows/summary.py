@@ -94,12 +94,14 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
     for severity in (Severity.BROKEN, Severity.WARNING, Severity.NOTE):
         # What concerns everything first: it must not drown among single workloads.
         found = sorted((f for f in findings if f.severity is severity), key=lambda f: bool(f.workload))
-        shown = found[:MOST_SHOWN] if severity is not Severity.NOTE or len(found) <= MOST_SHOWN else []
+        is_long = severity is Severity.NOTE and len(found) > MOST_SHOWN
+        shown = [each for each in found if not (is_long and each.workload)][:MOST_SHOWN]
         lines += [str(finding) for finding in shown]
         if len(found) > len(shown):
             kinds = Counter(_kind(finding) for finding in found[len(shown) :])
             most = "; ".join(f"{kind} ({n})" for kind, n in kinds.most_common(3))
-            lines.append(f"{severity.value}: {len(found) - len(shown)} more: {most}")
+            more = " more" if shown else ""
+            lines.append(f"{severity.value}: {len(found) - len(shown)}{more}: {most}")
     return lines
 
 

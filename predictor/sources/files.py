@@ -103,8 +103,11 @@ class FileSource:
         )
 
 
-def read_table(path: Path) -> "pd.DataFrame":
-    """The file as it is. Raises SourceUnavailable where there is none, InvalidUsage where it is not such a file."""
+def read_table(path: Path, text_columns: Collection[str] = TEXT_COLUMNS) -> "pd.DataFrame":
+    """The file as it is, with text in some columns also where it holds numbers.
+
+    Raises SourceUnavailable where there is none, InvalidUsage where it is not such a file.
+    """
     try:
         import pandas as pd
         import pyarrow.lib as arrow
@@ -118,7 +121,7 @@ def read_table(path: Path) -> "pd.DataFrame":
     try:
         if name.endswith((".parquet", ".pq")):
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str))
+        return pd.read_csv(path, dtype=dict.fromkeys(text_columns, str))
     except FileNotFoundError as error:
         raise SourceUnavailable(f"there is no file {path}") from error
     except OSError as error:

@@ -15,6 +15,7 @@ from autoscaler.cluster.containers import Amounts
 from autoscaler.cluster.nodes import KubeletEviction, NodePod, NodeState
 from autoscaler.controller.autoscalers import Mode
 from autoscaler.controller.gpu_sharing import GpuSharing
+from autoscaler.controller.node_explanation import node_explanation
 from autoscaler.controller.node_looks import lately_evicted
 from autoscaler.controller.node_peaks import PeakTeller
 from autoscaler.controller.node_ports import NodeObservation, PlacedSource
@@ -85,10 +86,11 @@ class OneNode(Policies):
     """A node with a pod that requests two of its four cores."""
 
     told: Mapping[str, Any] = field(default_factory=dict)
+    mode: Mode = Mode.OBSERVE
 
     def observe_nodes(self) -> NodeObservation:
         terms = {Resource.CPU: Terms(0.01, DAY, 1.5)}
-        policy = OversubscriptionPolicy(name="p", uid="p", generation=1, terms=terms, status=self.told)
+        policy = OversubscriptionPolicy(name="p", uid="p", generation=1, terms=terms, status=self.told, mode=self.mode)
         node = NodeState(WEB.node, "n", allocatable=Amounts(4.0, None))
         pod = NodePod("shop", "web-0", "w", WEB.node, WEB.workload, Amounts(2.0, None))
         return NodeObservation((policy,), (node,), (pod,))
@@ -103,11 +105,13 @@ class OneCore:
 
     is_measured: bool = True
     clock_ahead: float = 0.0
+    has_past: bool = True
 
     def fetch_mean_pods(
         self, names: Collection[Placed], *, start_seconds: int, end_seconds: int, step_seconds: int
     ) -> MeanPods:
         usage = np.ones((len(names), (end_seconds - start_seconds) // step_seconds + 1), np.float32)
+        usage[:] = 1.0 if self.has_past else np.nan
         return MeanPods(
             tuple(names), start_seconds, step_seconds, {Resource.CPU: usage, Resource.MEMORY: usage * 2**30}
         )
@@ -252,6 +256,49 @@ def test_a_prometheus_that_hangs_keeps_no_look_from_what_else_it_sees() -> None:
         return bool(cluster.told["nodes"]["stale"] == 0)
 
     wait_until(is_known, 30, "a look that takes the answer")
+
+
+def test_a_running_controller_explains_what_is_sold_of_a_node() -> None:
+    """Over HTTP, the arithmetic with its figures; nodes that no policy selects are told from those that one does."""
+    parts = ScalingParts()
+    control = control_of(OneNode(), parts, OneCore())
+    client = TestClient(build_app(control.controller, control))
+    assert client.get("/nodes").status_code == 503
+    control.look()
+
+    (record,) = client.get("/nodes").json()["nodes"]
+    words = node_explanation(record)
+    (cpu,) = record["resources"]
+    unknown = client.get("/nodes/n2")
+
+    assert client.get(f"/nodes/{WEB.node}").json() == record
+    assert record["policies"] == ["p"]
+    assert (cpu["allocatable"], cpu["usable"], cpu["requested"], cpu["used"]) == (4.0, 3.6, 2.0, 1.0)
+    assert cpu["reclaimable"] == pytest.approx(3.6 - cpu["peak"]["value"])
+    peak = f"{cpu['peak']['value']:.4g} cores"
+    assert f"{peak} are exceeded within 24 h with a probability of 0.01" in words
+    assert f"3.6 cores usable − {peak} − 0 cores that came since" in words
+    assert "guard        has not stepped in" in words
+    assert (unknown.status_code, "did you mean n1?" in unknown.json()["error"]) == (404, True)
+
+    parts.leadership.is_leader = False
+    assert client.get("/nodes").status_code == 503
+
+
+def test_what_is_not_known_of_a_node_is_said_in_words() -> None:
+    """Its peak is not told, nobody measures it, and the guard has stepped in."""
+    told = {"suspendedNodes": [WEB.node]}
+    control = control_of(OneNode(told=told, mode=Mode.AUTO), placed=OneCore(is_measured=False, has_past=False))
+    control.look()
+    assert control.last is not None
+
+    words = node_explanation(control.last.record(WEB.node))
+
+    assert "peak         not told: " in words
+    assert "node         not measured lately" in words
+    assert "guard        nothing more is sold since" in words
+    assert "an unknown amount used now" in words
+    assert "because      NodeFull: suspended since" in words
 
 
 def test_looks_go_on_after_one_that_failed_and_one_that_broke() -> None:

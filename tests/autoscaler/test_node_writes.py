@@ -75,7 +75,15 @@ def too_full(pods: Sequence[NodePod], to_go: int) -> LookedAt:
     """A node of which so many of its pods are to go."""
     guard = Guard(suspended_since_seconds=0.0, reason=Reason(ReasonCode.NODE_FULL, "full"))
     decision = GuardDecision(guard, is_intervention=True, evict=tuple(pods[:to_go]))
-    return LookedAt(NodeReading(NodeState("n1", "n1"), {}, is_stale=False, guard=guard), decision, tuple(pods), {})
+    return LookedAt(
+        NodeReading(NodeState("n1", "n1"), {}, is_stale=False, guard=guard),
+        decision,
+        tuple(pods),
+        {},
+        policies=(),
+        terms={},
+        used={},
+    )
 
 
 def test_a_node_that_cannot_be_written_keeps_no_other_from_being_written() -> None:

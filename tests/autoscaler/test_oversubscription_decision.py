@@ -11,7 +11,7 @@ from autoscaler.decisions.oversubscription import (
     node_peak_quantile,
     oversubscription_ratio,
 )
-from models.forecast import FloatArray
+from models.forecast import FloatArray, ForecastError
 from models.node_peak import LEAST_BLOCKS, capped_totals
 
 NO_LIMIT = np.array([np.nan])
@@ -211,3 +211,28 @@ def estimate_of_days(usage: FloatArray) -> float:
     peak = node_peak_quantile(usage, np.full(len(usage), np.inf), level=0.9, horizon_steps=3)
     assert isinstance(peak, PeakEstimate)
     return peak.value
+
+
+DAYS = days([10.0] * 9)
+
+
+@pytest.mark.parametrize(
+    ("usage", "limits", "requests", "level", "message"),
+    [
+        (DAYS[0], NO_LIMIT, None, 0.9, r"usage \[tasks, steps\]"),
+        (DAYS, np.array(4.0), None, 0.9, r"limits \[tasks\]"),
+        (-DAYS, NO_LIMIT, None, 0.9, "usage cannot be negative, got -10"),
+        (DAYS * np.inf, NO_LIMIT, None, 0.9, "usage cannot be infinite"),
+        (DAYS, np.array([-4.0]), None, 0.9, "limits cannot be negative, got -4"),
+        (DAYS, NO_LIMIT, np.array([-4.0]), 0.9, "requests cannot be negative, got -4"),
+        (DAYS, NO_LIMIT, np.ones(3), 0.9, r"requests \[tasks\], of 1 tasks"),
+        (DAYS, NO_LIMIT, None, 1.0, r"level must lie inside \(0, 1\), got 1"),
+        (DAYS, NO_LIMIT, None, np.nan, r"level must lie inside \(0, 1\), got nan"),
+    ],
+)
+def test_what_no_node_can_be_is_refused(
+    usage: FloatArray, limits: FloatArray, requests: FloatArray | None, level: float, message: str
+) -> None:
+    """No peak below zero is told of a mistake, and no lack of evidence claimed for arrays of the wrong shape."""
+    with pytest.raises(ForecastError, match=message):
+        node_peak_quantile(usage, limits, level=level, horizon_steps=24, requests=requests)

@@ -163,6 +163,19 @@ def test_where_nobody_was_watching_nothing_is_placed_and_nobody_has_left() -> No
     assert (outcome.tasks, outcome.hosted) == (4, 1.0)
 
 
+def test_a_sample_that_is_missing_is_no_idle_time() -> None:
+    """Of every task every other sample, and six hours of all: nodes are as full as with all samples, 8 of 9 days of
+    what was watched."""
+    usage = np.full((8, 10 * DAY), 4.0)
+    usage[::2, ::2] = usage[1::2, 1::2] = np.nan
+    usage[:, 5 * DAY : 5 * DAY + 6] = np.nan
+
+    outcome = pack(waiting(usage), ByPredictor(limits, 0.5))
+
+    assert outcome.contention == pytest.approx((8 * DAY - 6) / (9 * DAY - 6))
+    assert outcome.severity == pytest.approx(0.2)
+
+
 def test_a_task_that_ended_makes_room() -> None:
     """One of the four has no sample any more while others have: the next one that waits takes its place."""
     usage = np.ones((6, 10 * DAY))

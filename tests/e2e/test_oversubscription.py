@@ -375,9 +375,8 @@ def test_a_controller_without_the_role_says_which_rule_it_needs(shop: Shop) -> N
     assert (shop.metric("node_writes_total", outcome="failed") or 0) > 0
 
 
-def test_one_cycle_of_foresize_run_looks_after_policies(shop: Shop, tmp_path: Path) -> None:
-    """As a user starts it, with the addresses in variables."""
-    shop.policy(mode="Observe")
+def as_a_user(shop: Shop, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """The command with the addresses in variables."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FORESIZE_")}
     settings = {
         "FORESIZE_PROMETHEUS__URL": shop.usage.url,
@@ -387,9 +386,9 @@ def test_one_cycle_of_foresize_run_looks_after_policies(shop: Shop, tmp_path: Pa
         "FORESIZE_SCALING__LEASE_NAMESPACE": shop.namespace,
     }
 
-    ran = subprocess.run(
-        [str(FORESIZE), "run", "--once", "--kubeconfig", str(shop.kubeconfig)],
-        cwd=tmp_path,
+    return subprocess.run(
+        [str(FORESIZE), *command, "--kubeconfig", str(shop.kubeconfig)],
+        cwd=folder,
         env=clean | settings,
         capture_output=True,
         text=True,
@@ -397,8 +396,38 @@ def test_one_cycle_of_foresize_run_looks_after_policies(shop: Shop, tmp_path: Pa
         timeout=120,
     )
 
+
+def test_one_cycle_of_foresize_run_looks_after_policies(shop: Shop, tmp_path: Path) -> None:
+    """As a user starts it."""
+    shop.policy(mode="Observe")
+
+    ran = as_a_user(shop, tmp_path, "run", "--once")
+
     assert shop.cpu().get("predictedPeak") == pytest.approx(PEAK, rel=0.1), ran.stderr
     assert shop.condition("AbleToReclaim") == ("True", "Observe")
+
+
+def test_foresize_explains_what_could_be_sold_of_a_node_and_writes_nothing(shop: Shop, tmp_path: Path) -> None:
+    """Before any controller has looked; and a name that is nearly right is put right."""
+    shop.policy()
+
+    def explained() -> subprocess.CompletedProcess[str]:
+        return as_a_user(shop, tmp_path, "explain", "--node", shop.node)
+
+    wait_until(lambda: "not measured lately" not in explained().stdout, 60, "a node that has been scraped twice")
+    told = explained()
+    wrong = as_a_user(shop, tmp_path, "explain", "--node", f"{shop.node}x")
+
+    assert told.returncode == 0, told.stderr
+    assert f"policies     {shop.namespace}" in told.stdout
+    assert "cpu          ExtendedResources; 16 cores allocatable" in told.stdout
+    assert "are exceeded within 1 h with a probability of 0.1" in told.stdout
+    assert "because      MaxRatio: " in told.stdout
+    assert shop.offered() is None
+    assert shop.status() == {}
+    assert wrong.returncode == 1
+    assert f"did you mean {shop.node}?" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
 
 
 def test_a_policy_that_selects_nothing_says_so(shop: Shop) -> None:

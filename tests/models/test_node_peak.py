@@ -194,7 +194,7 @@ def test_a_node_without_an_answer_has_no_room_for_one_more() -> None:
     assert told[2] == pytest.approx(without.peaks_with(usage[HORIZON:], 2.0, 0.1)[0])
 
 
-@pytest.mark.parametrize("parts", [3, 8])
+@pytest.mark.parametrize("parts", [3, 8, 0, -1])
 def test_what_does_not_match_is_refused(parts: int) -> None:
     nodes, totals = three_nodes(HORIZON)
 
@@ -202,3 +202,6 @@ def test_what_does_not_match_is_refused(parts: int) -> None:
         node_totals(nodes, HORIZON, parts)
     with pytest.raises(ForecastError, match="usage \\[steps\\] of 12 horizons"):
         totals.peaks_with(np.ones((2, 48)), 2.0, 0.1)
+    for limit in (-1.0, float("nan")):
+        with pytest.raises(ForecastError, match="a limit cannot be negative or unknown"):
+            totals.peaks_with(np.ones(48), limit, 0.1)

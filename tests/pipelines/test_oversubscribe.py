@@ -129,6 +129,146 @@ def test_a_limit_of_nothing_is_none() -> None:
     assert [each.workload for each in findings if "left out" in each.message] == [WORKLOADS[1]]
 
 
+@pytest.mark.parametrize("limit", [np.inf, 9.2e18], ids=["infinite", "as cgroups say unlimited"])
+def test_a_limit_that_nothing_can_reach_is_none(limit: float) -> None:
+    """The request counts instead: nothing that is merely not limited is sold."""
+    panel = a_panel()
+    panel.attributes["limit"][0] = limit
+    panel = replace(panel, attributes={**panel.attributes, "request": np.full(panel.usage.shape, 2.0)})
+
+    (node,), _ = nodes_of(panel, None, Resource.CPU)
+
+    assert node.limits[:, 0].tolist() == [2, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("placement", "message"),
+    [
+        (PLACEMENT, "warning: shop/Pod/web-0 cpu: on node node-0 by the placement, but no sample in the last 12h"),
+        (None, "note: shop/Pod/web-0 cpu: no sample in the last 12h: taken to be gone"),
+    ],
+    ids=["placement", "none"],
+)
+def test_who_was_not_measured_lately_is_said(placement: dict[str, str] | None, message: str) -> None:
+    """As it counts for nothing on its node: it has left, or nobody measures it any more."""
+    panel = a_panel()
+    panel.usage[0, -24:] = np.nan
+
+    made = oversubscribe(Settings(), panel, placement, with_packing=False)
+
+    assert any(str(each).startswith(message) for each in made.findings)
+
+
+def test_a_cold_workload_is_named_where_it_counts_in_full() -> None:
+    """Its node's peak is higher by its whole limit, which a reader could not tell from the figure."""
+    panel = a_panel()
+    panel.usage[0, :-23] = np.nan
+
+    nodes = {each.node: each for each in oversubscribe(Settings(), panel, PLACEMENT, with_packing=False).nodes}
+
+    assert nodes["node-0"].reason == "1 cold, in full at their limits"
+    assert nodes["node-0"].peak > 4
+    assert nodes["node-1"].reason == ""
+
+
+def test_workloads_without_a_pool_are_together_beside_the_pools() -> None:
+    """And a node is of the pool that its workloads name, however many others are on it."""
+    panel = replace(a_panel(), node_pool={WORKLOADS[0]: "general"})
+    beside = {f"shop/Pod/unknown-{number}": "node-0" for number in range(5)}
+
+    by_pool, _ = nodes_of(panel, None, Resource.CPU)
+    made = oversubscribe(Settings(), panel, PLACEMENT | beside, with_packing=False)
+
+    assert [(each.node, len(each.usage)) for each in by_pool] == [("(no node pool)", 3), ("general", 1)]
+    assert [(each.node_pool, each.nodes) for each in made.pools] == [("(no node pool)", 1), ("general", 1)]
+
+
+def test_gpus_are_told_as_well() -> None:
+    """Once, beside all peers but Koordinator's, which predicts none."""
+    panel = replace(a_crowd(), keys=tuple(SeriesKey(f"shop/Pod/web-{n}", Resource.GPU) for n in range(60)))
+    settings = Settings.model_validate({"oversubscription": {"resources": ["gpu", "gpu"]}})
+
+    made = oversubscribe(settings, panel, None)
+
+    assert "n_sigma_5_7d" in made.replays[Resource.GPU]
+    assert "koordinator" not in made.replays[Resource.GPU]
+    assert set(made.packings[Resource.GPU].outcomes) == set(made.replays[Resource.GPU]) - {ORACLE}
+    (node,) = made.nodes
+    assert f"{node.peak:,.4g} devices" in "\n".join(text_lines(made))
+
+
+def test_a_resource_that_the_history_lacks_is_named() -> None:
+    """Memory is asked for by default."""
+    made = oversubscribe(Settings(), a_panel(), PLACEMENT)
+
+    assert "note: memory: no usage of it in the history: nothing to decide" in map(str, made.findings)
+
+
+def test_a_horizon_is_whole_steps_and_never_shorter_than_asked() -> None:
+    """45 minutes on steps of half an hour are an hour, and the report says so."""
+    settings = Settings.model_validate({"oversubscription": {"horizon": "45m"}})
+
+    made = oversubscribe(settings, a_panel(), PLACEMENT, with_packing=False)
+
+    assert made.horizon_seconds == 3600
+    assert "for the next 1 h" in text_lines(made)[0]
+
+
+def test_a_short_horizon_is_replayed_within_bounds_and_how_far_that_is_can_be_followed() -> None:
+    """Peaks of half an hour over 30 days: at most 1,000 decisions about each node, told of node by node."""
+    settings = Settings.model_validate({"oversubscription": {"horizon": "30m"}})
+    told: list[tuple[str, int, int]] = []
+
+    made = oversubscribe(
+        settings, a_panel(days=30), PLACEMENT, with_packing=False, told=lambda *each: told.append(each)
+    )
+
+    assert 1_000 < made.replays[Resource.CPU][FORESIZE].decisions <= 2 * 1_000
+    assert ("replay cpu", 1, 2) in told
+
+
+def test_decisions_without_an_answer_are_counted() -> None:
+    """Limits stand for these and cannot be violated: a reader knows on how many the share of violations rests."""
+    panel = a_panel(days=17)
+    panel.usage[:, 3 * STEPS_A_DAY : 6 * STEPS_A_DAY] = np.nan
+
+    made = oversubscribe(Settings(), panel, PLACEMENT, with_packing=False)
+
+    unanswered = made.unanswered[Resource.CPU]
+    assert 0 < unanswered < made.replays[Resource.CPU][FORESIZE].decisions
+    assert f"for {unanswered} of them foresize knew too little" in "\n".join(text_lines(made))
+    assert json_values(made)["unanswered"] == {"cpu": unanswered}
+
+
+def test_a_probability_that_the_past_did_not_keep_is_warned_of() -> None:
+    """Usage that grows by the day exceeds whatever it did before; where nothing grows there is no such warning."""
+    growing, steady = a_panel(), a_panel()
+    growing.usage[:] *= np.linspace(0.2, 1.0, growing.usage.shape[1])
+    settings = Settings.model_validate({"oversubscription": {"violation_probability": 0.05}})
+
+    warned, calm = (oversubscribe(settings, each, PLACEMENT, with_packing=False) for each in (growing, steady))
+
+    past = warned.replays[Resource.CPU][FORESIZE]
+    assert past.violation_share > 0.1
+    (finding,) = (str(each) for each in warned.findings if "decisions of the past were violated" in str(each))
+    assert f"{round(past.violation_share * past.decisions)} of {past.decisions} decisions" in finding
+    assert not any("were violated" in str(each) for each in calm.findings)
+
+
+def test_large_amounts_are_written_in_full() -> None:
+    """Of a whole cluster taken for a node: 22,345 cores and not 2.235e+04."""
+    made = oversubscribe(Settings(), a_panel(limit=22_345 / 4), None, with_packing=False)
+
+    assert "22,345 cores" in "\n".join(text_lines(made))
+
+
+def test_a_rare_violation_that_is_accepted_is_not_shown_as_none() -> None:
+    """A millionth is not 0.00%."""
+    settings = Settings.model_validate({"oversubscription": {"violation_probability": 1e-6}})
+
+    assert "0.0001% (cpu)" in text_lines(oversubscribe(settings, a_panel(), PLACEMENT, with_packing=False))[0]
+
+
 def test_usage_above_a_limit_and_whoever_has_no_history_are_said() -> None:
     """Both make a node look emptier than it is; what a rate's jitter puts above a limit does not."""
     panel = a_panel()
@@ -249,10 +389,15 @@ def test_memory_is_told_more_carefully_where_no_probability_is_stated(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--violation-probability", "2"], "oversubscription.violation_probability"),
+        (["--violation-probability", "0"], "'--violation-probability': 0.0 is not in the range 0<x<0.5"),
+        (["--violation-probability", "0.5"], "'--violation-probability': 0.5 is not in the range 0<x<0.5"),
+        (["--violation-probability", "nan"], "'--violation-probability': nan is not a finite number"),
         (["--horizon", "soon"], "oversubscription.horizon"),
         (["--placement", "usage.parquet"], "no column 'node'"),
+        (["--horizon", "5d"], "a horizon of 5d is too long"),
         (["--placement", "twice.csv"], "'a' is on more than one node"),
+        (["--placement", "empty.csv"], "0 rows"),
+        (["--placement", "nameless.csv"], "row 2 names no workload"),
         (["--placement", "nodes.csv", "--json", "nodes.csv"], "same file"),
     ],
 )
@@ -261,11 +406,24 @@ def test_a_wrong_option_is_named(
 ) -> None:
     """Each mistake ends with a message about itself and no stack trace."""
     (tmp_path / "twice.csv").write_text("workload,node\na,one\na,two\n")
+    (tmp_path / "empty.csv").write_text("workload,node\n")
+    (tmp_path / "nameless.csv").write_text("workload,node\na,one\n,two\n")
 
     result = run(tmp_path, monkeypatch, *options)
 
     assert result.exit_code != 0
     assert message in result.output + str(result.exception)
+
+
+def test_nodes_that_are_named_by_numbers_keep_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else the column holds."""
+    rows = "\n".join(f"{name},00{number}" for number, name in enumerate(WORKLOADS[:3]))
+    (tmp_path / "numbers.csv").write_text(f"workload,node\n{rows}\n{WORKLOADS[3]},\n")
+
+    result = run(tmp_path, monkeypatch, "--placement", "numbers.csv", "--no-packing", "--json", "r.json")
+
+    assert result.exit_code == 0, result.output
+    assert {each["node"] for each in json.loads(Path("r.json").read_text())["nodes"]} == {"000", "001", "002"}
 
 
 def test_a_history_without_limits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

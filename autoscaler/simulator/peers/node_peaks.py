@@ -122,6 +122,11 @@ PEERS: Mapping[str, PeakPredictor] = MappingProxyType(
 """All of them, by the name that tables show."""
 
 
+def predicts(name: str, resource: Resource) -> bool:
+    """Whether a peer has an answer for a resource: Koordinator predicts CPU and memory only."""
+    return name != "koordinator" or resource in KOORDINATOR_LEVEL
+
+
 def _totals(usage: FloatArray) -> FloatArray:
     """Σ usage of the tasks with a sample, [steps]; NaN where none has one."""
     is_known = ~np.isnan(usage)
