@@ -52,14 +52,19 @@ class NodePod(NamedTuple):
     created_seconds: float = 0.0
     is_evictable: bool = False
     """Whether its owner has opted in to its eviction."""
-    is_leaving: bool = False
-    """Whether it is being deleted."""
+    leaves_at_seconds: float | None = None
+    """Until when it may take to end, where it is being deleted."""
     has_state: bool = False
     """Whether it takes a volume or a name of its own along when it moves, so that moving it costs more."""
     is_lowered: bool = False
     """Whether its requests were lowered when it was created."""
     gpus: int = 0
     """GPUs, or shares of them, that it has."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is being deleted."""
+        return self.leaves_at_seconds is not None
 
     @property
     def is_reclaimed(self) -> bool:

@@ -20,6 +20,10 @@ The kernel counts a task that its own limit holds back as waiting, at the node a
 and evicting others would not help it. OpenShift's load-aware descheduler goes by pressure from 80 % utilisation on.
 """
 
+SOON_SECONDS = 60.0
+"""What pods that are leaving use counts as freed if they end within this time. One that may take longer, or should have
+ended long ago, goes on using it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
@@ -146,7 +150,7 @@ def guarded(
     shows_eviction = guard.evicted_at_seconds is None or use.since_seconds >= guard.evicted_at_seconds
     if not was_looked_at or not shows_eviction:
         return GuardDecision(tense)
-    victims = _victims(use, pods, usage_of_pod)
+    victims = _victims(use, pods, usage_of_pod, now_seconds)
     if not victims:
         return GuardDecision(tense)
     after = replace(tense, evicted_at_seconds=now_seconds, going=frozenset(pod.uid for pod in victims))
@@ -172,13 +176,18 @@ def in_order_of_eviction(pods: Iterable[NodePod]) -> tuple[NodePod, ...]:
 
 
 def _victims(
-    use: NodeUse, pods: Sequence[NodePod], usage_of_pod: Mapping[str, Mapping[Resource, float]]
+    use: NodeUse, pods: Sequence[NodePod], usage_of_pod: Mapping[str, Mapping[Resource, float]], now_seconds: float
 ) -> tuple[NodePod, ...]:
-    """Enough to bring down what is over, less what pods that are leaving already will free; one for pressure."""
+    """Enough to bring down what is over, less what pods that are leaving already will free soon; one for pressure."""
+    soon_gone = [
+        pod.uid
+        for pod in pods
+        if pod.leaves_at_seconds is not None and abs(pod.leaves_at_seconds - now_seconds) <= SOON_SECONDS
+    ]
     is_pressed = use.has_memory_pressure or use.has_cpu_pressure
     over = {}
     for resource, used in use.usage.items():
-        leaving = sum(usage_of_pod.get(pod.uid, {}).get(resource, 0.0) for pod in pods if pod.is_leaving)
+        leaving = sum(usage_of_pod.get(uid, {}).get(resource, 0.0) for uid in soon_gone)
         if used - leaving >= use.usable.get(resource, float("inf")):
             over[resource] = used - leaving - use.usable[resource]
     chosen: list[NodePod] = []

@@ -244,7 +244,7 @@ def node_pod_of(item: JsonObject) -> NodePod | None:
         priority=int(spec.get("priority") or 0),
         created_seconds=seconds_of(metadata["creationTimestamp"]),
         is_evictable=str((metadata.get("labels") or {}).get(EVICTABLE_LABEL, "")).lower() == "true",
-        is_leaving="deletionTimestamp" in metadata,
+        leaves_at_seconds=seconds_of(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None,
         has_state="/StatefulSet/" in workload
         or any("persistentVolumeClaim" in each or "ephemeral" in each for each in spec.get("volumes") or ()),
         gpus=int(sum(quantity(str((each.get("limits") or {}).get(GPU, "0"))) for each in containers)),

@@ -250,7 +250,7 @@ def test_nobody_goes_again_before_usage_was_measured_after_the_last() -> None:
 def test_nobody_goes_for_what_a_pod_used_until_it_had_gone() -> None:
     """It took half a minute to end: the mean of the minute since it was evicted is half of its usage too high."""
     guard = Guard(suspended_since_seconds=NOW - 120)
-    young, leaving = PODS[2], PODS[2]._replace(is_leaving=True)
+    young, leaving = PODS[2], PODS[2]._replace(leaves_at_seconds=NOW + 30)
     others = tuple(each for each in PODS if each is not young)
 
     def looked(guard: Guard, after: float, cores: float, *more: NodePod) -> GuardDecision:
@@ -273,14 +273,17 @@ def test_nobody_goes_for_what_a_pod_used_until_it_had_gone() -> None:
 def test_pods_that_are_leaving_already_are_not_made_up_for_by_others() -> None:
     """A pod may take its grace period to go, and uses what it did until then."""
     guard = Guard(suspended_since_seconds=NOW - 60)
-    leaving = tuple(each._replace(is_leaving=each.name in ("young", "old")) for each in PODS)
 
-    def evicted(cores: float) -> list[str]:
-        decision = guarded(guard, use(cores), leaving, usage_of_pod=COSTS, release_seconds=600.0, now_seconds=NOW)
+    def evicted(cores: float, leaves_at: float) -> list[str]:
+        pods = [each._replace(leaves_at_seconds=leaves_at if each.name in ("young", "old") else None) for each in PODS]
+        decision = guarded(guard, use(cores), pods, usage_of_pod=COSTS, release_seconds=600.0, now_seconds=NOW)
         return [each.name for each in decision.evict]
 
-    assert evicted(15.5) == []
-    assert evicted(16.5) == ["dear"]
+    assert evicted(15.5, NOW + 30) == []
+    assert evicted(16.5, NOW + 30) == ["dear"]
+    # An hour of grace is not waited for, nor is one that should have ended long ago.
+    assert evicted(15.5, NOW + 3600) == ["dear"]
+    assert evicted(15.5, NOW - 3600) == ["dear"]
 
 
 def test_one_pod_at_a_time_goes_from_a_node_short_of_memory() -> None:
