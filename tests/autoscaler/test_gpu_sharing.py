@@ -171,8 +171,8 @@ HOUR = 2
 
 def near_a_third(steps: int) -> GpuNode:
     """Shares of which a device has time for three, or not quite: how busy they get differs from hour to hour."""
-    rng = np.random.default_rng(1)
-    busy = np.repeat(rng.uniform(0.2, 0.31, steps // 8), 8)
+    rng = np.random.default_rng(3)
+    busy = np.repeat(rng.uniform(0.2, 0.32, steps // 8), 8)
     return GpuNode(2, 80 * GIB, 2 * busy, np.full(steps, 4 * GIB), np.full(steps, 2.0))
 
 
