@@ -26,7 +26,8 @@ def rates_of(
             each.actuator,
             {resource: _rate(each, resource, now_seconds, stale_after_seconds) for resource in each.terms},
             each.floor,
-            {resource: float(_told(each, resource).get("largestUnsold") or 0.0) for resource in each.terms},
+            {resource: _amount(each, resource, "largestUnsold") for resource in each.terms},
+            {resource: _awaited(each, resource) for resource in each.terms},
         )
         for each in policies
         if not each.problem
@@ -51,6 +52,15 @@ def _rate(policy: OversubscriptionPolicy, resource: Resource, now: float, stale_
         return Hold(Reason(ReasonCode.STALE_RATE, "its status has no amplification.rate"))
     rate = min(float(told_rate), policy.terms[resource].max_rate, HIGHEST_RATE)
     return rate if rate > 1 else Hold(Reason(ReasonCode.NOT_OVERSOLD, "its rate is 1: nothing is oversold"))
+
+
+def _awaited(policy: OversubscriptionPolicy, resource: Resource) -> float:
+    has_suspended = bool((policy.status.get("nodes") or {}).get("suspended"))
+    return _amount(policy, resource, "largestReclaimable") if has_suspended else 0.0
+
+
+def _amount(policy: OversubscriptionPolicy, resource: Resource, name: str) -> float:
+    return float(_told(policy, resource).get(name) or 0.0)
 
 
 def _told(policy: OversubscriptionPolicy, resource: Resource) -> Mapping[str, Any]:

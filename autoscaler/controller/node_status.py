@@ -80,6 +80,8 @@ class ResourceReading:
     sold: float
     largest_unsold: float
     """Most that one node, Ready and not cordoned, offers beyond what pods there ask for."""
+    largest_reclaimable: float
+    """Most that may be sold of one such node, be it suspended or not."""
     violations: int
     budget: float
     budget_used: float
@@ -119,6 +121,9 @@ def resource_readings(reading: PolicyReading) -> Iterable[ResourceReading]:
                     if each.node.takes_pods
                 ),
                 default=0.0,
+            ),
+            max(
+                (s.decision.amount for each, s in zip(nodes, shelves, strict=True) if each.node.takes_pods), default=0.0
             ),
             record.violations,
             record.budget(terms.violation_probability),
@@ -214,6 +219,7 @@ def _resource(reading: PolicyReading, sums: ResourceReading, terms: Terms) -> Js
         "offered": _short(sums.offered),
         "sold": _short(sums.sold),
         "largestUnsold": _short(sums.largest_unsold),
+        "largestReclaimable": _short(sums.largest_reclaimable),
         "reasons": _reasons(reading.nodes, sums.resource),
         "violations": violations(record, terms.violation_probability),
         "violationProbability": terms.violation_probability,

@@ -100,6 +100,8 @@ class PolicyRates:
     floor: Amounts = NO_AMOUNTS
     unsold: Mapping[Resource, float] = field(default_factory=dict)
     """Of each resource of which reclaimed amounts are sold: the most that one node has unsold, in its base unit."""
+    awaited: Mapping[Resource, float] = field(default_factory=dict)
+    """The most that one node may sell once it is calm, while the guard has stopped sales on some; else 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,9 @@ def _amplifies(policy: PolicyRates) -> bool:
 def seller_for(placement: Placement, policies: Sequence[PolicyRates], resource: Resource, wanted: float) -> str | Hold:
     """The policy of which a node that a pod may go to has as much of the reclaimed resource unsold as is wanted.
 
-    A Hold where none has: the pod would wait for it. The scheduler sees to it that the pod goes only where it is.
+    A Hold where none has: the pod would wait for it. It is to wait while the guard has stopped sales, if it may have
+    been evicted for that: on ordinary terms it could come back to the same node. The scheduler sees to it that the pod
+    goes only where there is as much.
     """
     about = [each for each in policies if resource in each.rates and each.actuator is Actuator.EXTENDED_RESOURCES]
     alternatives = _alternatives(placement, frozenset(key for each in about for key, _ in each.selector))
@@ -215,9 +219,10 @@ def seller_for(placement: Placement, policies: Sequence[PolicyRates], resource: 
     for each in about:
         if any(alternative.is_possible(each.selector) for alternative in alternatives):
             rate, unsold = each.rates[resource], each.unsold.get(resource, 0.0)
+            most = max(unsold, each.awaited.get(resource, 0.0))
             if isinstance(rate, Hold):
                 reason = Reason(rate.reason.code, f"{resource.value}: {each.name}: {rate.reason.message}")
-            elif wanted > unsold * (1 + ROUNDING):
+            elif wanted > most * (1 + ROUNDING):
                 amounts = f"{shown(resource, wanted)} are wanted, and no node has more than {shown(resource, unsold)}"
                 reason = Reason(ReasonCode.SOLD_OUT, f"{resource.value}: {each.name}: {amounts} unsold")
             else:

@@ -341,6 +341,22 @@ def test_a_pod_that_no_node_has_enough_unsold_for_stays_ordinary_and_does_not_wa
     assert set(changed(found(app, first, room=3.0))) == {"app", "first"}
 
 
+def test_a_pod_waits_rather_than_come_back_on_ordinary_terms_to_a_node_that_evicted_it() -> None:
+    """While the guard has stopped sales on a node of the policy, and if one of them may ever sell as much."""
+
+    def admitted_with(suspended: int, reclaimable: float) -> Changed | Hold:
+        object_told = told(
+            an_object(actuator={"type": "ExtendedResources"}),
+            resources=[{"name": "cpu", "offered": 4, "largestUnsold": 0, "largestReclaimable": reclaimable}],
+            nodes={"selected": 3, "suspended": suspended},
+        )
+        return translated(a_pod(), rates_of([policy_of(object_told)], NOW, 300.0), NamespaceRules())
+
+    assert changed(admitted_with(1, 2.0)) == {"app": Amounts(2.0, None)}
+    assert why(admitted_with(1, 1.9)) is ReasonCode.SOLD_OUT
+    assert why(admitted_with(0, 2.0)) is ReasonCode.SOLD_OUT
+
+
 def test_how_much_is_unsold_is_read_from_the_status() -> None:
     """One that does not say has nothing."""
     spec = an_object(actuator={"type": "ExtendedResources"})

@@ -79,6 +79,7 @@ def test_the_status_says_how_much_the_roomiest_node_that_takes_pods_has_unsold()
     status = policy_status(PolicyReading(a_policy("p", Terms(0.1, DAY, 10.0)), tuple(readings), {}, {}), {}, START)
 
     assert status["resources"][0]["largestUnsold"] == 2.0
+    assert status["resources"][0]["largestReclaimable"] == pytest.approx(0.9 * 16 - 4)
 
 
 def test_a_node_counts_once_in_a_horizon_however_often_it_was_violated() -> None:
