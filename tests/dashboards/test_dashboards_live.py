@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -146,23 +146,14 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         yield ask
 
 
-def left_empty(look: Callable[[], list[str]]) -> list[str]:
-    """What still shows nothing after a while: scrapes and rules have a rhythm of their own."""
-    deadline = time.monotonic() + 20
-    while (empty := look()) and time.monotonic() < deadline:
-        time.sleep(1)
-    return empty
-
-
 def test_every_panel_shows_something(scraped: Ask) -> None:
     """No panel of any dashboard is empty once the services have run for a while."""
     queries = list(panel_queries())
 
-    def empty() -> list[str]:
-        return [str(query) for query in queries if not scraped.values(query.with_variables(VARIABLES))]
+    empty = [str(query) for query in queries if not scraped.values(query.with_variables(VARIABLES))]
 
     assert len(queries) > 50
-    assert left_empty(empty) == []
+    assert empty == []
 
 
 def test_every_variable_has_choices(scraped: Ask) -> None:
@@ -181,8 +172,7 @@ def test_every_recording_rule_records(scraped: Ask) -> None:
     evaluated = [rule for group in scraped.get("/api/v1/rules")["groups"] for rule in group["rules"]]
 
     assert {rule["health"] for rule in evaluated} == {"ok"}, [rule for rule in evaluated if rule["health"] != "ok"]
-    recorded = [rule["record"] for rule in rules() if "record" in rule]
-    assert left_empty(lambda: [name for name in recorded if not scraped.values(name)]) == []
+    assert [rule["record"] for rule in rules() if "record" in rule and not scraped.values(rule["record"])] == []
 
 
 def test_the_figures_are_those_of_the_demo(scraped: Ask) -> None:
