@@ -311,10 +311,11 @@ def _is_gappy(usage: FloatArray) -> BoolArray:
 
 def _is_cold(usage: FloatArray, is_gappy: BoolArray) -> BoolArray:
     """Which tasks have fewer than 24 samples, [tasks]; nearly all that miss some show as many in their last 48."""
-    is_cold = np.zeros(len(usage), dtype=np.bool_)
+    few = np.flatnonzero(is_gappy)
     for steps in (2 * COLD_SAMPLES, usage.shape[1]):
-        unsure = np.flatnonzero(is_cold if steps > 2 * COLD_SAMPLES else is_gappy)
-        is_cold[unsure] = np.count_nonzero(~np.isnan(usage[unsure, -steps:]), axis=1) < COLD_SAMPLES
+        few = few[np.count_nonzero(~np.isnan(usage[few, -steps:]), axis=1) < COLD_SAMPLES]
+    is_cold = np.zeros(len(usage), dtype=np.bool_)
+    is_cold[few] = True
     return is_cold
 
 
